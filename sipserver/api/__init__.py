@@ -1,0 +1,1 @@
+"""HTTP by aiohttp: health, readiness, metrics."""

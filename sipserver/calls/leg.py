@@ -1,0 +1,85 @@
+"""What a call needs from a leg. `sip`, `streams` and `webrtc` satisfy this structurally and never import it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from sipserver.audio.frame import Frame
+from sipserver.audio.playout import Playout
+from sipserver.events import Emit
+
+OnMedia = Callable[[Frame, Frame], None]
+"""Called on the loop once per 20 ms while media runs: (what the caller said, what was played at the same moment)."""
+
+
+class Offer(Protocol):
+    """The facts of a leg, fixed when it arrives."""
+
+    @property
+    def direction(self) -> str: ...  # inbound | outbound
+    @property
+    def from_uri(self) -> str: ...
+    @property
+    def from_user(self) -> str: ...
+    @property
+    def to_uri(self) -> str: ...  # the request URI's user and host decide the route
+    @property
+    def to_user(self) -> str: ...
+    @property
+    def source(self) -> str: ...  # host:port of the peer
+    @property
+    def transport(self) -> str: ...  # udp | tcp | tls | ws
+    @property
+    def sip_call_id(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...  # custom headers by lower-case name; repeated ones joined by ", "
+
+
+class Leg(Protocol):
+    """One party of a call. All methods belong to the loop; none blocks it.
+
+    After the peer or we end the leg, exactly one `LegDisconnected` is emitted and `on_media` is not called again.
+    Methods on a leg that is gone do nothing (`hangup`, `reject`) or raise `errors.CarrierError` (all others).
+    """
+
+    @property
+    def offer(self) -> Offer: ...
+
+    @property
+    def playout(self) -> Playout:
+        """Sound for the far end. The leg calls `playout.tick()` once per 20 ms."""
+        ...
+
+    @property
+    def wants_inband_digits(self) -> bool:
+        """True when neither telephone-event was negotiated nor an INFO digit has come: the call then detects tones."""
+        ...
+
+    def attach(self, emit: Emit, on_media: OnMedia) -> None:
+        """Connect the call. Events that happened before are delivered at once. Called exactly once."""
+        ...
+
+    async def ring(self) -> None:
+        """180 Ringing."""
+        ...
+
+    async def early(self) -> None:
+        """183 Session Progress with SDP; media flows both ways when it returns."""
+        ...
+
+    async def answer(self) -> None:
+        """200 OK; returns when the ACK came or media runs, whichever is first."""
+        ...
+
+    async def reject(self, code: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """Refuse an unanswered leg with a final 4xx-6xx."""
+        ...
+
+    async def hangup(self, code: int = 0) -> None:
+        """BYE when answered, CANCEL or a final answer otherwise."""
+        ...
+
+    async def send_digits(self, digits: str, duration_ms: int = 160) -> None:
+        """RFC 4733 when negotiated, tones in band otherwise."""
+        ...

@@ -1,0 +1,138 @@
+"""Every error that crosses a room's border, and whose fault it is.
+
+    SipServerError
+    ├── ConfigError            the operator's: a file says something impossible; carries file and line
+    │   ├── SettingsError          etc/sipserver.yaml
+    │   ├── DialplanError          dialplans/*.yaml
+    │   └── ModelMissing           a model that the settings name is not installed
+    ├── CallerError            the caller's or their equipment's
+    │   ├── NoRoute                no dialplan route matches                    404
+    │   └── NotAcceptable          no common codec, unusable SDP                488
+    ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
+    ├── ProviderError          a speech or language engine's                    503
+    │   ├── ProviderTimeout        no answer in time; another engine may do
+    │   ├── ProviderRejected       it said no (credentials, quota, bad input); the same again is useless
+    │   └── ProviderBusy           its queue is full; a moment later may do
+    ├── CapacityError          ours: more calls than this cell holds            486 with Retry-After
+    ├── Draining               ours: shutting down, running calls go on         503 with Retry-After
+    └── InternalError          ours: a bug
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import ClassVar
+
+
+class Fault(enum.StrEnum):
+    OURS = "ours"
+    OPERATOR = "operator"
+    CALLER = "caller"
+    CARRIER = "carrier"
+    PROVIDER = "provider"
+
+
+class SipServerError(Exception):
+    """fault: who has to act. retry: the same again may succeed. sip_code and http_code: what the outside is told."""
+
+    fault: ClassVar[Fault] = Fault.OURS
+    retry: ClassVar[bool] = False
+    sip_code: ClassVar[int] = 500
+    http_code: ClassVar[int] = 500
+
+
+class ConfigError(SipServerError):
+    """A file that a person wrote is wrong. Prints as `file:line: key: reason`."""
+
+    fault = Fault.OPERATOR
+
+    def __init__(self, reason: str, *, file: Path | str = "", line: int | None = None, key: str = "") -> None:
+        self.reason, self.file, self.line, self.key = reason, str(file), line, key
+        where = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
+        super().__init__(f"{where}{key + ': ' if key else ''}{reason}")
+
+
+class SettingsError(ConfigError):
+    pass
+
+
+class DialplanError(ConfigError):
+    pass
+
+
+class ModelMissing(ConfigError):
+    """command: what the operator types to install the model."""
+
+    def __init__(self, model: str, command: str) -> None:
+        self.model, self.command = model, command
+        super().__init__(f"model {model} is not installed; install it with: {command}")
+
+
+class CallerError(SipServerError):
+    fault = Fault.CALLER
+    sip_code = 400
+    http_code = 400
+
+
+class NoRoute(CallerError):
+    sip_code = 404
+    http_code = 404
+
+
+class NotAcceptable(CallerError):
+    sip_code = 488
+    http_code = 422
+
+
+class CarrierError(SipServerError):
+    """A call could not be placed or was lost on the way. status: the SIP status that said so, 0 if none did."""
+
+    fault = Fault.CARRIER
+    retry = True
+    sip_code = 503
+    http_code = 502
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        self.status = status
+        super().__init__(reason)
+
+
+class ProviderError(SipServerError):
+    """engine: the name under which the settings know the engine."""
+
+    fault = Fault.PROVIDER
+    sip_code = 503
+    http_code = 503
+
+    def __init__(self, engine: str, reason: str) -> None:
+        self.engine, self.reason = engine, reason
+        super().__init__(f"{engine}: {reason}")
+
+
+class ProviderTimeout(ProviderError):
+    retry = True
+
+
+class ProviderRejected(ProviderError):
+    pass
+
+
+class ProviderBusy(ProviderError):
+    retry = True
+
+
+class CapacityError(SipServerError):
+    retry = True
+    sip_code = 486
+    http_code = 503
+
+
+class Draining(SipServerError):
+    retry = True
+    sip_code = 503
+    http_code = 503
+
+
+class InternalError(SipServerError):
+    pass

@@ -1,0 +1,409 @@
+"""Everything that happens to a call, as frozen dataclasses.
+
+A producer (leg, agent, step) emits an `Event` without knowing which call it belongs to; the call stamps it with its id,
+its tenant and its own clock, and appends it to the record. From the stamped events alone the whole call can be drawn.
+Field metadata `private=True` marks speech, digits and phone numbers: the redactor and the log know them by it.
+Times are milliseconds; `..._ms` fields are durations unless the name says `at`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+def private(default: str = "") -> Any:
+    """A field that holds speech, digits or a phone number."""
+    return field(default=default, metadata={"private": True})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events. `kind` is the name in records, logs and (later) webhooks; it never changes once published."""
+
+    kind: ClassVar[str] = "event"
+
+    def fields(self) -> dict[str, Any]:
+        """Plain JSON-able fields, in order of declaration."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """An event of one call. at_ms: since the call began (its first INVITE), on the monotonic clock."""
+
+    call_id: str
+    tenant: str
+    at_ms: int
+    event: Event
+
+
+Emit = Callable[[Event], None]
+"""How a producer hands over an event. Loop thread; never blocks, never raises."""
+
+
+# --- the call ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted(Event):
+    kind: ClassVar[str] = "call.started"
+    direction: str  # inbound | outbound
+    from_uri: str = private()
+    to_uri: str = private()
+    source: str = ""  # host:port of the peer
+    sip_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRouted(Event):
+    kind: ClassVar[str] = "call.routed"
+    route: int  # index in the tenant's routes
+    flow: str
+    why: str = ""  # the match that won, as `dialplan explain` prints it
+
+
+@dataclass(frozen=True, slots=True)
+class CallStateChanged(Event):
+    kind: ClassVar[str] = "call.state"
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded(Event):
+    kind: ClassVar[str] = "call.ended"
+    reason: str  # calls.states.EndReason
+    sip_code: int = 0
+    detail: str = ""
+
+
+# --- the leg ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SipMessage(Event):
+    """One SIP message on the wire; text is the whole message with credentials and SDP keys redacted."""
+
+    kind: ClassVar[str] = "sip.message"
+    direction: str  # received | sent
+    summary: str  # "INVITE" or "200 OK (INVITE)"
+    peer: str = ""
+    text: str = private()
+
+
+@dataclass(frozen=True, slots=True)
+class LegAnswered(Event):
+    kind: ClassVar[str] = "leg.answered"
+    code: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LegDisconnected(Event):
+    """The leg is gone for good; always the leg's last event but one `RtpStats`. by_peer: the far end sent BYE or CANCEL."""
+
+    kind: ClassVar[str] = "leg.disconnected"
+    code: int
+    cause: str
+    by_peer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LegHeld(Event):
+    kind: ClassVar[str] = "leg.held"
+    by_peer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LegResumed(Event):
+    kind: ClassVar[str] = "leg.resumed"
+    by_peer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStarted(Event):
+    kind: ClassVar[str] = "media.started"
+    codec: str
+    payload_type: int
+    clock_hz: int
+    remote: str  # host:port
+    telephone_event: int | None = None  # negotiated payload type; None: digits need INFO or in-band detection
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSourceChanged(Event):
+    """RTP comes from another address or SSRC than before: a moved peer, or a stranger."""
+
+    kind: ClassVar[str] = "media.source_changed"
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStalled(Event):
+    """No RTP packet arrived for silent_ms although the call is not on hold."""
+
+    kind: ClassVar[str] = "media.stalled"
+    silent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRecovered(Event):
+    kind: ClassVar[str] = "media.recovered"
+    silent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RtpStats(Event):
+    """Every 5 s and once at the end. Counts are totals since the leg began. mos: estimated (ITU-T G.107 E-model)."""
+
+    kind: ClassVar[str] = "media.rtp"
+    received: int
+    lost: int
+    duplicated: int
+    reordered: int
+    discarded: int
+    jitter_ms: float
+    sent: int
+    remote_lost: int
+    remote_jitter_ms: float
+    round_trip_ms: float | None
+    mos: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DigitReceived(Event):
+    kind: ClassVar[str] = "digit.received"
+    digit: str = private()
+    method: str = "rfc4733"  # rfc4733 | info | inband
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DigitsSent(Event):
+    kind: ClassVar[str] = "digit.sent"
+    digits: str = private()
+
+
+# --- the dialplan -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepEntered(Event):
+    kind: ClassVar[str] = "step.entered"
+    flow: str
+    index: int
+    step: str
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepLeft(Event):
+    kind: ClassVar[str] = "step.left"
+    flow: str
+    index: int
+    step: str
+    outcome: str
+    took_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VariableSet(Event):
+    kind: ClassVar[str] = "variable.set"
+    name: str
+    value: str = private()
+
+
+# --- the recording ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStarted(Event):
+    kind: ClassVar[str] = "recording.started"
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingPaused(Event):
+    kind: ClassVar[str] = "recording.paused"
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingResumed(Event):
+    kind: ClassVar[str] = "recording.resumed"
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingStopped(Event):
+    kind: ClassVar[str] = "recording.stopped"
+    path: str
+    samples: int
+    dropped_frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFailed(Event):
+    kind: ClassVar[str] = "recording.failed"
+    path: str
+    reason: str
+
+
+# --- the conversation -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceStarted(Event):
+    kind: ClassVar[str] = "voice.started"
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceStopped(Event):
+    """silence_ms: silence seen so far when this was decided."""
+
+    kind: ClassVar[str] = "voice.stopped"
+    silence_ms: int
+    voiced_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded(Event):
+    """The caller's turn is over and the agent may speak. reason: silence | max_turn | digits."""
+
+    kind: ClassVar[str] = "turn.ended"
+    reason: str
+    silence_ms: int
+    voiced_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BargeIn(Event):
+    """decision: paused | speech | noise | backchannel. heard_ms: how much of the agent's words had been played."""
+
+    kind: ClassVar[str] = "turn.barge_in"
+    decision: str
+    heard_ms: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation(Event):
+    """state: started | kept | discarded, with the reason (caller_went_on, transcript_changed, barge_in, ...)."""
+
+    kind: ClassVar[str] = "turn.speculation"
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript(Event):
+    kind: ClassVar[str] = "stt.transcript"
+    text: str = private()
+    final: bool = True
+    engine: str = ""
+    language: str = ""
+    audio_ms: int = 0
+    queued_ms: int = 0
+    took_ms: int = 0
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpan(Event):
+    """One request to a language model, when it ended. outcome: complete | cancelled | failed."""
+
+    kind: ClassVar[str] = "llm.span"
+    engine: str
+    outcome: str
+    first_token_ms: int | None
+    took_ms: int
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    text: str = private()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpan(Event):
+    kind: ClassVar[str] = "tool.span"
+    name: str
+    ok: bool
+    took_ms: int
+    arguments: str = private()
+    result: str = private()
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseSynthesised(Event):
+    kind: ClassVar[str] = "tts.clause"
+    text: str = private()
+    engine: str = ""
+    voice: str = ""
+    cached: bool = False
+    first_audio_ms: int = 0
+    took_ms: int = 0
+    audio_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken(Event):
+    """What of a text the caller really heard. heard: the part of text that was played, cut at a word."""
+
+    kind: ClassVar[str] = "tts.spoken"
+    text: str = private()
+    heard: str = private()
+    heard_ms: int = 0
+    audio_ms: int = 0
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLatency(Event):
+    """From the end of the caller's speech to the first agent audio handed to the wire, and what was spent where.
+
+    Stages overlap with the endpoint wait when speculation runs, so they need not add up to total_ms.
+    """
+
+    kind: ClassVar[str] = "turn.latency"
+    total_ms: int
+    endpoint_ms: int
+    stt_ms: int
+    llm_ms: int
+    tts_ms: int
+    playout_ms: int
+    speculative: bool
+
+
+# --- what went wrong --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFailed(Event):
+    """An engine failed or was too slow; next is the engine that took over, empty if none was left."""
+
+    kind: ClassVar[str] = "fault.provider"
+    part: str  # stt | llm | tts | vad
+    engine: str
+    error: str
+    next: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogFired(Event):
+    """watchdog: agent_silent | caller_unheard | max_duration. action: retry | fallback | failed."""
+
+    kind: ClassVar[str] = "fault.watchdog"
+    watchdog: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(Event):
+    """Anything else that the operator should see in the call's record."""
+
+    kind: ClassVar[str] = "fault.other"
+    where: str
+    error: str

@@ -1,0 +1,85 @@
+"""The `speech:` part of the settings: engines by the name under which dialplans use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Engine(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    timeout_s: float = Field(default=10, gt=0)
+    queue: int = Field(default=32, ge=1)
+
+
+class WhisperSettings(_Engine):
+    """Whisper by CTranslate2. model: a catalogue name (`sipserver models list`), a folder, or a hub name."""
+
+    vendor: Literal["whisper"] = "whisper"
+    model: str = "tiny.en"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: str = "int8"
+    workers: int = Field(default=2, ge=1, le=64)
+    batch: int = Field(default=4, ge=1, le=32)
+
+
+class WhisperCppSettings(_Engine):
+    """Whisper by whisper.cpp (pywhispercpp) for ggml models. model: a file."""
+
+    vendor: Literal["whisper_cpp"]
+    model: str
+    threads: int = Field(default=2, ge=1)
+
+
+class OpenAiSttSettings(_Engine):
+    """Any server with OpenAI's /audio/transcriptions. api_key_env: the variable that holds the key."""
+
+    vendor: Literal["openai"]
+    base_url: str = "https://api.openai.com/v1"
+    model: str = "whisper-1"
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = Field(default=16, ge=1)
+
+
+class PiperSettings(_Engine):
+    """Piper voices. voices: catalogue names or paths of .onnx files; the first that speaks a language is its default."""
+
+    vendor: Literal["piper"] = "piper"
+    voices: tuple[str, ...] = ("en_US-joe-medium",)
+    threads: int = Field(default=2, ge=1)
+
+
+class EspeakSettings(_Engine):
+    """espeak-ng, which needs no model and speaks about a hundred languages."""
+
+    vendor: Literal["espeak"] = "espeak"
+    words_per_minute: int = Field(default=165, ge=80, le=450)
+    processes: int = Field(default=4, ge=1)
+
+
+class OpenAiTtsSettings(_Engine):
+    """Any server with OpenAI's /audio/speech."""
+
+    vendor: Literal["openai"]
+    base_url: str = "https://api.openai.com/v1"
+    model: str = "tts-1"
+    voice: str = "alloy"
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = Field(default=16, ge=1)
+
+
+SttSettings = Annotated[WhisperSettings | WhisperCppSettings | OpenAiSttSettings, Field(discriminator="vendor")]
+TtsSettings = Annotated[PiperSettings | EspeakSettings | OpenAiTtsSettings, Field(discriminator="vendor")]
+
+
+class SpeechSettings(BaseModel):
+    """models: where `sipserver models install` keeps what it installs from files, packages and hubs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: Path = Path("../var/models")
+    stt: dict[str, SttSettings] = {"whisper": WhisperSettings()}
+    tts: dict[str, TtsSettings] = {"piper": PiperSettings(), "espeak": EspeakSettings()}
