@@ -36,17 +36,23 @@ class Clip:
         """Milliseconds that the media clock has taken; what a flush threw away is not in it."""
         if self._cancelled_at_ms is not None:
             return self._cancelled_at_ms
-        position = self._playout.position
-        return FRAME_MS * sum(max(0, min(end, position) - first) for first, end in self._spans)
+        return self.played_ms_at(self._playout.position)
 
     @property
     def cancelled(self) -> bool:
         return self._cancelled_at_ms is not None
 
     async def write(self, samples: Samples) -> None:
-        """Queue sound of any length; waits while the playout is full. Ignored once the clip was flushed."""
-        await self._playout.room()
-        self.write_now(samples)
+        """Queue sound of any length, in parts as the playout gets room; nothing is dropped.
+
+        Ignored once the clip was flushed. Safe to cancel: what was queued until then will play.
+        """
+        start = 0
+        while start < len(samples) and not self.cancelled:
+            await self._playout.room()
+            fits = self._playout.free_frames * FRAME_SAMPLES - len(self._rest)
+            self.write_now(samples[start : start + fits])
+            start += fits
 
     def write_now(self, samples: Samples) -> None:
         """Queue sound without waiting. What exceeds the playout's bound is dropped and counted there."""
@@ -82,6 +88,10 @@ class Clip:
         else:
             self._spans.append([first, end])
 
+    def played_ms_at(self, position: int) -> int:
+        """Milliseconds played when `position` frames had left the queue. For `Playout`."""
+        return FRAME_MS * sum(max(0, min(end, position) - first) for first, end in self._spans)
+
     def settle(self, position: int) -> bool:
         """Resolve `heard()` if all was played. True when the playout may forget the clip."""
         if self._finished and (not self._spans or position >= self._spans[-1][1]):
@@ -99,8 +109,8 @@ class Clip:
 class Playout:
     """Bounded queue of 20 ms frames. `pull` belongs to the media clock thread, everything else to the loop.
 
-    Overflow: `Clip.write` waits; `Clip.write_now` beyond the bound drops the newest frames and counts them in `dropped`.
-    The two threads share only `deque` operations that are atomic under the GIL; no lock is held.
+    Overflow: `Clip.write` waits; `Clip.write_now` beyond the bound drops the newest frames and counts them in
+    `dropped`. The two threads share only `deque` operations that are atomic under the GIL; no lock is held.
     """
 
     def __init__(self, bound_ms: int = 30_000) -> None:
@@ -124,6 +134,11 @@ class Playout:
         return FRAME_MS * len(self._frames)
 
     @property
+    def free_frames(self) -> int:
+        """Frames that still fit. Never shrinks but by the loop thread itself."""
+        return self._bound - len(self._frames)
+
+    @property
     def paused(self) -> bool:
         return self._paused
 
@@ -137,7 +152,7 @@ class Playout:
             return None
 
     def begin(self, label: str) -> Clip:
-        """Start a clip behind those already begun. Write to one clip at a time: order of writing is order of playing."""
+        """Start a clip behind those begun before. Write to one clip at a time: sound plays in the order of writing."""
         clip = Clip(self, label)
         self._clips.append(clip)
         return clip
@@ -154,12 +169,21 @@ class Playout:
             self.queued += 1
 
     def flush(self) -> list[Clip]:
-        """Throw away what was not played yet. Returns the clips that were cut short; their `played_ms` is then fixed."""
-        cut = [clip for clip in self._clips if not clip.settle(self.position)]
-        played = [clip.played_ms for clip in cut]
-        self._frames.clear()
-        for clip, milliseconds in zip(cut, played, strict=True):
-            clip.cancel_at(milliseconds)
+        """Throw away what was not played yet. Returns the clips that were cut short; their `played_ms` is then fixed.
+
+        Exact to the frame although the media clock goes on pulling: every frame is taken either by it or here.
+        """
+        thrown = 0
+        try:
+            while True:
+                self._frames.pop()
+                thrown += 1
+        except IndexError:
+            pass
+        position = self.queued - thrown
+        cut = [clip for clip in self._clips if not clip.settle(position)]
+        for clip in cut:
+            clip.cancel_at(clip.played_ms_at(position))
         self._clips.clear()
         self._paused = False
         self._release_room()
