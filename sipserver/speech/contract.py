@@ -1,7 +1,7 @@
 """The contracts of voice activity detection, speech-to-text and text-to-speech, with capabilities as data.
 
-One engine instance serves all calls of a process. Work is queued with a bound (`errors.ProviderBusy` beyond it), runs on
-the engine's own threads, and never blocks the loop. All methods belong to the loop thread.
+One engine instance serves all calls of a process. Work is queued with a bound (`errors.ProviderBusy` beyond it), runs
+on the engine's own threads, and never blocks the loop. All methods belong to the loop thread.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Vad(Protocol):
     def name(self) -> str: ...
 
     def stream(self, on_probability: OnProbability) -> VadStream:
-        """Open a stream. Chunks of all open streams are judged as one batch per 32 ms."""
+        """Open a stream. Every 32 ms chunk is judged; what is ready of all open streams is judged as one batch."""
         ...
 
     async def close(self) -> None: ...

@@ -45,7 +45,7 @@ class OpenAiSttSettings(_Engine):
 
 
 class PiperSettings(_Engine):
-    """Piper voices. voices: catalogue names or paths of .onnx files; the first that speaks a language is its default."""
+    """voices: catalogue names or paths of .onnx files; the first that speaks a language is its default."""
 
     vendor: Literal["piper"] = "piper"
     voices: tuple[str, ...] = ("en_US-joe-medium",)
