@@ -1,0 +1,266 @@
+"""What Prometheus sees: counters and histograms out of the calls' events, gauges read when somebody scrapes.
+
+Owns the names of the metrics (docs/operations.md lists them) and the table event -> metric. Every label has few values:
+what an operator can name freely is cut off at `MAX_VALUES`, and no call id, tenant, number or text becomes a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sipserver import __version__, events
+from sipserver.api.rtp_totals import RtpTotals
+from sipserver.events import Event, Stamped
+
+MAX_VALUES = 50
+
+SETUP_S = (0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+STAGE_S = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 10)
+CALL_S = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+JITTER_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+MOS = (1.5, 2, 2.5, 3, 3.5, 3.8, 4, 4.2, 4.4)
+
+STAGES = ("total", "endpoint", "stt", "llm", "tts", "playout")
+
+
+def _none() -> Mapping[str, float]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What is read at scrape time. Each runs on the loop, must not block, and answers {label value: number}.
+
+    calls: calls now, by state. capacity: `inbound` and `total` calls the cell holds. queues: entries waiting, by queue.
+    refused: calls turned away before they became calls, by reason, since the start. media_clock_late_s: how late the
+    media clock's ticks were lately, by statistic (`last`, `max`). ticks: ticks since the start, by part (`loop`, `sip`,
+    `media`).
+    """
+
+    calls: Callable[[], Mapping[str, float]] = _none
+    capacity: Callable[[], Mapping[str, float]] = _none
+    queues: Callable[[], Mapping[str, float]] = _none
+    refused: Callable[[], Mapping[str, float]] = _none
+    media_clock_late_s: Callable[[], Mapping[str, float]] = _none
+    ticks: Callable[[], Mapping[str, float]] = _none
+
+
+@dataclass(slots=True)
+class _Bounded:
+    """Label values from outside the code (engine names, fault places): after MAX_VALUES new ones they are `other`."""
+
+    seen: set[str] = field(default_factory=set)
+
+    def __call__(self, value: str) -> str:
+        if value in self.seen:
+            return value
+        if len(self.seen) >= MAX_VALUES:
+            return "other"
+        self.seen.add(value)
+        return value
+
+
+class _ProbeCollector(Collector):
+    def __init__(self, probes: Probes) -> None:
+        self._probes = probes
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._family(GaugeMetricFamily, "calls", "Calls now, by state.", "state", self._probes.calls)
+        yield from self._family(
+            GaugeMetricFamily, "calls_capacity", "Calls that this process can hold.", "kind", self._probes.capacity
+        )
+        yield from self._family(
+            GaugeMetricFamily, "queue_depth", "Entries waiting, by queue.", "queue", self._probes.queues
+        )
+        yield from self._family(
+            GaugeMetricFamily,
+            "media_clock_late_seconds",
+            "How late the media clock's ticks were lately.",
+            "statistic",
+            self._probes.media_clock_late_s,
+        )
+        yield from self._family(
+            CounterMetricFamily, "calls_refused", "Calls turned away at the door.", "reason", self._probes.refused
+        )
+        yield from self._family(
+            CounterMetricFamily, "ticks", "Ticks of the parts that must never stand still.", "part", self._probes.ticks
+        )
+
+    @staticmethod
+    def _family(
+        kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+        name: str,
+        text: str,
+        label: str,
+        probe: Callable[[], Mapping[str, float]],
+    ) -> Iterator[Metric]:
+        family = kind(f"sipserver_{name}", text, labels=[label])
+        for value, number in probe().items():
+            family.add_metric([value], number)
+        yield family
+
+
+class Metrics:
+    """One registry of its own. `observe` is a listener for every call's events: loop thread, never blocks or raises."""
+
+    def __init__(self, probes: Probes | None = None) -> None:
+        self.registry = CollectorRegistry()
+        self._bounded: dict[str, _Bounded] = {}
+        self._rtp = RtpTotals()
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_ProbeCollector(probes or Probes()))
+        self._declare_calls()
+        self._declare_media()
+        self._declare_conversation()
+        self._declare_faults()
+        self._handlers: dict[type[Event], Callable[[Stamped, Any], None]] = {
+            events.CallStarted: self._call_started,
+            events.CallEnded: self._call_ended,
+            events.LegAnswered: self._leg_answered,
+            events.RtpStats: self._rtp_stats,
+            events.MediaStalled: lambda _at, _event: self.media_stalled.inc(),
+            events.MediaSourceChanged: lambda _at, _event: self.media_source_changed.inc(),
+            events.DigitReceived: lambda _at, event: self.digits.labels(event.method).inc(),
+            events.TurnEnded: lambda _at, event: self.turns.labels(event.reason).inc(),
+            events.BargeIn: lambda _at, event: self.barge_ins.labels(event.decision).inc(),
+            events.Speculation: lambda _at, event: self.speculations.labels(event.state).inc(),
+            events.TurnLatency: self._turn_latency,
+            events.Transcript: self._transcript,
+            events.ModelSpan: self._model_span,
+            events.ToolSpan: lambda _at, event: self.tools.labels("ok" if event.ok else "failed").inc(),
+            events.ClauseSynthesised: self._clause,
+            events.RecordingStopped: lambda _at, event: self.recording_dropped.inc(event.dropped_frames),
+            events.RecordingFailed: lambda _at, _event: self.recording_failed.inc(),
+            events.ProviderFailed: self._provider_failed,
+            events.WatchdogFired: lambda _at, event: self.watchdogs.labels(event.watchdog, event.action).inc(),
+            events.Fault: lambda _at, event: self.faults.labels(self._limit("where", event.where)).inc(),
+        }
+
+    def observe(self, stamped: Stamped) -> None:
+        """Count one event; those that no metric needs are ignored."""
+        handler = self._handlers.get(type(stamped.event))
+        if handler is not None:
+            handler(stamped, stamped.event)
+
+    async def handle(self, _request: web.Request) -> web.Response:
+        """GET /metrics in Prometheus' text format."""
+        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    # --- declarations -------------------------------------------------------------------------------------------------
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"sipserver_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"sipserver_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+    def _declare_calls(self) -> None:
+        info = GaugeMetricFamily("sipserver_build_info", "Always 1; the label is the version.", labels=["version"])
+        info.add_metric([__version__], 1)
+        self.registry.register(_Constant(info))
+        self.calls_started = self._counter("calls_started", "Calls that began.", "direction")
+        self.calls_ended = self._counter("calls_ended", "Calls that ended, by the reason in the record.", "reason")
+        self.call_duration = self._histogram("call_duration_seconds", "First INVITE to end.", CALL_S)
+        self.call_setup = self._histogram("call_setup_seconds", "First INVITE to 200 OK.", SETUP_S)
+
+    def _declare_media(self) -> None:
+        self.rtp_packets = self._counter("rtp_packets", "RTP packets, by what became of them.", "fate")
+        self.rtp_jitter = self._histogram("rtp_jitter_seconds", "Interarrival jitter of received RTP.", JITTER_S)
+        self.rtp_round_trip = self._histogram("rtp_round_trip_seconds", "Round trip by RTCP.", STAGE_S)
+        self.mos = self._histogram("call_mos", "Estimated MOS (ITU-T G.107) of a call at its end.", MOS)
+        self.media_stalled = self._counter("media_stalled", "Times that no RTP came although it should.")
+        self.media_source_changed = self._counter("media_source_changed", "Times that RTP came from elsewhere.")
+        self.digits = self._counter("digits", "Digits received, by way.", "method")
+        self.recording_failed = self._counter("recordings_failed", "Recordings that could not be written.")
+        self.recording_dropped = self._counter("recording_dropped_frames", "20 ms frames missing in recordings.")
+
+    def _declare_conversation(self) -> None:
+        self.turns = self._counter("turns", "Turns of callers, by what ended them.", "reason")
+        self.barge_ins = self._counter("barge_ins", "Times callers spoke over the agent, by decision.", "decision")
+        self.speculations = self._counter("speculations", "Answers prepared ahead, by their fate.", "state")
+        self.turn_latency = self._histogram(
+            "turn_latency_seconds", "End of the caller's speech to first agent audio, by stage.", STAGE_S, "stage"
+        )
+        self.stt = self._histogram("stt_seconds", "Work of speech-to-text for one utterance.", STAGE_S, "engine")
+        self.stt_queued = self._histogram("stt_queued_seconds", "Wait for speech-to-text.", STAGE_S, "engine")
+        self.llm = self._counter("llm_requests", "Requests to language models.", "engine", "outcome")
+        self.llm_first_token = self._histogram("llm_first_token_seconds", "Until the first token.", STAGE_S, "engine")
+        self.tts_first_audio = self._histogram(
+            "tts_first_audio_seconds",
+            "Until a clause's first audio; clauses from the cache not counted.",
+            STAGE_S,
+            "engine",
+        )
+        self.tts_clauses = self._counter("tts_clauses", "Clauses spoken, from the engine or the cache.", "origin")
+        self.tools = self._counter("tool_calls", "Tools that agents used.", "outcome")
+
+    def _declare_faults(self) -> None:
+        self.provider_failures = self._counter(
+            "provider_failures", "Engines that failed or were too slow.", "part", "engine"
+        )
+        self.watchdogs = self._counter("watchdogs", "Watchdogs of calls that fired.", "watchdog", "action")
+        self.faults = self._counter("faults", "Other faults that calls' records name.", "where")
+
+    def _limit(self, label: str, value: str) -> str:
+        return self._bounded.setdefault(label, _Bounded())(value)
+
+    # --- handlers that do more than count -----------------------------------------------------------------------------
+
+    def _call_started(self, _at: Stamped, event: events.CallStarted) -> None:
+        self.calls_started.labels(event.direction).inc()
+
+    def _call_ended(self, at: Stamped, event: events.CallEnded) -> None:
+        self.calls_ended.labels(event.reason).inc()
+        self.call_duration.observe(at.at_ms / 1000)
+        mos = self._rtp.last_mos(at.call_id)
+        if mos is not None:
+            self.mos.observe(mos)
+
+    def _leg_answered(self, at: Stamped, _event: events.LegAnswered) -> None:
+        self.call_setup.observe(at.at_ms / 1000)
+
+    def _rtp_stats(self, at: Stamped, event: events.RtpStats) -> None:
+        for fate, packets in self._rtp.grown(at.call_id, event).items():
+            self.rtp_packets.labels(fate).inc(packets)
+        self.rtp_jitter.observe(event.jitter_ms / 1000)
+        if event.round_trip_ms is not None:
+            self.rtp_round_trip.observe(event.round_trip_ms / 1000)
+
+    def _turn_latency(self, _at: Stamped, event: events.TurnLatency) -> None:
+        for stage in STAGES:
+            self.turn_latency.labels(stage).observe(getattr(event, f"{stage}_ms") / 1000)
+
+    def _transcript(self, _at: Stamped, event: events.Transcript) -> None:
+        engine = self._limit("engine", event.engine)
+        self.stt.labels(engine).observe(event.took_ms / 1000)
+        self.stt_queued.labels(engine).observe(event.queued_ms / 1000)
+
+    def _model_span(self, _at: Stamped, event: events.ModelSpan) -> None:
+        engine = self._limit("engine", event.engine)
+        self.llm.labels(engine, event.outcome).inc()
+        if event.first_token_ms is not None:
+            self.llm_first_token.labels(engine).observe(event.first_token_ms / 1000)
+
+    def _clause(self, _at: Stamped, event: events.ClauseSynthesised) -> None:
+        self.tts_clauses.labels("cache" if event.cached else "engine").inc()
+        if not event.cached:
+            self.tts_first_audio.labels(self._limit("engine", event.engine)).observe(event.first_audio_ms / 1000)
+
+    def _provider_failed(self, _at: Stamped, event: events.ProviderFailed) -> None:
+        self.provider_failures.labels(event.part, self._limit("engine", event.engine)).inc()
+
+
+class _Constant(Collector):
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        return [self._metric]

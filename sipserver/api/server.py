@@ -1,0 +1,98 @@
+"""The HTTP server: which paths exist, how errors look, when it starts and stops.
+
+Owns the listening socket and what every answer has in common: JSON errors, security headers, no version in sight.
+Refuses to know calls, engines and sockets of other rooms; what it shows comes from the callables it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from sipserver.api.health import Readiness
+from sipserver.api.health import routes as health_routes
+from sipserver.api.metrics import Metrics
+from sipserver.api.settings import HttpSettings
+from sipserver.errors import SettingsError, SipServerError
+from sipserver.log import logger
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+HEADERS = {
+    "Server": "sipserver",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""On every answer. aiohttp would otherwise put its own and Python's version into `Server`."""
+
+MAX_BODY_BYTES = 64 * 1024
+STOP_S = 5.0
+
+_log = logger("api")
+
+
+class HttpServer:
+    """`start`, use `port`, `stop`. Loop thread."""
+
+    def __init__(self, settings: HttpSettings, readiness: Readiness, metrics: Metrics) -> None:
+        self._settings = settings
+        self._runner = web.AppRunner(application(readiness, metrics), access_log=None, shutdown_timeout=STOP_S)
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The port that is bound; 0 before `start`. Differs from the settings when those say 0."""
+        return self._port
+
+    async def start(self) -> None:
+        """Bind and listen. Raises SettingsError when the address is taken or not ours."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
+        try:
+            await site.start()
+        except OSError as problem:
+            await self._runner.cleanup()
+            where = f"{self._settings.host}:{self._settings.port}"
+            raise SettingsError(f"cannot listen on {where}: {problem.strerror}", key="http.port") from problem
+        self._port = int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close the listening socket, let requests in flight finish for STOP_S seconds, then cut them. Idempotent."""
+        await self._runner.cleanup()
+
+
+def application(readiness: Readiness, metrics: Metrics) -> web.Application:
+    """The routes and what all of them share, without a socket."""
+    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app.on_response_prepare.append(_add_headers)
+    app.add_routes([*health_routes(readiness), web.get("/metrics", metrics.handle)])
+    return app
+
+
+async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal is `{"error": {"status": ..., "message": ...}}`; a bug of ours tells the log, not the client."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as refusal:
+        allowed = ", ".join(sorted(refusal.allowed_methods))
+        return _error(405, f"{request.method} is not allowed here", {"Allow": allowed})
+    except web.HTTPException as refusal:
+        return _error(refusal.status, refusal.reason)
+    except SipServerError as problem:
+        return _error(problem.http_code, str(problem))
+    except Exception:
+        _log.exception("a request failed", path=request.path, method=request.method)
+        return _error(500, "internal error")
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": {"status": status, "message": message}}, status=status, headers=headers)
