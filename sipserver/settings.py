@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from sipserver import yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
@@ -39,7 +39,7 @@ class Settings(BaseModel):
     sip: SipSettings = SipSettings()
     http: HttpSettings = HttpSettings()
     speech: SpeechSettings = SpeechSettings()
-    llm: dict[str, LlmSettings] = Field(default_factory=lambda: {"local": LlamaCppSettings()})
+    llm: dict[str, LlmSettings] = {"local": LlamaCppSettings()}
     calls: CallSettings = CallSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
@@ -51,7 +51,11 @@ class Settings(BaseModel):
             return (folder / path.expanduser()).resolve()
 
         prefix, slashes, path = self.store.url.partition(":///")
-        url = f"{prefix}:///{absolute(Path(path))}" if slashes and path and prefix.startswith("sqlite") else self.store.url
+        url = (
+            f"{prefix}:///{absolute(Path(path))}"
+            if slashes and path and prefix.startswith("sqlite")
+            else self.store.url
+        )
         return self.model_copy(
             update={
                 "dialplans": absolute(self.dialplans),

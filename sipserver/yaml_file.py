@@ -1,11 +1,14 @@
-"""YAML files that people write: parsed with the line of every key, checked by a pydantic model, refused with file:line.
+"""YAML files that people write: parsed with the line of every key, checked by a pydantic model, refused by file:line.
 
-Used by the settings and the dialplans, so that both say the same about the same mistake.
+Used by the settings and the dialplans, so that both say the same about the same mistake. Scalars follow the core schema
+of YAML 1.2: `on`, `off`, `yes`, `no`, dates and `12:30` are text, `010` is ten. Whatever the text is, nothing but a
+`ConfigError` leaves.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +20,36 @@ from sipserver.errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
 
+MAX_BYTES = 4_000_000
+MAX_NODES = 200_000
+"""Bounds of one file, aliases counted as often as they are used: a small file cannot grow into a huge one."""
+
+
+class WrittenInt(int):
+    """A number that remembers how it was written, so that `+4930` and `007` can still become text."""
+
+    written: str
+
+
+class WrittenFloat(float):
+    """As `WrittenInt`."""
+
+    written: str
+
+
+def as_written(value: Any) -> Any:
+    """A scalar as the text that stands in the file; anything but a number or a boolean is returned unchanged."""
+    if isinstance(value, WrittenInt | WrittenFloat):
+        return value.written
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
+
 
 class Document:
-    """A parsed file. `value` is plain Python; `line(path)` tells where a key stands (1-based), or its nearest parent."""
+    """A parsed file. `value` is plain Python; `line(path)` tells where a key or its nearest parent stands."""
 
-    def __init__(self, file: Path, value: Any, lines: dict[KeyPath, int]) -> None:
+    def __init__(self, file: Path, value: Any, lines: Mapping[KeyPath, int]) -> None:
         self.file, self.value, self._lines = file, value, lines
 
     def line(self, path: KeyPath) -> int:
@@ -29,87 +57,257 @@ class Document:
             path = path[:-1]
         return self._lines.get(path, 1)
 
+    def at(self, path: KeyPath) -> Any:
+        """The value at a path; None where there is none."""
+        nearest, value = self._descend(path)
+        return value if len(nearest) == len(path) else None
+
+    def nearest(self, path: KeyPath) -> KeyPath:
+        """As much of a path as stands in the file."""
+        return self._descend(path)[0]
+
+    def _descend(self, path: KeyPath) -> tuple[KeyPath, Any]:
+        value = self.value
+        for depth, part in enumerate(path):
+            if not _holds(value, part):
+                return path[:depth], value
+            value = value[part]
+        return path, value
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML where `on`, `off`, `yes` and `no` stay text (YAML 1.2 core schema): `on:` is a key of dialplan steps."""
+    pass
 
+
+_CORE_SCHEMA = {
+    "tag:yaml.org,2002:bool": (r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "tag:yaml.org,2002:int": (r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", "-+0123456789"),
+    "tag:yaml.org,2002:float": (
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        "-+.0123456789",
+    ),
+}
+_KEPT = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in _KEPT]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool",
-    re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
-    list("tTfF"),
-)
+for _tag, (_pattern, _firsts) in _CORE_SCHEMA.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_firsts))
+
+
+def _int(_loader: _Loader, node: yaml.ScalarNode) -> WrittenInt:
+    base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
+    try:
+        value = WrittenInt(int(node.value, base))
+    except ValueError as problem:
+        raise yaml.constructor.ConstructorError(None, None, "not a whole number", node.start_mark) from problem
+    value.written = node.value
+    return value
+
+
+def _float(_loader: _Loader, node: yaml.ScalarNode) -> WrittenFloat:
+    try:
+        value = WrittenFloat(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError as problem:
+        raise yaml.constructor.ConstructorError(None, None, "not a number", node.start_mark) from problem
+    value.written = node.value
+    return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
+for _tag in ("timestamp", "binary", "omap", "pairs", "set"):
+    _Loader.yaml_constructors.pop(f"tag:yaml.org,2002:{_tag}", None)
 
 
 def parse(file: Path, error: type[ConfigError] = ConfigError) -> Document:
     """Read and parse. Raises `error` with the line for syntax errors and duplicate keys, without one if unreadable."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise error(str(problem), file=file) from problem
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+        text = raw.decode("utf-8-sig")
+    except OSError as problem:
+        raise error(problem.strerror or str(problem), file=file) from problem
+    except UnicodeDecodeError as problem:
+        line = raw.count(b"\n", 0, problem.start) + 1
+        raise error("not UTF-8 text", file=file, line=line) from problem
+    if len(raw) > MAX_BYTES:
+        raise error(f"longer than {MAX_BYTES} bytes", file=file)
     return parse_text(text, file, error)
 
 
 def parse_text(text: str, file: Path, error: type[ConfigError] = ConfigError) -> Document:
-    loader = _Loader(text)
+    """As `parse`, for text that was already read."""
     try:
+        loader = _Loader(text)
+    except yaml.YAMLError as problem:
+        line = text.count("\n", 0, getattr(problem, "position", 0)) + 1
+        raise error("contains a character that YAML does not allow", file=file, line=line) from problem
+    try:
+        builder = _Builder(loader, file, error)
         node = loader.get_single_node()
-        lines: dict[KeyPath, int] = {}
-        value = _plain(loader, node, (), lines, file, error) if node is not None else None
+        value = builder.build(node, ()) if node is not None else None
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         raise error(str(problem.problem or problem), file=file, line=mark.line + 1 if mark else None) from problem
-    except yaml.YAMLError as problem:
-        raise error(str(problem), file=file) from problem
+    except (yaml.YAMLError, ValueError) as problem:  # PyYAML lets ValueError out for escapes beyond Unicode
+        raise error(str(problem), file=file, line=loader.line + 1) from problem
+    except RecursionError as problem:
+        raise error("nested too deeply", file=file, line=loader.line + 1) from problem
     finally:
         loader.dispose()
-    return Document(file, value, lines)
+    return Document(file, value, builder.lines)
 
 
-def _plain(
-    loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: Path, error: type[ConfigError]
-) -> Any:
-    lines[path] = lines.get(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)
-        mapping: dict[Any, Any] = {}
+class _Builder:
+    """Turns nodes into plain Python and notes the line of every key."""
+
+    def __init__(self, loader: _Loader, file: Path, error: type[ConfigError]) -> None:
+        self._loader, self._file, self._error = loader, file, error
+        self._open: set[int] = set()
+        self._nodes = 0
+        self.lines: dict[KeyPath, int] = {}
+
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self._refused("the file has too many values", node)
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            return self._loader.construct_object(node)
+        if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+            raise self._refused(f"the tag {node.tag} is not supported", node)
+        if id(node) in self._open:
+            raise self._refused("an alias inside its own anchor", node)
+        self._open.add(id(node))
+        value = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
+        self._open.remove(id(node))
+        return value
+
+    def _sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
+        return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+
+    def _mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if isinstance(key, (dict, list)):
-                raise error("a key must be a word or a number", file=file, line=line)
-            key = key if isinstance(key, str) else str(key_node.value)
-            if key in mapping:
-                raise error(f"the key {key!r} stands here twice", file=file, line=line, key=key)
-            lines[(*path, key)] = line
-            mapping[key] = _plain(loader, value_node, (*path, key), lines, file, error)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                mapping |= self._merged(value_node, path)
+        own: set[str] = set()
+        for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._refused("a key must be a word or a number", key_node)
+            key = str(key_node.value)
+            if key in own:
+                raise self._refused(f"the key {key!r} stands here twice", key_node, key)
+            own.add(key)
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            mapping[key] = self.build(value_node, (*path, key))
         return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _plain(loader, item, (*path, index), lines, file, error) for index, item in enumerate(node.value)
-        ]
-    return loader.construct_object(node, deep=True)
+
+    def _merged(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
+        """`<<: *a` or `<<: [*a, *b]`: the first that has a key wins, and the mapping's own keys win over all."""
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[str, Any] = {}
+        for source in reversed(sources):
+            if not isinstance(source, yaml.MappingNode):
+                raise self._refused("`<<` takes a mapping or a list of mappings", source)
+            merged |= self.build(source, path)
+        return merged
+
+    def _refused(self, reason: str, node: yaml.Node, key: str = "") -> ConfigError:
+        return self._error(reason, file=self._file, line=node.start_mark.line + 1, key=key)
 
 
 def check(document: Document, model: type[Model], error: type[ConfigError] = ConfigError) -> Model:
     """Validate against a pydantic model. Raises `error` naming the key and the line of the first mistake."""
+    checked, mistakes = check_all(document, {} if document.value is None else document.value, model, error)
+    if checked is None:
+        raise mistakes[0]
+    return checked
+
+
+def check_all(
+    document: Document,
+    value: Any,
+    model: type[Model],
+    error: type[ConfigError] = ConfigError,
+    *,
+    at: KeyPath = (),
+) -> tuple[Model | None, list[ConfigError]]:
+    """Validate a value that stands at a path: the model, or None and all mistakes by line. Does not raise."""
     try:
-        return model.model_validate(document.value if document.value is not None else {})
+        return model.model_validate(value), []
     except ValidationError as problem:
-        first = problem.errors(include_url=False)[0]
-        path: KeyPath = tuple(first["loc"])
-        shown = ".".join(str(part) for part in path)
-        raise error(_reason(first), file=document.file, line=document.line(path), key=shown) from problem
+        items = problem.errors(include_url=False)
+        causes = [item for item in items if not _follows_from_another(item)]
+        found = [_mistake(document, at, item, error) for item in causes or items]
+        return None, sorted(found, key=lambda mistake: mistake.line or 0)
 
 
-def _reason(mistake: Any) -> str:
-    if mistake["type"] == "extra_forbidden":
-        return "unknown key"
-    if mistake["type"] == "missing":
-        return "this key is required"
-    message = str(mistake["msg"])
-    return message.removeprefix("Value error, ")
+def shown(path: Iterable[str | int]) -> str:
+    """`flows.main[0].say`: a path as messages print it."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _mistake(document: Document, at: KeyPath, item: Any, error: type[ConfigError]) -> ConfigError:
+    """Pydantic's location also holds union tags and names that the file does not have; only what stands is kept."""
+    path, value = at, document.at(at)
+    for part in item["loc"]:
+        if _holds(value, part):
+            path, value = (*path, part), value[part]
+    if item["type"] == "missing":
+        path = (*path, item["loc"][-1])
+    elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        path = (*path, str(item["ctx"]["discriminator"]).strip("'"))
+    return error(_reason(item), file=document.file, line=document.line(path), key=shown(path))
+
+
+def _follows_from_another(item: Any) -> bool:
+    """A list whose items are wrong is also said to be too short."""
+    return bool(item["type"] == "too_short" and item["input"])
+
+
+def _holds(value: Any, part: str | int) -> bool:
+    if isinstance(value, dict):
+        return part in value
+    return isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value)
+
+
+_REASONS = {
+    "extra_forbidden": "unknown key",
+    "missing": "this key is required",
+    "union_tag_not_found": "this key is required",
+    "string_type": "should be text",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "finite_number": "should be a finite number",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "path_type": "should be a path",
+    "too_short": "should not be empty",
+    "string_too_short": "should not be empty",
+} | {
+    f"{kind}_type": f"should be {what}"
+    for what, kinds in {
+        "a mapping (`key: value`)": ("model", "model_attributes", "dict", "mapping"),
+        "a list": ("list", "tuple", "set", "frozen_set"),
+    }.items()
+    for kind in kinds
+}
+
+
+def _reason(item: Any) -> str:
+    if item["type"] == "union_tag_invalid":
+        return f"should be one of {item['ctx']['expected_tags']}"
+    message = _REASONS.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
+    return message.replace("Input should be", "should be")

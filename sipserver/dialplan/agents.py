@@ -1,10 +1,29 @@
-"""What a dialplan says about an agent. `sipserver.agent` declares the same shapes as Protocols and never imports this."""
+"""What a dialplan says about an agent. `sipserver.agent` declares the same shapes as Protocols and imports none."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from sipserver.dialplan import template
+from sipserver.yaml_file import as_written
+
+
+def _checked(text: str) -> str:
+    template.check(text)
+    return text
+
+
+Text = Annotated[str, BeforeValidator(as_written)]
+"""Text as it stands in the file: `to: 0049`, `is: 1` and `+4930` need no quotes."""
+
+Variable = Annotated[Text, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""The name of a variable that a dialplan sets."""
+
+Template = Annotated[Text, AfterValidator(_checked)]
+"""Text in which `{name}` is replaced by a variable; `{{` and `}}` are braces."""
 
 
 class Strict(BaseModel):
@@ -14,17 +33,19 @@ class Strict(BaseModel):
 
 
 class LlmChoice(Strict):
-    """`llm: {use: local}`: an engine that the server's settings name, or the next of `fallback` when it fails."""
+    """`llm: {use: local}`: an engine of the server's settings, or the next of `fallback` when it fails."""
 
-    use: str = "local"
-    fallback: tuple[str, ...] = ()
+    use: Text = "local"
+    fallback: tuple[Text, ...] = ()
     max_tokens: int = Field(default=120, ge=1, le=4096)
 
 
 class TtsChoice(Strict):
-    use: str = "piper"
-    voice: str = ""
-    fallback: tuple[str, ...] = ("espeak",)
+    """`tts: {use: piper, voice: en_US-joe-medium}`: an engine of the settings; without voice its default."""
+
+    use: Text = "piper"
+    voice: Text = ""
+    fallback: tuple[Text, ...] = ("espeak",)
 
 
 class Turn(Strict):
@@ -42,31 +63,41 @@ class HttpTool(Strict):
     """A tool the model may call: an HTTP request with JSON arguments that the schema describes."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
-    description: str
-    url: str
+    description: Text
+    url: str = Field(pattern=r"^https?://[^\s]+$")
     method: Literal["GET", "POST"] = "POST"
-    headers: dict[str, str] = {}
+    headers: dict[Text, Text] = {}
     parameters: dict[str, Any] = {"type": "object", "properties": {}}
     timeout_s: float = Field(default=5, gt=0, le=60)
 
 
 class AgentSpec(Strict):
-    """tools: built-in tools that the model may use. silence_s: nudge the caller after this much silence, then give up."""
+    """tools: built-in tools that the model may use.
 
-    prompt: str
-    greeting: str = ""
-    language: str = "en"
-    stt: tuple[str, ...] = ("whisper",)
+    silence_s: nudge the caller after this much silence, and give up after max_nudges.
+    """
+
+    prompt: Template
+    greeting: Template = ""
+    language: Text = "en"
+    stt: tuple[Text, ...] = Field(default=("whisper",), min_length=1)
     llm: LlmChoice = LlmChoice()
     tts: TtsChoice = TtsChoice()
     turn: Turn = Turn()
     tools: tuple[Literal["end_call", "transfer", "collect_digits"], ...] = ("end_call",)
     http_tools: tuple[HttpTool, ...] = ()
-    filler: str = "One moment please."
+    filler: Text = "One moment please."
     filler_ms: int = Field(default=1500, ge=200)
-    apology: str = "Sorry, I have a technical problem."
-    nudge: str = "Are you still there?"
+    apology: Text = "Sorry, I have a technical problem."
+    nudge: Text = "Are you still there?"
     silence_s: float = Field(default=12, gt=0)
     max_nudges: int = Field(default=2, ge=0)
     max_duration_s: float = Field(default=900, gt=0)
     provider_timeout_s: float = Field(default=3, gt=0, le=30)
+
+    def rendered(self, variables: Mapping[str, str]) -> tuple[AgentSpec, tuple[str, ...]]:
+        """This agent for one call: greeting and prompt with the variables filled in, and the names without a value."""
+        prompt = template.render(self.prompt, variables)
+        greeting = template.render(self.greeting, variables)
+        unknown = tuple(dict.fromkeys(prompt.unknown + greeting.unknown))
+        return self.model_copy(update={"prompt": prompt.text, "greeting": greeting.text}), unknown
