@@ -8,11 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class CallSettings(BaseModel):
-    """recordings: folder of the WAV files. drain_s: how long running calls may go on after SIGTERM."""
+    """recordings: folder of the WAV files. drain_s: how long running calls may go on after SIGTERM.
+
+    media_timeout_s: a call whose caller's RTP has been missing for so long, and that is not on hold, is ended.
+    inband_digits: listen for tones on legs that have neither telephone-event nor INFO digits.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recordings: Path = Path("../var/recordings")
     drain_s: float = Field(default=120, ge=0)
     max_duration_s: float = Field(default=14_400, gt=0)
+    media_timeout_s: float = Field(default=30, gt=0)
     inband_digits: bool = True

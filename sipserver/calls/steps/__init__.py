@@ -1,0 +1,32 @@
+"""The steps at work: one executor a step, and the table that names them all.
+
+An executor is awaited once per step. It may be cancelled at any await, since the call can end at any moment. The runner
+has opened the media before it runs a step that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from sipserver.calls.scene import Left, Scene
+from sipserver.calls.steps import agent, collect, flow, record, sound, telephony
+from sipserver.dialplan import steps
+
+Executor = Callable[[Any, Scene], Awaitable[Left]]
+
+EXECUTORS: dict[type[steps.Step], Executor] = {
+    steps.Answer: telephony.answer,
+    steps.Early: telephony.early,
+    steps.Wait: telephony.wait,
+    steps.Hangup: telephony.hangup,
+    steps.Say: sound.say,
+    steps.Play: sound.play,
+    steps.Echo: sound.echo,
+    steps.Collect: collect.collect,
+    steps.Agent: agent.agent,
+    steps.Record: record.record,
+    steps.SetStep: flow.set_variables,
+    steps.When: flow.when,
+    steps.Goto: flow.goto,
+}

@@ -1,0 +1,299 @@
+"""One call: its identity, its clock, its state, and the one way in which it ends.
+
+Owns the state, the digits, the tape and the timers of a call. Refuses to know what the dialplan says (the runner does)
+and how sound is wired (wiring does). All of it belongs to the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sipserver import events
+from sipserver.audio.frame import Frame
+from sipserver.calls.digits import DigitBuffer
+from sipserver.calls.leg import Leg
+from sipserver.calls.services import Services
+from sipserver.calls.states import SIP_CODES, Change, EndReason, State, after
+from sipserver.calls.tape import Tape
+from sipserver.calls.wiring import Wiring
+from sipserver.errors import CarrierError
+from sipserver.events import Event, Stamped
+from sipserver.log import logger
+
+HANGUP_S = 5.0
+"""How long the leg may take to hang up, the dialplan to let go and the leg to say that it is gone; each for itself."""
+
+RETRY_AFTER = {"Retry-After": "5"}
+RETRY_LATER = frozenset({EndReason.LIMIT, EndReason.DRAIN})
+
+NOTABLE = frozenset({"call.started", "call.routed", "call.state", "media.started", "call.ended"})
+"""Kinds of events that are logged at INFO, with everything about recordings; faults are warnings, the rest is DEBUG."""
+
+
+def new_id() -> str:
+    """A UUID of version 7 (RFC 9562, section 5.7): unique, and sorts by time."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """code and phrase: the final answer to the INVITE if there was none yet."""
+
+    reason: EndReason
+    detail: str
+    code: int
+    phrase: str
+
+
+class Call:
+    """A call from its first event to its last. Made and run by the registry."""
+
+    def __init__(self, leg: Leg, services: Services, tenant: str) -> None:
+        self.id = new_id()
+        self.tenant = tenant
+        self.leg = leg
+        self.services = services
+        self.state = State.RINGING
+        self.held = False
+        self.digits = DigitBuffer()
+        self.log = logger("calls", call=self.id, tenant=tenant)
+        self.tape = Tape(
+            services.recorder,
+            tenant=tenant,
+            day=services.now(),
+            call_id=self.id,
+            emit=self.emit,
+            note=lambda path, status: services.records.recording(call_id=self.id, path=path, status=status),
+        )
+        self.wiring = Wiring(leg, self.tape, self._on_event, inband=services.settings.inband_digits)
+        self._began_ns = services.clock()
+        self._answer_sent = False
+        self._answered = False
+        self._stalled = False
+        self._ending: Ending | None = None
+        self._over = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._longest: asyncio.TimerHandle | None = None
+        self._media_timer: asyncio.TimerHandle | None = None
+
+    # --- what happened ------------------------------------------------------------------------------------------------
+
+    @property
+    def at_ms(self) -> int:
+        """The call's own clock: milliseconds since it began."""
+        return (self.services.clock() - self._began_ns) // 1_000_000
+
+    def emit(self, event: Event) -> None:
+        """Stamp an event, append it to the record, tell the listeners, log it."""
+        stamped = Stamped(self.id, self.tenant, self.at_ms, event)
+        self.services.records.append(stamped)
+        for listener in self.services.listeners:
+            listener(stamped)
+        if event.kind in NOTABLE or event.kind.startswith("recording."):
+            self.log.info(event.kind, **event.fields())
+        elif event.kind.startswith("fault."):
+            self.log.warning(event.kind, **event.fields())
+        else:
+            self.log.debug(event.kind, **event.fields())
+
+    # --- what may be done ---------------------------------------------------------------------------------------------
+
+    async def ring(self) -> None:
+        """180 Ringing, for a call that is not answered soon."""
+        if self.state is State.RINGING:
+            await self.leg.ring()
+
+    async def early(self) -> None:
+        """183 with SDP; nothing if media runs already. Raises CarrierError when the leg is gone."""
+        if self.state is State.RINGING:
+            await self.leg.early()
+            if self.state is State.RINGING:
+                self._change(Change.EARLY)
+
+    async def answer(self) -> None:
+        """200 OK; nothing if it was answered already. Raises CarrierError when the leg is gone."""
+        if self.state in (State.RINGING, State.EARLY):
+            self._answer_sent = True
+            await self.leg.answer()
+            if self.state in (State.RINGING, State.EARLY):
+                self._answered = True
+                self._change(Change.ANSWER)
+                self.services.records.answered(self.id)
+
+    async def open_media(self) -> None:
+        """Answer a call that a step wants to speak or listen to, unless early media runs."""
+        if self.state is State.RINGING:
+            await self.answer()
+
+    @property
+    def answered(self) -> bool:
+        return self._answered
+
+    def end(self, reason: EndReason, detail: str = "", *, code: int = 0, phrase: str = "") -> None:
+        """The only way out. Idempotent: the first reason stays. Returns at once; `run` does what is left to do.
+
+        code, phrase: the final SIP answer if the call was not answered, instead of the one that belongs to the reason.
+        """
+        if self._ending is None:
+            self._ending = Ending(reason, detail, code or SIP_CODES[reason], phrase)
+            self._change(Change.END)
+            self._over.set()
+
+    async def run(self, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Live: attach to the leg, run the story (the dialplan at work), close. Returns when the record is closed.
+
+        Whatever the story raises ends this call and no other. Cancelling `run` ends the call with reason `drain`.
+        """
+        self._begin()
+        self.leg.attach(self._on_event, self._on_media)
+        telling = asyncio.create_task(story(), name=f"dialplan of {self.id}")
+        try:
+            await self._until_over(telling)
+        except asyncio.CancelledError:
+            self.end(EndReason.DRAIN, "the server stopped")
+            raise
+        finally:
+            await self._close(telling)
+
+    # --- from the leg -------------------------------------------------------------------------------------------------
+
+    def _on_media(self, inbound: Frame, outbound: Frame) -> None:
+        if self._ending is None:
+            with self._edge("media"):
+                self.wiring.on_media(inbound, outbound)
+
+    def _on_event(self, event: Event) -> None:
+        with self._edge("event"):
+            self.emit(event)
+            match event:
+                case events.LegDisconnected():
+                    self._gone.set()
+                    reason = EndReason.CALLER_HANGUP if self._answer_sent else EndReason.CANCELLED
+                    self.end(reason if event.by_peer else EndReason.LEG_LOST, f"{event.code} {event.cause}")
+                case events.DigitReceived():
+                    self.digits.press(event.digit)
+                case events.LegHeld():
+                    self.held = True
+                    self._watch_media(None)
+                case events.LegResumed():
+                    self.held = False
+                    self._watch_media(0 if self._stalled else None)
+                case events.MediaStalled():
+                    self._stalled = True
+                    self._watch_media(None if self.held else event.silent_ms)
+                case events.MediaRecovered():
+                    self._stalled = False
+                    self._watch_media(None)
+                case _:
+                    pass
+
+    def _watch_media(self, silent_ms: int | None) -> None:
+        """End the call when the caller's media stays away for the rest of the time allowed; None: nothing is wrong."""
+        if self._media_timer is not None:
+            self._media_timer.cancel()
+            self._media_timer = None
+        if silent_ms is not None and self._ending is None:
+            rest_s = max(0.0, self.services.settings.media_timeout_s - silent_ms / 1000)
+            self._media_timer = asyncio.get_running_loop().call_later(rest_s, self.end, EndReason.MEDIA_TIMEOUT)
+
+    @contextmanager
+    def _edge(self, where: str) -> Iterator[None]:
+        """A mistake of ours in a callback ends this call; it must not reach the leg, which serves others too."""
+        try:
+            yield
+        except Exception as problem:  # the edge of a call
+            self._broke(where, problem)
+
+    # --- the course of it ---------------------------------------------------------------------------------------------
+
+    def _change(self, change: Change) -> None:
+        """The one setter of the state."""
+        old, self.state = self.state, after(self.state, change)
+        self.emit(events.CallStateChanged(old=old, new=self.state))
+
+    def _begin(self) -> None:
+        offer = self.leg.offer
+        facts = {
+            "direction": offer.direction,
+            "from_uri": offer.from_uri,
+            "to_uri": offer.to_uri,
+            "source": offer.source,
+            "sip_call_id": offer.sip_call_id,
+        }
+        self.services.records.started(call_id=self.id, tenant=self.tenant, **facts)
+        self.emit(events.CallStarted(**facts))
+        loop, longest_s = asyncio.get_running_loop(), self.services.settings.max_duration_s
+        self._longest = loop.call_later(longest_s, self.end, EndReason.MAX_DURATION)
+
+    async def _until_over(self, telling: asyncio.Task[None]) -> None:
+        over = asyncio.create_task(self._over.wait(), name=f"end of {self.id}")
+        try:
+            await asyncio.wait({telling, over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over.cancel()
+        if self._ending is not None:
+            return
+        problem = None if telling.cancelled() else telling.exception()
+        if problem is None:
+            self.end(EndReason.DIALPLAN_HANGUP)
+        elif isinstance(problem, CarrierError):
+            await self._wait_until_gone()
+            self.end(EndReason.LEG_LOST, str(problem))
+        else:
+            self._broke("dialplan", problem)
+
+    def _broke(self, where: str, problem: BaseException) -> None:
+        self.log.error("call broke", where=where, exc_info=problem)
+        self.emit(events.Fault(where=where, error=f"{type(problem).__name__}: {problem}"))
+        self.end(EndReason.INTERNAL_ERROR, where)
+
+    async def _close(self, telling: asyncio.Task[None]) -> None:
+        """Hang up, let the dialplan go, close the tape, close the record; the last one happens whatever goes wrong."""
+        self.end(EndReason.INTERNAL_ERROR, "ended without a reason")
+        ending = cast(Ending, self._ending)
+        if self._longest is not None:
+            self._longest.cancel()
+        self._watch_media(None)
+        try:
+            await self._hang_up(ending)
+            self.leg.playout.flush()
+            telling.cancel()
+            await asyncio.wait({telling}, timeout=HANGUP_S)
+            await self.tape.stop()
+            await self._wait_until_gone()
+        finally:
+            code = 200 if self._answered else ending.code
+            self._change(Change.CLOSE)
+            self.emit(events.CallEnded(reason=ending.reason, sip_code=code, detail=ending.detail))
+            self.services.records.ended(call_id=self.id, reason=ending.reason, sip_code=code)
+
+    async def _hang_up(self, ending: Ending) -> None:
+        if self._gone.is_set():
+            return
+        try:
+            async with asyncio.timeout(HANGUP_S):
+                if self._answer_sent:
+                    await self.leg.hangup()
+                else:
+                    headers = RETRY_AFTER if ending.reason in RETRY_LATER else None
+                    await self.leg.reject(ending.code, ending.phrase, headers)
+        except (TimeoutError, CarrierError) as problem:
+            self.emit(events.Fault(where="hangup", error=str(problem) or "the leg did not answer in time"))
+
+    async def _wait_until_gone(self) -> None:
+        """The leg's last word, for the record; it may never come."""
+        try:
+            async with asyncio.timeout(HANGUP_S):
+                await self._gone.wait()
+        except TimeoutError:
+            self.emit(events.Fault(where="leg", error="it did not say that it is gone"))

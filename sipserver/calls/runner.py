@@ -1,0 +1,90 @@
+"""Runs a flow of the dialplan on a call: one step after another, and the branches between them.
+
+Owns the place in the dialplan and the variables. Refuses to know what steps do (their executors do).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sipserver.agent.voice import Voice
+from sipserver.calls.call import Call
+from sipserver.calls.scene import Left, Scene
+from sipserver.calls.states import EndReason, State
+from sipserver.calls.steps import EXECUTORS
+from sipserver.dialplan.plan import Flow, Plan
+from sipserver.dialplan.steps import END, NEXT, Step
+from sipserver.errors import InternalError
+from sipserver.events import StepEntered, StepLeft
+
+MOST_STEPS_AT_ONCE = 200
+AT_ONCE_MS = 5
+
+_ENDINGS = {
+    "failed": EndReason.PROVIDER_FAILED,
+    "silence": EndReason.SILENCE_WATCHDOG,
+    "max_duration": EndReason.MAX_DURATION,
+}
+"""What a call dies of when a branch leads to `end`, by outcome; all others are the dialplan's hangup."""
+
+
+class Runner:
+    """One call's way through its dialplan. Loop thread."""
+
+    def __init__(self, call: Call, plan: Plan, flow: Flow, variables: dict[str, str]) -> None:
+        services = call.services
+        voice = Voice(services.engines.tts, call.emit, services.speech_cache, clock=services.clock)
+        self._scene = Scene(call, plan, voice, variables)
+        self._call, self._plan, self._flow = call, plan, flow
+        self._index = 0
+        self._at_once = 0
+
+    async def run(self) -> None:
+        """Until a step ends the call, a branch leads to `end`, or a flow has no further step.
+
+        Safe to cancel: the step that runs is cancelled and told as left. Raises what a step raises that is no outcome.
+        """
+        while self._call.state not in (State.ENDING, State.ENDED):
+            if self._index >= len(self._flow.steps):
+                self._call.end(EndReason.DIALPLAN_HANGUP, f"end of flow {self._flow.name}")
+                return
+            step = self._flow.steps[self._index]
+            began_ms = self._call.at_ms
+            left = await self._take(step)
+            self._go(left.target or step.target(left.outcome), left.outcome)
+            await self._breathe(self._call.at_ms - began_ms)
+
+    async def _take(self, step: Step) -> Left:
+        flow, index, word = self._flow.name, self._index, step.word
+        entered_ms = self._call.at_ms
+        left = Left("cancelled")
+        self._call.emit(StepEntered(flow=flow, index=index, step=word, line=self._flow.lines[index]))
+        try:
+            if step.needs_media:
+                await self._call.open_media()
+            left = await EXECUTORS[type(step)](step, self._scene)
+        except Exception:
+            left = Left("broken")
+            raise
+        finally:
+            took_ms = self._call.at_ms - entered_ms
+            self._call.emit(StepLeft(flow=flow, index=index, step=word, outcome=left.outcome, took_ms=took_ms))
+        return left
+
+    def _go(self, target: str, outcome: str) -> None:
+        if target == NEXT:
+            self._index += 1
+        elif target == END:
+            self._call.end(_ENDINGS.get(outcome, EndReason.DIALPLAN_HANGUP), f"{outcome} in flow {self._flow.name}")
+        else:
+            self._flow, self._index = self._plan.flows[target], 0
+
+    async def _breathe(self, took_ms: int) -> None:
+        """A loop of steps that take no time must not hold the other calls up.
+
+        The dialplan's check refuses those that it can see; it cannot see a prompt that fails at once and is put again.
+        """
+        self._at_once = 0 if took_ms > AT_ONCE_MS else self._at_once + 1
+        if self._at_once > MOST_STEPS_AT_ONCE:
+            raise InternalError(f"flow {self._flow.name} loops without waiting")
+        await asyncio.sleep(0)

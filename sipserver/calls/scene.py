@@ -1,0 +1,43 @@
+"""What a step may see and do while it runs, and what it answers when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sipserver.agent.voice import Voice
+from sipserver.calls.call import Call
+from sipserver.dialplan import template
+from sipserver.dialplan.plan import Plan
+from sipserver.events import Fault, VariableSet
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a step was left. outcome: as the record shows it. target: where to go on, if the step itself decided that."""
+
+    outcome: str = "done"
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One call's dialplan at work. Loop thread."""
+
+    call: Call
+    plan: Plan
+    voice: Voice
+    variables: dict[str, str]
+
+    def set(self, name: str, value: str) -> None:
+        self.variables[name] = value
+        self.call.emit(VariableSet(name=name, value=value))
+
+    def text(self, source: str) -> str:
+        """Fill in the variables. One without a value becomes nothing, and the record says so."""
+        rendered = template.render(source, self.variables)
+        self.report(rendered.unknown)
+        return rendered.text
+
+    def report(self, unknown: tuple[str, ...]) -> None:
+        if unknown:
+            self.call.emit(Fault(where="dialplan", error=f"no value for {', '.join(unknown)}"))

@@ -1,0 +1,66 @@
+"""What all calls of a process share. `app` fills it in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from sipserver.agent.options import AgentOptions, Engines, Outcome
+from sipserver.agent.voice import AudioCache, Voice
+from sipserver.audio.frame import Frame
+from sipserver.audio.playout import Playout
+from sipserver.calls.digits import DigitBuffer
+from sipserver.calls.record import RecordSink
+from sipserver.calls.recording import Recorder
+from sipserver.calls.settings import CallSettings
+from sipserver.dialplan.book import Book
+from sipserver.events import Emit, Stamped
+
+Listener = Callable[[Stamped], None]
+"""Somebody who counts (metrics) or shows what happens. Loop thread; never blocks, never raises."""
+
+
+class Talk(Protocol):
+    """One agent step at work, as `sipserver.agent.conversation.Conversation` is."""
+
+    def hear(self, frame: Frame) -> None: ...
+    async def run(self) -> Outcome: ...
+
+
+class Converse(Protocol):
+    """Makes a `Talk`. `sipserver.agent.conversation.Conversation` itself is one."""
+
+    def __call__(
+        self,
+        *,
+        options: AgentOptions,
+        engines: Engines,
+        playout: Playout,
+        emit: Emit,
+        digits: DigitBuffer,
+        variables: dict[str, str],
+        voice: Voice,
+    ) -> Talk: ...
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware."""
+
+    settings: CallSettings
+    engines: Engines
+    speech_cache: AudioCache
+    converse: Converse
+    book: Callable[[], Book]
+    recorder: Recorder
+    records: RecordSink
+    listeners: tuple[Listener, ...] = ()
+    clock: Callable[[], int] = time.monotonic_ns
+    now: Callable[[], datetime] = _now

@@ -1,0 +1,92 @@
+"""The states of a call as a table, and the names of its endings. Pure; refuses to know legs, tasks and clocks.
+
+ringing ──early──▶ early ──answer──▶ answered
+   │ └────────────answer───────────────▲ │
+   └──────end──────┬──end──┘  ┌───end────┘
+                   ▼          ▼
+                 ending ────close───▶ ended
+"""
+
+from __future__ import annotations
+
+import enum
+
+from sipserver.errors import InternalError
+
+
+class State(enum.StrEnum):
+    RINGING = "ringing"
+    EARLY = "early"
+    ANSWERED = "answered"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class Change(enum.StrEnum):
+    """What moves a call from one state to the next."""
+
+    EARLY = "early"
+    ANSWER = "answer"
+    END = "end"
+    CLOSE = "close"
+
+
+TABLE: dict[tuple[State, Change], State] = {
+    (State.RINGING, Change.EARLY): State.EARLY,
+    (State.RINGING, Change.ANSWER): State.ANSWERED,
+    (State.RINGING, Change.END): State.ENDING,
+    (State.EARLY, Change.ANSWER): State.ANSWERED,
+    (State.EARLY, Change.END): State.ENDING,
+    (State.ANSWERED, Change.END): State.ENDING,
+    (State.ENDING, Change.CLOSE): State.ENDED,
+}
+
+
+def after(state: State, change: Change) -> State:
+    """The state that follows. Raises InternalError for a change that the table does not know."""
+    try:
+        return TABLE[state, change]
+    except KeyError:
+        raise InternalError(f"a call that is {state} cannot {change}") from None
+
+
+class EndReason(enum.StrEnum):
+    """Every ending has a name; it stands in the call's record and in the metrics."""
+
+    CALLER_HANGUP = "caller_hangup"
+    CANCELLED = "cancelled"
+    DIALPLAN_HANGUP = "dialplan_hangup"
+    TRANSFERRED = "transferred"
+    NO_ROUTE = "no_route"
+    BUSY = "busy"
+    REJECTED = "rejected"
+    LIMIT = "limit"
+    PROVIDER_FAILED = "provider_failed"
+    SILENCE_WATCHDOG = "silence_watchdog"
+    MAX_DURATION = "max_duration"
+    MEDIA_TIMEOUT = "media_timeout"
+    LEG_LOST = "leg_lost"
+    DRAIN = "drain"
+    CRASH = "crash"
+    INTERNAL_ERROR = "internal_error"
+
+
+SIP_CODES: dict[EndReason, int] = {
+    EndReason.CALLER_HANGUP: 487,
+    EndReason.CANCELLED: 487,
+    EndReason.DIALPLAN_HANGUP: 603,
+    EndReason.TRANSFERRED: 603,
+    EndReason.NO_ROUTE: 404,
+    EndReason.BUSY: 486,
+    EndReason.REJECTED: 603,
+    EndReason.LIMIT: 486,
+    EndReason.PROVIDER_FAILED: 503,
+    EndReason.SILENCE_WATCHDOG: 480,
+    EndReason.MAX_DURATION: 480,
+    EndReason.MEDIA_TIMEOUT: 480,
+    EndReason.LEG_LOST: 480,
+    EndReason.DRAIN: 503,
+    EndReason.CRASH: 500,
+    EndReason.INTERNAL_ERROR: 500,
+}
+"""The final answer to an INVITE when the call ends for this reason before it was answered (RFC 3261, section 21)."""

@@ -1,0 +1,27 @@
+"""agent: a conversation takes the caller's sound and the playout until it is done."""
+
+from __future__ import annotations
+
+from sipserver.calls.scene import Left, Scene
+from sipserver.dialplan import steps
+
+
+async def agent(step: steps.Agent, scene: Scene) -> Left:
+    """Digits that the conversation did not ask for are forgotten: they are no answer to a later menu."""
+    call, services = scene.call, scene.call.services
+    options, unknown = scene.plan.agents[step.use].rendered(scene.variables)
+    scene.report(unknown)
+    talk = services.converse(
+        options=options,
+        engines=services.engines,
+        playout=call.leg.playout,
+        emit=call.emit,
+        digits=call.digits,
+        variables=scene.variables,
+        voice=scene.voice,
+    )
+    with call.wiring.listening(talk.hear):
+        outcome = await talk.run()
+    call.digits.clear()
+    call.log.info("agent left", agent=step.use, outcome=outcome.kind, detail=outcome.detail)
+    return Left(outcome.kind)

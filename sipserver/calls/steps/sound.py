@@ -1,0 +1,112 @@
+"""say, play, echo: what the caller hears without being asked anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from sipserver.audio import sound_file
+from sipserver.audio.frame import Frame
+from sipserver.calls.call import Call
+from sipserver.calls.scene import Left, Scene
+from sipserver.dialplan import steps
+from sipserver.errors import ConfigError, ProviderError
+from sipserver.events import Fault
+
+MOST_ECHO_MS = 40
+"""More than this never waits in the playout: an echo that lags behind is worse than one with a gap."""
+
+_LET_GO_S = 0.1
+
+
+async def say(step: steps.Say, scene: Scene) -> Left:
+    speaking = speak(scene, step.text, tts=step.tts, voice=step.voice, language=step.language)
+    try:
+        await _until_digit(scene.call, speaking) if step.interruptible else await speaking
+    except ProviderError as problem:
+        return failed(scene, "say", problem)
+    return Left()
+
+
+async def play(step: steps.Play, scene: Scene) -> Left:
+    playing = play_file(scene.call, scene.plan.sound(step.file))
+    try:
+        await _until_digit(scene.call, playing) if step.interruptible else await playing
+    except ConfigError as problem:
+        return failed(scene, "play", problem)
+    return Left()
+
+
+async def echo(step: steps.Echo, scene: Scene) -> Left:
+    """Each frame is queued within the media tick that brought it, so it leaves with the next one."""
+    playout = scene.call.leg.playout
+    clip = playout.begin("echo")
+
+    def send_back(frame: Frame) -> None:
+        if playout.pending_ms < MOST_ECHO_MS:
+            clip.write_now(frame.samples)
+
+    with scene.call.wiring.listening(send_back):
+        await asyncio.sleep(step.max_s)
+    playout.flush()
+    return Left()
+
+
+async def prompt(scene: Scene, step: steps.Collect) -> None:
+    """The question of a collect step; the first digit ends it. A question that cannot be put is in the record."""
+    try:
+        if step.say:
+            speaking = speak(scene, step.say, tts=step.tts, voice=step.voice, language=step.language)
+            await _until_digit(scene.call, speaking)
+        elif step.play:
+            await _until_digit(scene.call, play_file(scene.call, scene.plan.sound(step.play)))
+    except (ProviderError, ConfigError) as problem:
+        failed(scene, "collect", problem)
+
+
+async def speak(scene: Scene, source: str, *, tts: str, voice: str, language: str) -> None:
+    """Say a text to its end, by the engine named or, if it fails, by any other. Raises ProviderError.
+
+    A text without variables is the same for every call and therefore worth keeping as sound.
+    """
+    text = scene.text(source)
+    names = tuple(scene.call.services.engines.tts)
+    chain = (tts, *(name for name in names if name != tts)) if tts else names
+    await scene.voice.say(
+        text, scene.call.leg.playout, chain=chain, voice=voice, language=language, cacheable=text == source
+    )
+
+
+async def play_file(call: Call, path: Path) -> None:
+    """Play a file to its end. Raises ConfigError when it cannot be read."""
+    samples = await asyncio.to_thread(sound_file.read, path)
+    clip = call.leg.playout.begin(path.name)
+    await clip.write(samples)
+    clip.finish()
+    await clip.heard()
+
+
+def failed(scene: Scene, where: str, problem: Exception) -> Left:
+    scene.call.emit(Fault(where=where, error=str(problem)))
+    return Left("failed")
+
+
+async def _until_digit(call: Call, playing: Coroutine[Any, Any, None]) -> None:
+    """Let something play until it is over or a digit is pressed, which stays in the buffer. Raises what it raises."""
+    sounding = asyncio.create_task(playing, name=f"prompt of {call.id}")
+    pressing = asyncio.create_task(call.digits.pressed(), name=f"digit for {call.id}")
+    try:
+        await asyncio.wait({sounding, pressing}, return_when=asyncio.FIRST_COMPLETED)
+        if not sounding.done():
+            call.leg.playout.flush()
+            # A flushed clip ends what waits for it; only what has not begun to play yet must be cancelled.
+            await asyncio.wait({sounding}, timeout=_LET_GO_S)
+    finally:
+        pressing.cancel()
+        sounding.cancel()
+        await asyncio.wait({sounding, pressing})
+        call.leg.playout.flush()
+    if not sounding.cancelled():
+        sounding.result()

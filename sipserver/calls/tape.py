@@ -1,0 +1,93 @@
+"""The recording of one call: when it runs, where the file lies, and what the call's record says about it.
+
+Owns at most one running `Recording` and the names of the call's files. Refuses to write: the recorder's thread does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from sipserver.audio.frame import Frame
+from sipserver.calls.recording import Recorder, Recording
+from sipserver.events import (
+    Emit,
+    RecordingFailed,
+    RecordingPaused,
+    RecordingResumed,
+    RecordingStarted,
+    RecordingStopped,
+)
+
+NoteRecording = Callable[[str, str], None]
+"""(path, status: recording | complete | failed), for the call's record."""
+
+
+def file_name(tenant: str, day: datetime, call_id: str, number: int) -> Path:
+    """`<tenant>/<date>/<call_id>.wav`; further recordings of the call end in -2, -3, ..."""
+    folder = re.sub(r"[^A-Za-z0-9_-]", "_", tenant) or "_"
+    suffix = f"-{number}" if number > 1 else ""
+    return Path(folder) / f"{day:%Y-%m-%d}" / f"{call_id}{suffix}.wav"
+
+
+class Tape:
+    """All methods: loop thread. An action that changes nothing (pause while nothing runs) is ignored."""
+
+    def __init__(
+        self, recorder: Recorder, *, tenant: str, day: datetime, call_id: str, emit: Emit, note: NoteRecording
+    ) -> None:
+        self._recorder = recorder
+        self._tenant, self._day, self._call_id = tenant, day, call_id
+        self._emit, self._note = emit, note
+        self._running: Recording | None = None
+        self._number = 0
+
+    @property
+    def running(self) -> bool:
+        return self._running is not None
+
+    def hear(self, inbound: Frame, outbound: Frame) -> None:
+        """One media tick."""
+        if self._running is not None:
+            self._running.hear(inbound, outbound)
+
+    def start(self, *, stereo: bool = True) -> None:
+        """Begin a file, or go on with a paused one."""
+        if self._running is not None:
+            self.resume()
+            return
+        self._number += 1
+        path = self._recorder.folder / file_name(self._tenant, self._day, self._call_id, self._number)
+        self._running = self._recorder.start(path, stereo=stereo, on_failure=lambda why: self._failed(path, why))
+        self._emit(RecordingStarted(path=str(path)))
+        self._note(str(path), "recording")
+
+    def pause(self) -> None:
+        if self._running is not None and not self._running.paused:
+            self._emit(RecordingPaused(at_sample=self._running.pause()))
+
+    def resume(self) -> None:
+        if self._running is not None and self._running.paused:
+            self._emit(RecordingResumed(at_sample=self._running.resume()))
+
+    async def stop(self) -> None:
+        """Close the file and wait for it (a few seconds at most)."""
+        if self._running is None:
+            return
+        recording, self._running = self._running, None
+        finished = await recording.stop()
+        path = str(recording.path)
+        if finished.failure:
+            self._note(path, "failed")
+        else:
+            self._note(path, "complete")
+            self._emit(RecordingStopped(path=path, samples=finished.samples, dropped_frames=finished.dropped_frames))
+
+    def _failed(self, path: Path, why: str) -> None:
+        """The call goes on without a recording, and its record says so."""
+        if self._running is not None and self._running.path == path:
+            self._running = None
+        self._emit(RecordingFailed(path=str(path), reason=why))
+        self._note(str(path), "failed")

@@ -1,0 +1,132 @@
+"""A stage for calls: a registry with a fake leg, a fake record, one fake voice, and dialplans written in the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sipserver import yaml_file
+from sipserver.agent.options import Engines
+from sipserver.agent.voice import AudioCache
+from sipserver.audio.frame import FRAME_SAMPLES, Samples
+from sipserver.calls.call import Call
+from sipserver.calls.recording import Recorder
+from sipserver.calls.registry import Registry
+from sipserver.calls.services import Services
+from sipserver.calls.settings import CallSettings
+from sipserver.dialplan import load
+from sipserver.dialplan.book import Book
+from sipserver.errors import DialplanError, ProviderRejected
+from sipserver.events import Stamped
+from sipserver.speech.contract import TtsCapabilities
+from tests.fakes.leg import FakeLeg, breathe
+from tests.fakes.records import FakeRecords
+from tests.fakes.talk import FakeConverse
+
+SPOKEN = 5_000
+"""Level of everything that the fake voice says."""
+
+
+class FakeTts:
+    """Every text is one frame a word. broken: refuses."""
+
+    name = "fake"
+    capabilities = TtsCapabilities(languages=None, voices=None, streaming=True, local=True)
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.texts: list[str] = []
+
+    async def synthesise(self, text: str, *, voice: str = "", language: str = "en") -> AsyncIterator[Samples]:
+        self.texts.append(text)
+        if self.broken:
+            raise ProviderRejected("fake", "broken on purpose")
+        yield np.full(FRAME_SAMPLES * len(text.split()), SPOKEN, np.int16)
+
+    async def close(self) -> None:
+        pass
+
+
+class Stage:
+    """One process's worth of calls."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records = FakeRecords()
+        self.converse = FakeConverse()
+        self.tts = FakeTts()
+        self.recorder = Recorder(folder / "recordings")
+        self.listened: list[Stamped] = []
+        self.book = Book()
+        self._registries: list[Registry] = []
+
+    def registry(self, **settings: Any) -> Registry:
+        no_engine: Any = None
+        services = Services(
+            settings=CallSettings(recordings=self.recorder.folder, **settings),
+            engines=Engines(vad=no_engine, stt={}, tts={"fake": self.tts}, llm={}),
+            speech_cache=AudioCache(),
+            converse=self.converse,
+            book=lambda: self.book,
+            recorder=self.recorder,
+            records=self.records,
+            listeners=(self.listened.append,),
+        )
+        self._registries.append(Registry(services))
+        return self._registries[-1]
+
+    def plan(self, flows: str, name: str = "demo.yaml") -> None:
+        """Load the flows (YAML below `flows:`); calls to anybody run the flow `main`."""
+        text = f"tenant: acme\nagents:\n  desk: {{prompt: 'You talk to {{from}}.'}}\nflows:\n{flows}\n"
+        text += "routes:\n  - match: {to: '*'}\n    flow: main\n"
+        report = load.check_document(yaml_file.parse_text(text, self.folder / name, DialplanError))
+        assert report.plan is not None, report.errors
+        self.book = Book((report.plan,))
+
+    def call(self, flows: str, leg: FakeLeg | None = None, **settings: Any) -> tuple[FakeLeg, Call]:
+        """A call that runs the flow `main`; it begins to run at the next await."""
+        self.plan(flows)
+        leg = leg or FakeLeg()
+        return leg, self.registry(**settings).accept(leg)
+
+    async def ended(self, leg: FakeLeg) -> str:
+        """Let time and media pass until no call lives; the reason in the record."""
+        async with asyncio.timeout(20):
+            while any(registry.calls for registry in self._registries):
+                leg.tick_now()
+                await breathe()
+                await asyncio.sleep(0.0005)
+        return self.records.reason
+
+    async def until(self, condition: Callable[[], Any], leg: FakeLeg) -> None:
+        """Let time and media pass until something holds."""
+        async with asyncio.timeout(20):
+            while not condition():
+                leg.tick_now()
+                await breathe()
+                await asyncio.sleep(0.0005)
+
+    async def close(self) -> None:
+        for registry in self._registries:
+            await registry.drain(0)
+        await self.recorder.close()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    stage = Stage(tmp_path)
+    stage.recorder.open()
+    yield stage
+    await stage.close()
+
+
+def outcomes(stage: Stage) -> list[tuple[str, str]]:
+    """(step, outcome) of all steps that were left."""
+    from sipserver.events import StepLeft
+
+    return [(left.step, left.outcome) for left in stage.records.of(StepLeft)]
