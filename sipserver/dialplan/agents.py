@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sipserver.dialplan import template
 from sipserver.yaml_file import as_written
@@ -16,7 +16,7 @@ def _checked(text: str) -> str:
     return text
 
 
-Text = Annotated[str, BeforeValidator(as_written)]
+Text = Annotated[str, BeforeValidator(as_written), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 """Text as it stands in the file: `to: 0049`, `is: 1` and `+4930` need no quotes."""
 
 Variable = Annotated[Text, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

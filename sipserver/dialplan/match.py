@@ -35,14 +35,20 @@ def _hours(text: str) -> str:
 
 
 Glob = Annotated[Text, Field(min_length=1, description="`*` is any text, `?` one character")]
-Globs = Annotated[tuple[Glob, ...], BeforeValidator(_listed), Field(min_length=1)]
+Network = Annotated[Text, AfterValidator(_network)]
+Transport = Literal["udp", "tcp", "tls", "ws", "wss"]
+Span = Annotated[Text, AfterValidator(_hours)]
+
+_SOME = Field(min_length=1)
+Globs = Annotated[tuple[Glob, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Glob | list[Glob])]
 Networks = Annotated[
-    tuple[Annotated[Text, AfterValidator(_network)], ...], BeforeValidator(_listed), Field(min_length=1)
+    tuple[Network, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Network | list[Network])
 ]
 Transports = Annotated[
-    tuple[Literal["udp", "tcp", "tls", "ws", "wss"], ...], BeforeValidator(_listed), Field(min_length=1)
+    tuple[Transport, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Transport | list[Transport])
 ]
-Spans = Annotated[tuple[Annotated[Text, AfterValidator(_hours)], ...], BeforeValidator(_listed), Field(min_length=1)]
+Spans = Annotated[tuple[Span, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Span | list[Span])]
+"""One value or a list of them."""
 
 
 class Match(Strict):

@@ -152,8 +152,8 @@ class Collect(Step):
     """Collect digits. Outcome: the digits themselves if `on` names them, else `other`; `none` when nothing came.
 
     It speaks `say` or plays `play`, which the first digit ends, then waits timeout_s for the first digit and between_s
-    for each further one. It ends after `digits` digits or at the terminator, which is not kept. Nothing, or fewer
-    digits than min_digits, is a failed try: the prompt comes again, and after the last of `tries` the outcome is `none` or
+    for each further one. It ends after `digits` digits or at the terminator, which is not kept. A try fails when
+    nothing or less than min_digits came: the prompt comes again, and after the last of `tries` the outcome is `none` or
     `other`. The digits are kept in the variable `into`.
     """
 
