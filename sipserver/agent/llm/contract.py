@@ -69,7 +69,9 @@ class Llm(Protocol):
     @property
     def capabilities(self) -> LlmCapabilities: ...
 
-    def stream(self, messages: Sequence[Message], *, tools: Sequence[ToolSpec] = (), max_tokens: int = 160) -> AsyncIterator[Delta]:
+    def stream(
+        self, messages: Sequence[Message], *, tools: Sequence[ToolSpec] = (), max_tokens: int = 160
+    ) -> AsyncIterator[Delta]:
         """Ask. Closing the iterator cancels the request. Loop thread.
 
         Raises ProviderTimeout (no first token in time), ProviderBusy, ProviderRejected.

@@ -1,0 +1,99 @@
+"""Small, documented phrase rules: what must work without a model that can call tools, and what is no turn at all.
+
+Two rules and one list, per language; matching is on whole words of the lower-cased transcript without punctuation.
+- `farewell`: the utterance ends with a farewell and has at most six more words ("no thanks, good bye").
+- `human`: the utterance asks for a person ("can I talk to a human please"), unless a negation stands before it.
+- `backchannel`: the utterance consists of nothing but listener's noises ("mhm", "yeah okay"): no wish to speak.
+Languages without a list of their own use the English one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+_FAREWELLS: dict[str, tuple[str, ...]] = {
+    "en": ("good bye", "goodbye", "bye", "bye bye", "see you", "have a nice day", "that is all", "that's all"),
+    "de": ("auf wiedersehen", "auf wiederhören", "tschüss", "tschüs", "tschau", "ciao", "servus", "das war alles"),
+    "fr": ("au revoir", "bonne journée", "à bientôt", "c'est tout"),
+    "es": ("adiós", "adios", "hasta luego", "eso es todo"),
+    "it": ("arrivederci", "ciao", "buona giornata", "è tutto"),
+}
+_ASKING = {
+    "en": r"(?:talk|speak|speaking|talking|connect me|put me through|transfer me|give me|get me|want|need|like)",
+    "de": r"(?:sprechen|reden|verbinden|verbinde|durchstellen|möchte|will|brauche|geben)",
+    "fr": r"(?:parler|passez|passer|transférez|veux|voudrais)",
+    "es": r"(?:hablar|páseme|paseme|comuníqueme|quiero|quisiera|necesito)",
+    "it": r"(?:parlare|passi|passami|voglio|vorrei)",
+}
+_PERSON = {
+    "en": r"(?:human|person|real person|somebody|someone|operator|representative|agent|employee|staff|colleague)",
+    "de": r"(?:mensch|menschen|mitarbeiter|mitarbeiterin|kollegen|kollegin|jemand|jemandem|person|zentrale|berater)",
+    "fr": r"(?:humain|personne|conseiller|conseillère|opérateur|quelqu'un)",
+    "es": r"(?:humano|persona|agente|operador|operadora|alguien)",
+    "it": r"(?:umano|persona|operatore|operatrice|qualcuno)",
+}
+_NOT = {
+    "en": r"(?:not|don't|dont|never)",
+    "de": r"(?:nicht|kein|keinen|nie)",
+    "fr": r"(?:pas|jamais)",
+    "es": r"(?:no)",
+    "it": r"(?:non)",
+}
+_BACKCHANNELS: dict[str, frozenset[str]] = {
+    "en": frozenset(
+        "mhm mm mmm mmhm hm hmm uh huh uhhuh uh-huh ah oh yeah yes yep yup okay ok right sure i see aha".split()
+    ),
+    "de": frozenset(
+        "mhm mm mmm hm hmm ah oh aha ach so ja jaja genau okay ok gut klar stimmt richtig verstehe".split()
+    ),
+    "fr": frozenset("mhm mm hm hmm ah oh oui ouais d'accord ok okay bien voilà".split()),
+    "es": frozenset("mhm mm hm hmm ah oh sí si claro vale ok okay ya bueno".split()),
+    "it": frozenset("mhm mm hm hmm ah oh sì si certo ok okay va bene esatto".split()),
+}
+_REPROMPTS = {
+    "en": "Sorry, I did not understand you.",
+    "de": "Entschuldigung, das habe ich nicht verstanden.",
+    "fr": "Pardon, je n'ai pas compris.",
+    "es": "Perdone, no le he entendido.",
+    "it": "Mi scusi, non ho capito.",
+}
+_MOST_WORDS_BEFORE_FAREWELL = 6
+_MOST_BACKCHANNEL_WORDS = 4
+
+
+def words(text: str) -> str:
+    """Lower case, one space between words, no punctuation but apostrophes and hyphens within words."""
+    return " ".join(re.findall(r"\w+(?:['’-]\w+)*", text.lower())).replace("’", "'")
+
+
+def is_backchannel(text: str, language: str) -> bool:
+    """True when the text is nothing but listener's noises; an empty text is not one."""
+    spoken = words(text).split()
+    known = _BACKCHANNELS.get(language, _BACKCHANNELS["en"]) | _BACKCHANNELS["en"]
+    return 0 < len(spoken) <= _MOST_BACKCHANNEL_WORDS and all(word in known for word in spoken)
+
+
+def reprompt(language: str) -> str:
+    """What the agent says when it heard a voice and no words."""
+    return _REPROMPTS.get(language, _REPROMPTS["en"])
+
+
+def wish(text: str, language: str) -> Literal["end_call", "transfer"] | None:
+    """What the caller asks for, by the rules above."""
+    spoken = words(text)
+    language = language if language in _ASKING else "en"
+    asking, person, negation = _ASKING[language], _PERSON[language], _NOT[language]
+    for order in (rf"\b{asking}\b.*\b{person}\b", rf"\b{person}\b.*\b{asking}\b"):
+        found = re.search(order, spoken)
+        if found and not re.search(rf"\b{negation}\b", spoken[: found.end()]):
+            return "transfer"
+    for farewell in _FAREWELLS.get(language, _FAREWELLS["en"]):
+        before = spoken.removesuffix(farewell)
+        if (
+            before != spoken
+            and (not before or before.endswith(" "))
+            and len(before.split()) <= _MOST_WORDS_BEFORE_FAREWELL
+        ):
+            return "end_call"
+    return None
