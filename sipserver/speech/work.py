@@ -1,8 +1,8 @@
 """The bounded work queue that local engines share: jobs wait on the loop, run on the engine's own threads.
 
-Owns order (speculative jobs yield), batching, deadlines and what is dropped when it is full. All of its state belongs to
-the loop, so there is no lock; threads only take a batch from their own inbox and post the outcome back. Refuses to know
-what a job is.
+Owns order (speculative jobs yield), batching, deadlines and what is dropped when it is full. All of its state belongs
+to the loop, so there is no lock; threads only take a batch from their own inbox and post the outcome back. Refuses to
+know what a job is.
 """
 
 from __future__ import annotations
@@ -41,6 +41,16 @@ class _Entry(Generic[Job, Result]):
     speculative: bool
     submitted_at: float
     deadline: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[Result]):
+    """What a thread made of a batch, and when (monotonic seconds)."""
+
+    results: Sequence[Result]
+    error: ProviderError | None
+    started_at: float
+    ended_at: float
 
 
 class _Worker(Generic[Job, Result]):
@@ -148,21 +158,21 @@ class WorkQueue(Generic[Job, Result]):
         self._speculative.pop().future.set_exception(ProviderBusy(self._engine, "speculative work made room"))
 
     def _dispatch(self) -> None:
-        while self._idle and self.depth and not self._closed:
-            batch = self._next_batch()
+        while self._idle and not self._closed and (batch := self._next_batch()):
             self._running.update(batch)
             self._idle.pop().inbox.put(batch)
 
     def _next_batch(self) -> list[_Entry[Job, Result]]:
-        waiting = self._urgent or self._speculative
-        first = waiting.popleft()
-        batch = [first]
-        for source in (self._urgent, self._speculative):
-            for entry in list(source):
+        """The oldest urgent job, or else the oldest speculative one, and those behind it that are like it."""
+        batch: list[_Entry[Job, Result]] = []
+        for waiting in (self._urgent, self._speculative):
+            for entry in list(waiting):
                 if len(batch) == self._batch:
                     return batch
-                if self._alike(first.job, entry.job):
-                    source.remove(entry)
+                if entry.future.done():
+                    continue
+                if not batch or self._alike(batch[0].job, entry.job):
+                    waiting.remove(entry)
                     batch.append(entry)
         return batch
 
@@ -180,32 +190,27 @@ class WorkQueue(Generic[Job, Result]):
         except Exception as problem:  # whatever an engine raises must reach the callers, not end the thread
             error = ProviderError(self._engine, f"{type(problem).__name__}: {problem}")
             error.__cause__ = problem
-        _post(self._loop, self._finish, worker, batch, results, error, started_at, time.monotonic())
+        outcome = _Outcome(results, error, started_at, time.monotonic())
+        _post(self._loop, self._finish, worker, batch, outcome)
 
     def _finish(
-        self,
-        worker: _Worker[Job, Result],
-        batch: list[_Entry[Job, Result]],
-        results: Sequence[Result],
-        error: ProviderError | None,
-        started_at: float,
-        ended_at: float,
+        self, worker: _Worker[Job, Result], batch: list[_Entry[Job, Result]], outcome: _Outcome[Result]
     ) -> None:
         self._running.difference_update(batch)
         self._idle.append(worker)
-        if error:
+        if outcome.error:
             self.failed += len(batch)
-            self._log.error("speech.work_failed", error=error.reason, exc_info=error.__cause__)
-        took_ms = round((ended_at - started_at) * 1000)
+            self._log.error("speech.work_failed", error=outcome.error.reason, exc_info=outcome.error.__cause__)
+        took_ms = round((outcome.ended_at - outcome.started_at) * 1000)
         for number, entry in enumerate(batch):
             if entry.future.done():
                 continue
-            if error:
-                entry.future.set_exception(error)
+            if outcome.error:
+                entry.future.set_exception(outcome.error)
             else:
                 self.finished += 1
-                queued_ms = round((started_at - entry.submitted_at) * 1000)
-                entry.future.set_result(Done(results[number], queued_ms, took_ms))
+                queued_ms = round((outcome.started_at - entry.submitted_at) * 1000)
+                entry.future.set_result(Done(outcome.results[number], queued_ms, took_ms))
         self._dispatch()
 
     def _too_late(self, entry: _Entry[Job, Result]) -> None:

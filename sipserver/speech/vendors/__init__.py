@@ -1,0 +1,1 @@
+"""The engines, one file each. Importing one is cheap: what is heavy is imported when the engine is loaded."""
