@@ -1,0 +1,52 @@
+"""`sipserver doctor`: would a call be answered and spoken to on this machine, and if not, what is to be done?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sipserver import settings as settings_file
+from sipserver.cli.checks import CHECKS, Finding, Verdict, ok, problem
+from sipserver.errors import ConfigError
+
+COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
+
+
+def doctor(
+    config: Annotated[Path, typer.Option(help="The settings file.", metavar="FILE")] = settings_file.DEFAULT_FILE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check ports, settings, dialplans, models, PJSIP and the machine. Exit code 1 if something would stop a call."""
+    findings = examine(config)
+    stopped = any(finding.verdict is Verdict.PROBLEM for finding in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": not stopped, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        _print(findings)
+    raise typer.Exit(int(stopped))
+
+
+def examine(config: Path) -> list[Finding]:
+    """All findings, in order of the table. Blocks for some seconds. Never raises for what is wrong with the machine."""
+    try:
+        settings = settings_file.load(config)
+    except ConfigError as wrong:
+        return [problem("settings", str(wrong), "correct the file, or name another with --config")]
+    return [ok("settings", str(config)), *(finding for check in CHECKS for finding in check(settings))]
+
+
+def _print(findings: list[Finding]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "subject", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        verdict = Text(finding.verdict, style=COLOURS[finding.verdict])
+        table.add_row(verdict, finding.subject, Text(finding.what), Text(finding.todo))
+    Console().print(table)
