@@ -7,7 +7,8 @@
     │   └── ModelMissing           a model that the settings name is not installed
     ├── CallerError            the caller's or their equipment's
     │   ├── NoRoute                no dialplan route matches                    404
-    │   └── NotAcceptable          no common codec, unusable SDP                488
+    │   ├── NotAcceptable          no common codec, unusable SDP                488
+    │   └── BadPayload             media bytes that no codec could have made
     ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
     ├── ProviderError          a speech or language engine's                    503
     │   ├── ProviderTimeout        no answer in time; another engine may do
@@ -83,6 +84,10 @@ class NoRoute(CallerError):
 class NotAcceptable(CallerError):
     sip_code = 488
     http_code = 422
+
+
+class BadPayload(CallerError):
+    """Raised by decoders for one packet; the next one may be good."""
 
 
 class CarrierError(SipServerError):
