@@ -1,0 +1,60 @@
+"""Who may call now: source networks, the limit of inbound calls, draining. Pure.
+
+`decide` is asked on the sip thread and `draining` is set on the loop; each reads or writes one word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """why: source | limit | draining, the key under which it is counted."""
+
+    code: int
+    why: str
+    retry_after: bool
+
+
+_SOURCE = Refusal(403, "source", False)
+_LIMIT = Refusal(486, "limit", True)
+_DRAINING = Refusal(503, "draining", True)
+
+
+class Admission:
+    """allow: networks that may call, empty for all. limit: inbound calls at a time."""
+
+    def __init__(self, allow: Iterable[str], limit: int) -> None:
+        self._networks = tuple(ip_network(network) for network in allow)
+        self.limit = limit
+        self.draining = False
+        self.refused: Counter[str] = Counter()
+
+    def decide(self, source: str, inbound: int) -> Refusal | None:
+        """None to let the call in. source: host:port of the peer. inbound: calls that already are in. Counts
+        refusals.
+        """
+        refusal = self._judge(source, inbound)
+        if refusal is not None:
+            self.refused[refusal.why] += 1
+        return refusal
+
+    def _judge(self, source: str, inbound: int) -> Refusal | None:
+        if not self._known(source):
+            return _SOURCE
+        if self.draining:
+            return _DRAINING
+        return _LIMIT if inbound >= self.limit else None
+
+    def _known(self, source: str) -> bool:
+        if not self._networks:
+            return True
+        try:
+            address = ip_address(source.rpartition(":")[0].strip("[]"))
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)

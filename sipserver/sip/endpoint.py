@@ -1,0 +1,185 @@
+"""PJSIP's endpoint with the settings of a cell: from `libCreate` to `libDestroy`. Sip thread only.
+
+Owns the configuration and the transports; every PJSIP default that is unsafe for a server is changed here or in
+`pjcall.py` and `methods.py`. Refuses to know calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pjsua2 as pj
+
+from sipserver.audio.frame import FRAME_MS, RATE_HZ
+from sipserver.errors import ConfigError, InternalError, SipServerError
+from sipserver.log import logger
+from sipserver.sip import capacity
+from sipserver.sip.log_writer import LogWriter
+from sipserver.sip.settings import SipSettings
+
+_CODEC_IDS = {"PCMA": "PCMA/8000/1", "PCMU": "PCMU/8000/1", "G722": "G722/16000/1"}
+_TOP_PRIORITY = 200
+_PORT_ATTEMPTS = 20
+
+
+class IncomingCall(Protocol):
+    """The account's callback: sip thread, must not raise."""
+
+    def __call__(self, account: pj.Account, call_id: int, text: str, source: str) -> None: ...
+
+
+class _Account(pj.Account):  # type: ignore[misc]
+    """Takes INVITEs that belong to no dialog. It registers nowhere and keeps no presence."""
+
+    incoming: IncomingCall
+
+    def onIncomingCall(self, prm: Any) -> None:  # noqa: N802
+        try:
+            rdata = prm.rdata
+            self.incoming(self, prm.callId, rdata.wholeMsg, rdata.srcAddress)
+        except Exception:
+            logger("sip").exception("an incoming call could not be taken")
+
+    def onIncomingSubscribe(self, prm: Any) -> None:  # noqa: N802
+        prm.code = 405
+
+
+class SipEndpoint:
+    """Create with `open`; `poll` in between; `close` at the end. `pjsua2` allows one at a time in a process."""
+
+    def __init__(self, settings: SipSettings) -> None:
+        self._settings = settings
+        self._endpoint = pj.Endpoint()
+        self._account: _Account | None = None
+        self.port = 0
+        """The UDP port (and the TCP port, when TCP is on) that the endpoint is bound to."""
+        self.version = ""
+        self.capacity = 0
+
+    def open(self, incoming: IncomingCall, before_start: Callable[[], object]) -> None:
+        """Bring PJSIP up. before_start runs after `libInit`. Raises ConfigError when a port is taken."""
+        endpoint = self._endpoint
+        endpoint.libCreate()
+        try:
+            endpoint.libInit(_endpoint_config(self._settings))
+            self.version = str(endpoint.libVersion().full)
+            before_start()
+            self._bind()
+            endpoint.libStart()
+            self._choose_codecs()
+            self._account = _Account()
+            self._account.incoming = incoming
+            self._account.create(_account_config(self._settings, self.port), True)
+            self.capacity = capacity.find(self._account)
+        except Exception:
+            self.close()
+            raise
+
+    def poll(self, milliseconds: int) -> int:
+        """Serve packets and timers, waiting up to so long for one."""
+        return int(self._endpoint.libHandleEvents(milliseconds))
+
+    @property
+    def account(self) -> pj.Account:
+        assert self._account is not None
+        return self._account
+
+    @property
+    def devices(self) -> pj.AudDevManager:
+        return self._endpoint.audDevManager()
+
+    def close(self) -> None:
+        """Destroy everything. The calls must be over: nothing is sent or waited for any more."""
+        if self._account is not None:
+            account, self._account = self._account, None
+            account.shutdown()
+            pj.Account.__swig_destroy__(account)
+        self._endpoint.libDestroy(pj.PJSUA_DESTROY_NO_RX_MSG)
+        pj.Endpoint.__swig_destroy__(self._endpoint)
+
+    def _bind(self) -> None:
+        settings = self._settings
+        attempts = 1 if settings.port else _PORT_ATTEMPTS
+        for attempt in range(attempts):
+            udp = self._transport(pj.PJSIP_TRANSPORT_UDP, settings.port)
+            self.port = int(self._endpoint.transportGetInfo(udp).localName.rpartition(":")[2])
+            if not settings.tcp:
+                return
+            try:
+                self._transport(pj.PJSIP_TRANSPORT_TCP, self.port)
+                return
+            except ConfigError:
+                if attempt == attempts - 1:
+                    raise
+                self._endpoint.transportClose(udp)
+
+    def _transport(self, kind: int, port: int) -> int:
+        config = pj.TransportConfig()
+        config.port, config.boundAddress = port, self._settings.host
+        if self._settings.public_address:
+            config.publicAddress = self._settings.public_address
+        try:
+            return int(self._endpoint.transportCreate(kind, config))
+        except pj.Error as error:
+            name = "TCP" if kind == pj.PJSIP_TRANSPORT_TCP else "UDP"
+            raise ConfigError(
+                f"cannot bind {name} {self._settings.host}:{port}: {error.reason}", key="sip.port"
+            ) from None
+
+    def _choose_codecs(self) -> None:
+        """Only the codecs of the settings, in their order; Speex, iLBC, GSM and whatever else is linked are off."""
+        for codec in self._endpoint.codecEnum2():
+            self._endpoint.codecSetPriority(codec.codecId, 0)
+        for place, name in enumerate(self._settings.codecs):
+            self._endpoint.codecSetPriority(_CODEC_IDS[name], _TOP_PRIORITY - place)
+
+
+def _endpoint_config(settings: SipSettings) -> pj.EpConfig:
+    config = pj.EpConfig()
+    agent, media, log = config.uaConfig, config.medConfig, config.logConfig
+    agent.maxCalls, agent.threadCnt, agent.userAgent = capacity.ASK_FOR, 0, settings.user_agent
+    agent.mwiUnsolicitedEnabled = False
+    media.clockRate = media.sndClockRate = RATE_HZ
+    media.channelCount, media.audioFramePtime, media.ptime = 1, FRAME_MS, FRAME_MS
+    media.quality, media.noVad, media.ecTailLen = 4, True, 0
+    media.jbInit, media.jbMinPre, media.jbMaxPre, media.jbMax = 0, 0, 80, 200
+    media.sndAutoCloseTime = -1  # the patch bay opens and closes it
+    media.hasIoqueue, media.threadCnt = True, 1  # RTP arrives on a native thread: no GIL, no wake of the sip thread
+    log.level = log.consoleLevel = settings.pjsip_log_level
+    log.msgLogging = 1 if settings.pjsip_log_level >= 4 else 0
+    log.decor = 0
+    log.writer = LogWriter().given()
+    return config
+
+
+def _account_config(settings: SipSettings, port: int) -> pj.AccountConfig:
+    config = pj.AccountConfig()
+    host = settings.public_address or settings.host
+    config.idUri = f"sip:{settings.user}@{host}:{port}"
+    config.regConfig.registerOnAdd = False
+    call, nat, media = config.callConfig, config.natConfig, config.mediaConfig
+    call.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+    call.timerMinSESec, call.timerSessExpiresSec = settings.min_session_expires_s, settings.session_expires_s
+    call.prackUse = pj.PJSUA_100REL_NOT_USED
+    nat.iceEnabled = nat.turnEnabled = False
+    nat.sipStunUse = nat.mediaStunUse = pj.PJSUA_STUN_USE_DISABLED
+    nat.contactRewriteUse = nat.viaRewriteUse = nat.sdpNatRewriteUse = 0
+    nat.sipOutboundUse = nat.udpKaIntervalSec = 0
+    media.lockCodecEnabled = False  # no re-INVITE only because a peer's answer names two codecs
+    media.streamKaEnabled = False
+    media.srtpUse = pj.PJMEDIA_SRTP_DISABLED
+    first, last = settings.rtp_ports
+    transport = media.transportConfig
+    transport.port, transport.portRange, transport.boundAddress = first, last - first, settings.host
+    if settings.public_address:
+        transport.publicAddress = settings.public_address
+    return config
+
+
+def translate(error: Exception) -> SipServerError:
+    """What a command of the sip thread raised, as an error that may leave the thread."""
+    if isinstance(error, pj.Error):
+        return InternalError(f"{error.title}: {error.reason}")
+    logger("sip").error("a command of the sip thread failed", exc_info=error)
+    return InternalError(repr(error))

@@ -1,0 +1,138 @@
+"""Answers to requests outside any dialog that this server does not serve.
+
+pjsua answers SUBSCRIBE and MESSAGE on its own (with 200), and REGISTER, INFO and PUBLISH not at all. pjsua2 has no
+hook for them, so one small PJSIP module, made through ctypes, stands between PJSIP's dialog layer and pjsua: it
+refuses what is not in `SERVED` with 405 and `Allow`, an INVITE that finds every call slot taken with 486, and OPTIONS
+while draining with 503, both with `Retry-After`. Requests inside a dialog never reach it. Where the symbols are
+hidden, the module is not installed: then PJSIP's own behaviour remains, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import Structure, byref, c_char_p, c_int, c_ssize_t, c_void_p
+from typing import Any
+
+from sipserver.log import logger
+from sipserver.sip import native
+from sipserver.sip.native import PjString
+
+SERVED = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO", "PRACK")
+OUTSIDE_DIALOGS = frozenset({"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS"})
+"""What goes on to PJSIP when it belongs to no dialog: BYE, CANCEL and ACK get their 481 or silence there."""
+
+_PRIORITY = 50  # behind the dialog layer (48), before pjsua's own modules (56 and above)
+_ON_REQUEST = ctypes.CFUNCTYPE(c_int, c_void_p)
+
+
+class _List(Structure):
+    _fields_ = (("prev", c_void_p), ("next", c_void_p))
+
+
+class _Module(Structure):
+    """`struct pjsip_module` of pjsip/sip_module.h."""
+
+    _fields_ = (
+        ("prev", c_void_p),
+        ("next", c_void_p),
+        ("name", c_char_p),
+        ("name_length", c_ssize_t),
+        ("id", c_int),
+        ("priority", c_int),
+        ("load", c_void_p),
+        ("start", c_void_p),
+        ("stop", c_void_p),
+        ("unload", c_void_p),
+        ("on_rx_request", _ON_REQUEST),
+        ("on_rx_response", c_void_p),
+        ("on_tx_request", c_void_p),
+        ("on_tx_response", c_void_p),
+        ("on_tsx_state", c_void_p),
+    )
+
+
+Decide = Callable[[str], int]
+"""Method of a request outside any dialog -> 0 to let PJSIP serve it, or the status to refuse it with. Sip thread."""
+
+
+class MethodGate:
+    """All methods: sip thread. `install` after `libInit`, `remove` before `libDestroy`. Keep the object until then."""
+
+    def __init__(self, decide: Decide, retry_after_s: int) -> None:
+        self._decide = decide
+        self._retry_after = str(retry_after_s).encode()
+        self._name = b"mod-sipserver-methods"
+        self._callback = _ON_REQUEST(self._on_request)
+        self._module = _Module(
+            name=self._name, name_length=len(self._name), id=-1, priority=_PRIORITY, on_rx_request=self._callback
+        )
+        self._endpoint: int | None = None
+        self._pool: int | None = None
+        self._kept: list[Any] = []
+        self._headers: dict[int, _List] = {}
+        self.refused = 0
+
+    def install(self) -> bool:
+        """True when the module is in place."""
+        needed = native.functions(
+            "pjsua_get_pjsip_endpt", "pjsip_endpt_register_module", "pjsip_endpt_unregister_module",
+            "pjsua_pool_create",
+            "pj_pool_release", "pjsip_rx_data_get_info", "pjsip_endpt_respond_stateless",
+            "pjsip_generic_string_hdr_create",
+            "pj_list_insert_before",
+        )  # fmt: skip
+        if needed is None:
+            logger("sip").warning("this PJSIP hides its symbols: unserved methods outside dialogs are left to it")
+            return False
+        endpoint, register, self._unregister, pool, self._release, self._describe, self._respond, header, insert = (
+            needed
+        )
+        self._endpoint = endpoint()
+        self._pool = pool(self._name, 1024, 1024)
+        retry_after = (b"Retry-After", self._retry_after)
+        for status, fields in {405: (b"Allow", ", ".join(SERVED).encode()), 486: retry_after, 503: retry_after}.items():
+            self._headers[status] = self._header_list(fields, header, insert)
+        if register(self._endpoint, byref(self._module)) != 0 or self._module.id < 0:
+            logger("sip").warning("PJSIP refused the module for unserved methods")
+            self._release(self._pool)
+            self._endpoint = self._pool = None
+            return False
+        return True
+
+    def remove(self) -> None:
+        if self._endpoint is not None:
+            self._unregister(self._endpoint, byref(self._module))
+            self._release(self._pool)
+            self._endpoint = self._pool = None
+
+    def _header_list(self, field: tuple[bytes, bytes], create: Any, insert: Any) -> _List:
+        name, value = (PjString.of(text) for text in field)
+        head = _List()
+        head.prev = head.next = ctypes.addressof(head)
+        insert(byref(head), create(self._pool, byref(name), byref(value)))
+        self._kept += [name, value, head]
+        return head
+
+    def _on_request(self, rdata: int) -> int:
+        """1: answered here, 0: the next module's turn. Must not raise into C."""
+        try:
+            method = method_of(self._describe(rdata) or b"")
+            status = self._decide(method)
+            if not status:
+                return 0
+            self.refused += 1
+            headers = self._headers.get(status)
+            self._respond(self._endpoint, rdata, status, None, byref(headers) if headers is not None else None, None)
+            return 1
+        except Exception:
+            logger("sip").exception("a request outside dialogs could not be refused")
+            return 0
+
+
+def method_of(description: bytes) -> str:
+    """The method in PJSIP's description of a request, "Request msg REGISTER/cseq=1 (rdata0x...)"; empty if there is
+    none.
+    """
+    words = description.decode("ascii", "replace").split(" ")
+    return words[2].partition("/")[0].upper() if len(words) > 2 and words[0] == "Request" else ""

@@ -1,0 +1,64 @@
+"""The few C functions of PJSIP that pjsua2 does not offer, taken from the extension's own exported symbols.
+
+Owns finding them. Every user of this module works without them too, with less: a PJSIP linked as hidden symbols is
+fine. All functions belong to the sip thread; they are called with the GIL released.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_int, c_ssize_t, c_void_p
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+
+class PjString(Structure):
+    """`pj_str_t`: a pointer and a length. The bytes must live as long as PJSIP reads them."""
+
+    _fields_ = (("ptr", c_char_p), ("slen", c_ssize_t))
+
+    @classmethod
+    def of(cls, text: bytes) -> PjString:
+        return cls(text, len(text))
+
+
+_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "pjsua_call_get_max_count": (ctypes.c_uint, ()),
+    "pjsua_get_pjsip_endpt": (c_void_p, ()),
+    "pjsua_pool_create": (c_void_p, (c_char_p, ctypes.c_size_t, ctypes.c_size_t)),
+    "pj_pool_release": (None, (c_void_p,)),
+    "pj_list_insert_before": (None, (c_void_p, c_void_p)),
+    "pjsip_rx_data_get_info": (c_char_p, (c_void_p,)),
+    "pjsip_endpt_register_module": (c_int, (c_void_p, c_void_p)),
+    "pjsip_endpt_unregister_module": (c_int, (c_void_p, c_void_p)),
+    "pjsip_endpt_respond_stateless": (c_int, (c_void_p, c_void_p, c_int, POINTER(PjString), c_void_p, c_void_p)),
+    "pjsip_generic_string_hdr_create": (c_void_p, (c_void_p, POINTER(PjString), POINTER(PjString))),
+    "pjmedia_stream_get_rtp_session_info": (c_int, (c_void_p, c_void_p)),
+}
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    for name in ("pjsua2._pjsua2", "_pjsua2"):
+        try:
+            return ctypes.CDLL(str(import_module(name).__file__))
+        except (ImportError, OSError):
+            continue
+    return None
+
+
+@cache
+def function(name: str) -> Any | None:
+    """The C function with its signature set, or None when this PJSIP does not export it."""
+    library = _library()
+    found = getattr(library, name, None) if library is not None else None
+    if found is not None:
+        found.restype, found.argtypes = _SIGNATURES[name][0], list(_SIGNATURES[name][1])
+    return found
+
+
+def functions(*names: str) -> tuple[Any, ...] | None:
+    """All of them, or None when one is missing."""
+    found = tuple(function(name) for name in names)
+    return None if None in found else found

@@ -1,0 +1,235 @@
+"""One pjsua2 call: its callbacks turned into facts for the loop, its commands carried out. Sip thread only.
+
+PJSIP's unsafe answers for calls are replaced here: a REFER is refused (PJSIP would dial out), INVITE with Replaces is
+refused (it would take over a call), a redirect ends the call. No exception may leave a callback: it would pass
+through C.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+import pjsua2 as pj
+
+from sipserver.log import logger
+from sipserver.sip import digits, stream
+from sipserver.sip.facts import Confirmed, Ended, Fact, Key, MediaUp, Message, Progress, Snapshot
+from sipserver.sip.message import SipText
+from sipserver.sip.patch_bay import PatchBay
+from sipserver.sip.port import LegPort, MediaLine
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+_LIVE = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD)
+
+
+class Host(Protocol):
+    """What a call needs from the cell. Sip thread, but `tell` any thread."""
+
+    patch_bay: PatchBay
+    record_messages: bool
+
+    def tell(self, serial: int, fact: Fact) -> None: ...
+
+    def let_go(self, serial: int) -> None:
+        """The call is over: destroy it once the callback has returned."""
+        ...
+
+
+def _guarded(method: Method) -> Method:
+    @wraps(method)
+    def callback(self: Any, prm: Any) -> None:
+        try:
+            method(self, prm)
+        except Exception:
+            logger("sip").exception("a callback of PJSIP failed", callback=method.__name__)
+
+    return callback  # type: ignore[return-value]
+
+
+class PjCall(pj.Call):  # type: ignore[misc]
+    """serial: the cell's name for the call, never reused; PJSIP's own ids are."""
+
+    def __init__(
+        self, host: Host, serial: int, account: pj.Account, line: MediaLine, call_id: int = pj.PJSUA_INVALID_ID
+    ) -> None:
+        super().__init__(account, call_id)
+        self.serial = serial
+        self.inbound = call_id != pj.PJSUA_INVALID_ID
+        self._host = host
+        self._line = line
+        self._port: LegPort | None = None
+        self._audio: int | None = None  # index of the audio stream
+        self._stream: int | None = None  # address of the pjmedia_stream
+        self._before = Snapshot(0.0)  # totals of streams that are gone
+        self._media: MediaUp | None = None
+        self._ended_by_us = False
+        self._last_message = ("", "")
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def dial(self, uri: str, headers: Mapping[str, str], from_uri: str) -> str:
+        """Send the INVITE. Returns its Call-ID."""
+        prm = pj.CallOpParam(True)
+        prm.opt.audioCount, prm.opt.videoCount = 1, 0
+        if from_uri:
+            prm.txOption.localUri = from_uri
+        _add_headers(prm, headers)
+        self.makeCall(uri, prm)
+        return str(self.getInfo().callIdString)
+
+    def respond(self, code: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
+        prm = pj.CallOpParam(True)
+        prm.statusCode, prm.reason = code, reason
+        prm.opt.audioCount, prm.opt.videoCount = 1, 0
+        _add_headers(prm, headers or {})
+        if code >= 300:
+            self._ended_by_us = True
+        self.answer(prm)
+
+    def end(self, code: int) -> None:
+        """BYE, CANCEL, or a final answer with the code."""
+        prm = pj.CallOpParam()
+        prm.statusCode = code
+        self._ended_by_us = True
+        self.hangup(prm)
+
+    def press(self, keys: str, duration_ms: int) -> None:
+        """Send RFC 4733 events. PJSIP queues them and keeps a pause in between."""
+        prm = pj.CallSendDtmfParam()
+        prm.method, prm.duration, prm.digits = pj.PJSUA_DTMF_METHOD_RFC2833, duration_ms, keys
+        self.sendDtmf(prm)
+
+    def snapshot(self) -> Snapshot | None:
+        """The leg's RTP totals now, None while there never was a stream."""
+        if self._audio is None or self._stream is None:
+            return stream.at(self._before, time.monotonic()) if self._media is not None else None
+        return stream.snapshot(self, self._audio, self._stream, self._before)
+
+    # --- callbacks ----------------------------------------------------------------------------------------------------
+
+    @_guarded
+    def onCallState(self, prm: Any) -> None:  # noqa: N802
+        event = prm.e
+        body = event.body
+        if event.type == pj.PJSIP_EVENT_RX_MSG:
+            self._seen(received=body.rxMsg.rdata)
+        elif event.type == pj.PJSIP_EVENT_TX_MSG:
+            self._seen(sent=body.txMsg.tdata)
+        info = self.getInfo()
+        if info.state == pj.PJSIP_INV_STATE_EARLY and not self.inbound:
+            self._tell(Progress(int(info.lastStatusCode)))
+        elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
+            self._tell(Confirmed())
+        elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
+            by_peer = not self._ended_by_us and _came_from_peer(event, body)
+            self._finish(int(info.lastStatusCode), str(info.lastReason), by_peer)
+
+    @_guarded
+    def onCallTsxState(self, prm: Any) -> None:  # noqa: N802
+        event = prm.e
+        if event.type != pj.PJSIP_EVENT_TSX_STATE:
+            return
+        body = event.body
+        state = body.tsxState
+        source = state.src
+        if state.type == pj.PJSIP_EVENT_TX_MSG:
+            self._seen(sent=source.tdata)
+        elif state.type == pj.PJSIP_EVENT_RX_MSG:
+            rdata = source.rdata
+            self._seen(received=rdata)
+            transaction = state.tsx
+            if transaction.method == "INFO" and transaction.role == pj.PJSIP_ROLE_UAS:
+                found = digits.of_info(SipText.parse(rdata.wholeMsg))
+                if found is not None and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
+                    self._tell(Key(found[0], "info", 0, found[1]))
+
+    @_guarded
+    def onCallMediaState(self, prm: Any) -> None:  # noqa: N802
+        info = self.getInfo()  # keep it: the vector lives in it
+        for index, media in enumerate(info.media):
+            if media.type != pj.PJMEDIA_TYPE_AUDIO or media.status not in _LIVE or media.audioConfSlot < 0:
+                continue
+            held = media.status == pj.PJSUA_CALL_MEDIA_REMOTE_HOLD
+            self._audio = index
+            self._line.muted = held
+            if self._port is None:
+                self._port = self._host.patch_bay.take(self._line)
+            audio = self.getAudioMedia(index)
+            audio.startTransmit(self._port)
+            self._port.startTransmit(audio)
+            self._media = stream.describe(self, index, held, self._media)
+            self._tell(self._media)
+            return
+
+    @_guarded
+    def onStreamCreated(self, prm: Any) -> None:  # noqa: N802
+        self._stream = int(prm.stream)
+        self._audio = int(prm.streamIdx)
+
+    @_guarded
+    def onStreamDestroyed(self, prm: Any) -> None:  # noqa: N802
+        if self._stream is not None and self._audio is not None:
+            self._before = stream.snapshot(self, self._audio, self._stream, self._before)
+        self._stream = None
+
+    @_guarded
+    def onDtmfEvent(self, prm: Any) -> None:  # noqa: N802
+        """The media thread, for RFC 4733; what INFO brings is read in `onCallTsxState`."""
+        if prm.method == pj.PJSUA_DTMF_METHOD_RFC2833:
+            self._tell(Key(prm.digit.upper(), "rfc4733", int(prm.timestamp), None))
+
+    @_guarded
+    def onCallTransferRequest(self, prm: Any) -> None:  # noqa: N802
+        prm.statusCode = 603
+
+    @_guarded
+    def onCallReplaceRequest(self, prm: Any) -> None:  # noqa: N802
+        prm.statusCode = 603
+
+    def onCallRedirected(self, prm: Any) -> int:  # noqa: N802
+        return int(pj.PJSIP_REDIRECT_STOP)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _tell(self, fact: Fact) -> None:
+        self._host.tell(self.serial, fact)
+
+    def _seen(self, received: Any = None, sent: Any = None) -> None:
+        if not self._host.record_messages:
+            return
+        if sent is None:
+            message = Message("received", received.srcAddress, received.wholeMsg)
+        else:
+            message = Message("sent", sent.dstAddress, sent.wholeMsg)
+        key = (message.direction, message.text)
+        if message.text and key != self._last_message:
+            self._last_message = key
+            self._tell(message)
+
+    def _finish(self, code: int, cause: str, by_peer: bool) -> None:
+        last = self.snapshot()
+        if self._port is not None:
+            self._host.patch_bay.give(self._port)
+            self._port = None
+        self._tell(Ended(code, cause, by_peer, last))
+        self._host.let_go(self.serial)
+
+
+def _came_from_peer(event: Any, body: Any) -> bool:
+    if event.type == pj.PJSIP_EVENT_RX_MSG:
+        return True
+    return bool(event.type == pj.PJSIP_EVENT_TSX_STATE and body.tsxState.type == pj.PJSIP_EVENT_RX_MSG)
+
+
+def _add_headers(prm: Any, headers: Mapping[str, str]) -> None:
+    if not headers:
+        return
+    vector = pj.SipHeaderVector()
+    for name, value in headers.items():
+        header = pj.SipHeader()
+        header.hName, header.hValue = name, value
+        vector.append(header)
+    prm.txOption.headers = vector

@@ -1,0 +1,170 @@
+"""The cell's half on the sip thread: the endpoint, the gate, the patch bay and the living pjsua2 calls.
+
+Holds the strong reference to each call from its first moment until DISCONNECTED and destroys it here. Sip thread only,
+except for the plain values that are fixed once `open` has returned.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+
+import pjsua2 as pj
+
+from sipserver.audio.playout import Playout
+from sipserver.errors import CarrierError
+from sipserver.log import logger
+from sipserver.sip import pcm
+from sipserver.sip.admission import Admission
+from sipserver.sip.endpoint import SipEndpoint
+from sipserver.sip.facts import Fact, Message
+from sipserver.sip.message import SipText
+from sipserver.sip.methods import OUTSIDE_DIALOGS, MethodGate
+from sipserver.sip.offer import SipOffer
+from sipserver.sip.patch_bay import PatchBay
+from sipserver.sip.pjcall import PjCall
+from sipserver.sip.port import MediaClock, MediaLine
+from sipserver.sip.settings import SipSettings
+
+Tell = Callable[[int, Fact], None]
+Arrive = Callable[[int, SipOffer, MediaLine], None]
+
+_ANY = ("0.0.0.0", "")  # noqa: S104
+
+
+class Switchboard:
+    """tell: hands a fact about a call to the loop. arrive: hands over a call that was let in. Both from any thread."""
+
+    def __init__(
+        self, settings: SipSettings, admission: Admission, clock: MediaClock, tell: Tell, arrive: Arrive
+    ) -> None:
+        self._settings = settings
+        self._admission = admission
+        self._clock = clock
+        self._arrive = arrive
+        self._serials = itertools.count(1)
+        self._calls: dict[int, PjCall] = {}
+        self._over: list[PjCall] = []
+        self._endpoint: SipEndpoint | None = None
+        self._gate = MethodGate(self._decide, settings.retry_after_s)
+        self.tell = tell
+        self.patch_bay: PatchBay
+        self.record_messages = settings.record_messages
+        self.port = 0
+        self.capacity = 0
+        self.version = ""
+
+    def open(self) -> None:
+        """Start PJSIP. Raises ConfigError."""
+        self._endpoint = endpoint = SipEndpoint(self._settings)
+        endpoint.open(self._on_incoming, self._gate.install)
+        self.port, self.capacity, self.version = endpoint.port, endpoint.capacity, endpoint.version
+        self.patch_bay = PatchBay(endpoint.devices, self._clock, pcm.choose())
+        wanted = self._settings.inbound_calls
+        self._admission.limit = min(wanted or max(1, self.capacity - 1), self.capacity)
+
+    @property
+    def wake_address(self) -> tuple[str, int]:
+        host = self._settings.host
+        return ("127.0.0.1" if host in _ANY else host), self.port
+
+    def next_serial(self) -> int:
+        """Any thread."""
+        return next(self._serials)
+
+    def poll(self, milliseconds: int) -> None:
+        self._bury()
+        if self._endpoint is not None:
+            self._endpoint.poll(milliseconds)
+
+    def supervise(self) -> None:
+        """Once a second: the counters of each call, the clock's rest."""
+        for serial, call in self._calls.items():
+            seen = call.snapshot()
+            if seen is not None:
+                self.tell(serial, seen)
+        self.patch_bay.rest()
+
+    def close(self) -> None:
+        """Destroy everything that is left."""
+        self._over += self._calls.values()
+        self._calls.clear()
+        self._bury()
+        self.patch_bay.close()
+        self._gate.remove()
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            endpoint.close()
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def dial(self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str) -> str:
+        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot."""
+        assert self._endpoint is not None
+        call = PjCall(self, serial, self._endpoint.account, line)
+        self._calls[serial] = call
+        try:
+            return call.dial(uri, headers, from_uri)
+        except Exception:
+            self.let_go(serial)
+            raise
+
+    def respond(self, serial: int, code: int, reason: str, headers: Mapping[str, str]) -> None:
+        self._call(serial).respond(code, reason, headers)
+
+    def end(self, serial: int, code: int) -> None:
+        self._call(serial).end(code)
+
+    def press(self, serial: int, keys: str, duration_ms: int) -> None:
+        self._call(serial).press(keys, duration_ms)
+
+    def end_all(self) -> None:
+        for call in tuple(self._calls.values()):
+            try:
+                call.end(503)
+            except pj.Error as error:
+                logger("sip").warning("a call could not be ended", reason=error.reason)
+
+    def let_go(self, serial: int) -> None:
+        call = self._calls.pop(serial, None)
+        if call is not None:
+            self._over.append(call)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _call(self, serial: int) -> PjCall:
+        call = self._calls.get(serial)
+        if call is None:
+            raise CarrierError("the leg is gone")
+        return call
+
+    def _bury(self) -> None:
+        """Destroy calls that are over; never from inside one of their callbacks."""
+        while self._over:
+            pj.Call.__swig_destroy__(self._over.pop())
+
+    def _decide(self, method: str) -> int:
+        if method not in OUTSIDE_DIALOGS:
+            return 405
+        if method == "OPTIONS" and self._admission.draining:
+            return 503
+        if method == "INVITE" and len(self._calls) >= self.capacity:
+            self._admission.refused["draining" if self._admission.draining else "limit"] += 1
+            return 503 if self._admission.draining else 486
+        return 0
+
+    def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
+        serial = self.next_serial()
+        line = MediaLine(Playout())
+        call = PjCall(self, serial, account, line, call_id)
+        inbound = sum(other.inbound for other in self._calls.values())
+        self._calls[serial] = call
+        refusal = self._admission.decide(source, inbound)
+        if refusal is not None:
+            retry = {"Retry-After": str(self._settings.retry_after_s)} if refusal.retry_after else {}
+            logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
+            call.respond(refusal.code, "", retry)
+            return
+        self._arrive(serial, SipOffer.of_invite(SipText.parse(text), source), line)
+        if self.record_messages:
+            self.tell(serial, Message("received", source, text))
