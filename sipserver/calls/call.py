@@ -7,8 +7,6 @@ and how sound is wired (wiring does). All of it belongs to the loop.
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any, cast
 from sipserver import events
 from sipserver.audio.frame import Frame
 from sipserver.calls.digits import DigitBuffer
+from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
 from sipserver.calls.services import Services
 from sipserver.calls.states import SIP_CODES, Change, EndReason, State, after
@@ -34,15 +33,6 @@ RETRY_LATER = frozenset({EndReason.LIMIT, EndReason.DRAIN})
 
 NOTABLE = frozenset({"call.started", "call.routed", "call.state", "media.started", "call.ended"})
 """Kinds of events that are logged at INFO, with everything about recordings; faults are warnings, the rest is DEBUG."""
-
-
-def new_id() -> str:
-    """A UUID of version 7 (RFC 9562, section 5.7): unique, and sorts by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +144,17 @@ class Call:
 
         Whatever the story raises ends this call and no other. Cancelling `run` ends the call with reason `drain`.
         """
-        self._begin()
-        self.leg.attach(self._on_event, self._on_media)
-        telling = asyncio.create_task(story(), name=f"dialplan of {self.id}")
+        telling: asyncio.Task[None] | None = None
         try:
+            self._begin()
+            self.leg.attach(self._on_event, self._on_media)
+            telling = asyncio.create_task(story(), name=f"dialplan of {self.id}")
             await self._until_over(telling)
         except asyncio.CancelledError:
             self.end(EndReason.DRAIN, "the server stopped")
             raise
+        except Exception as problem:  # the edge of a call
+            self._broke("call", problem)
         finally:
             await self._close(telling)
 
@@ -257,7 +250,7 @@ class Call:
         self.emit(events.Fault(where=where, error=f"{type(problem).__name__}: {problem}"))
         self.end(EndReason.INTERNAL_ERROR, where)
 
-    async def _close(self, telling: asyncio.Task[None]) -> None:
+    async def _close(self, telling: asyncio.Task[None] | None) -> None:
         """Hang up, let the dialplan go, close the tape, close the record; the last one happens whatever goes wrong."""
         self.end(EndReason.INTERNAL_ERROR, "ended without a reason")
         ending = cast(Ending, self._ending)
@@ -267,8 +260,8 @@ class Call:
         try:
             await self._hang_up(ending)
             self.leg.playout.flush()
-            telling.cancel()
-            await asyncio.wait({telling}, timeout=HANGUP_S)
+            if telling is not None:
+                await self._let_go(telling)
             await self.tape.stop()
             await self._wait_until_gone()
         finally:
@@ -289,6 +282,14 @@ class Call:
                     await self.leg.reject(ending.code, ending.phrase, headers)
         except (TimeoutError, CarrierError) as problem:
             self.emit(events.Fault(where="hangup", error=str(problem) or "the leg did not answer in time"))
+
+    async def _let_go(self, telling: asyncio.Task[None]) -> None:
+        telling.cancel()
+        await asyncio.wait({telling}, timeout=HANGUP_S)
+        if not telling.done():
+            self.emit(events.Fault(where="dialplan", error="it did not let go in time"))
+        elif not telling.cancelled() and (problem := telling.exception()) is not None:
+            self.log.debug("dialplan ended late", error=str(problem))
 
     async def _wait_until_gone(self) -> None:
         """The leg's last word, for the record; it may never come."""

@@ -14,7 +14,7 @@ from sipserver.calls.states import EndReason, State
 from sipserver.calls.steps import EXECUTORS
 from sipserver.dialplan.plan import Flow, Plan
 from sipserver.dialplan.steps import END, NEXT, Step
-from sipserver.errors import InternalError
+from sipserver.errors import CarrierError, InternalError
 from sipserver.events import StepEntered, StepLeft
 
 MOST_STEPS_AT_ONCE = 200
@@ -63,6 +63,9 @@ class Runner:
             if step.needs_media:
                 await self._call.open_media()
             left = await EXECUTORS[type(step)](step, self._scene)
+        except CarrierError:
+            left = Left("gone")
+            raise
         except Exception:
             left = Left("broken")
             raise

@@ -38,6 +38,11 @@ class Scene:
         self.report(rendered.unknown)
         return rendered.text
 
+    def failed(self, where: str, problem: Exception) -> Left:
+        """Note what went wrong, and leave by the branch for it."""
+        self.call.emit(Fault(where=where, error=str(problem)))
+        return Left("failed")
+
     def report(self, unknown: tuple[str, ...]) -> None:
         if unknown:
             self.call.emit(Fault(where="dialplan", error=f"no value for {', '.join(unknown)}"))

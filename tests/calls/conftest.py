@@ -63,7 +63,7 @@ class Stage:
         self.recorder = Recorder(folder / "recordings")
         self.listened: list[Stamped] = []
         self.book = Book()
-        self._registries: list[Registry] = []
+        self.registries: list[Registry] = []
 
     def registry(self, **settings: Any) -> Registry:
         no_engine: Any = None
@@ -77,8 +77,8 @@ class Stage:
             records=self.records,
             listeners=(self.listened.append,),
         )
-        self._registries.append(Registry(services))
-        return self._registries[-1]
+        self.registries.append(Registry(services))
+        return self.registries[-1]
 
     def plan(self, flows: str, name: str = "demo.yaml") -> None:
         """Load the flows (YAML below `flows:`); calls to anybody run the flow `main`."""
@@ -97,7 +97,7 @@ class Stage:
     async def ended(self, leg: FakeLeg) -> str:
         """Let time and media pass until no call lives; the reason in the record."""
         async with asyncio.timeout(20):
-            while any(registry.calls for registry in self._registries):
+            while any(registry.calls for registry in self.registries):
                 leg.tick_now()
                 await breathe()
                 await asyncio.sleep(0.0005)
@@ -112,7 +112,7 @@ class Stage:
                 await asyncio.sleep(0.0005)
 
     async def close(self) -> None:
-        for registry in self._registries:
+        for registry in self.registries:
             await registry.drain(0)
         await self.recorder.close()
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,13 @@ async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
     recorder.open()
     yield recorder
     await recorder.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for the worker thread, which tells nobody what it does."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 class Failures(list[str]):
@@ -115,8 +122,7 @@ async def test_a_slow_disk_drops_frames_but_not_time(
     hear(tape, 30, 3, 3)
     assert tape.dropped_frames == 30
     disk.set()
-    while recorder.depth:
-        await asyncio.sleep(0.001)
+    await until(lambda: recorder.depth == 0)
     hear(tape, 13, 4, 4)
     finished = await tape.stop()
     assert finished == recording.Finished(93 * FRAME_SAMPLES, 30)
@@ -150,7 +156,7 @@ async def test_a_full_disk_is_told_once_and_leaves_a_readable_file(
             written += len(payload)
         return os_write(file, payload)
 
-    monkeypatch.setattr(wav.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     failures = Failures()
     tape = recorder.start(tmp_path / "full.wav", on_failure=failures.append)
     hear(tape, 100, 5, 6)
@@ -211,9 +217,7 @@ async def test_the_header_is_right_while_the_file_grows(
     monkeypatch.setattr(recording, "HEADER_EVERY_S", 0)
     tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
     hear(tape, 20, 1, 2)
-    async with asyncio.timeout(5):
-        while not tape.path.exists() or len(read(tape.path)) < 20 * FRAME_SAMPLES:
-            await asyncio.sleep(0.001)
+    await until(lambda: tape.path.exists() and len(read(tape.path)) == 20 * FRAME_SAMPLES)
     assert frames(read(tape.path)) == [(1, 2)] * 20
     await tape.stop()
 

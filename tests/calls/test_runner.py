@@ -80,7 +80,10 @@ async def test_when_takes_the_branch(stage: Stage, test: str, taken: str) -> Non
 async def test_variables_of_the_call_and_of_headers(stage: Stage) -> None:
     leg = FakeLeg(FakeOffer(headers={"x-account": "4711"}))
     _, call = stage.call(
-        """  main: [{set: {a: "{from} {to} {tenant} {header.X-Account}", b: "<{a}>", c: "{call_id}"}}, {set: {d: "{nobody}!"}}]""",
+        """
+  main:
+    - set: {a: "{from} {to} {tenant} {header.X-Account}", b: "<{a}>", c: "{call_id}"}
+    - set: {d: "{nobody}!"}""",
         leg,
     )
     await stage.ended(leg)

@@ -10,7 +10,7 @@ from sipserver.audio.frame import Frame
 
 
 class FakeTalk:
-    """heard: frames. The conversation goes on until the test sets `outcome`, or raises what `outcome` was failed with."""
+    """heard: frames. The conversation goes on until the test sets `outcome` or its exception."""
 
     def __init__(self, **given: Any) -> None:
         self.given = given

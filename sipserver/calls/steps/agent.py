@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sipserver.calls.scene import Left, Scene
 from sipserver.dialplan import steps
+from sipserver.errors import ProviderError
 
 
 async def agent(step: steps.Agent, scene: Scene) -> Left:
@@ -21,7 +22,10 @@ async def agent(step: steps.Agent, scene: Scene) -> Left:
         voice=scene.voice,
     )
     with call.wiring.listening(talk.hear):
-        outcome = await talk.run()
+        try:
+            outcome = await talk.run()
+        except ProviderError as problem:
+            return scene.failed("agent", problem)
     call.digits.clear()
     call.log.info("agent left", agent=step.use, outcome=outcome.kind, detail=outcome.detail)
     return Left(outcome.kind)

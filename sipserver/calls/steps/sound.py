@@ -13,7 +13,6 @@ from sipserver.calls.call import Call
 from sipserver.calls.scene import Left, Scene
 from sipserver.dialplan import steps
 from sipserver.errors import ConfigError, ProviderError
-from sipserver.events import Fault
 
 MOST_ECHO_MS = 40
 """More than this never waits in the playout: an echo that lags behind is worse than one with a gap."""
@@ -26,7 +25,7 @@ async def say(step: steps.Say, scene: Scene) -> Left:
     try:
         await _until_digit(scene.call, speaking) if step.interruptible else await speaking
     except ProviderError as problem:
-        return failed(scene, "say", problem)
+        return scene.failed("say", problem)
     return Left()
 
 
@@ -35,7 +34,7 @@ async def play(step: steps.Play, scene: Scene) -> Left:
     try:
         await _until_digit(scene.call, playing) if step.interruptible else await playing
     except ConfigError as problem:
-        return failed(scene, "play", problem)
+        return scene.failed("play", problem)
     return Left()
 
 
@@ -63,7 +62,7 @@ async def prompt(scene: Scene, step: steps.Collect) -> None:
         elif step.play:
             await _until_digit(scene.call, play_file(scene.call, scene.plan.sound(step.play)))
     except (ProviderError, ConfigError) as problem:
-        failed(scene, "collect", problem)
+        scene.failed("collect", problem)
 
 
 async def speak(scene: Scene, source: str, *, tts: str, voice: str, language: str) -> None:
@@ -86,11 +85,6 @@ async def play_file(call: Call, path: Path) -> None:
     await clip.write(samples)
     clip.finish()
     await clip.heard()
-
-
-def failed(scene: Scene, where: str, problem: Exception) -> Left:
-    scene.call.emit(Fault(where=where, error=str(problem)))
-    return Left("failed")
 
 
 async def _until_digit(call: Call, playing: Coroutine[Any, Any, None]) -> None:

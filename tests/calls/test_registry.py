@@ -1,0 +1,109 @@
+"""Legs become calls; calls are counted, refused and let go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sipserver.calls.registry import Registry
+from sipserver.calls.states import State
+from sipserver.dialplan.book import Book
+from sipserver.events import CallEnded
+from tests.calls.conftest import Stage
+from tests.fakes.leg import FakeLeg
+
+WAITING = "  main: [answer, {wait: 60}]"
+
+
+async def test_no_route_is_404_and_has_a_record(stage: Stage) -> None:
+    leg = FakeLeg()
+    stage.registry().accept(leg)
+    assert await stage.ended(leg) == "no_route"
+    assert leg.actions == ["reject 404"]
+    assert stage.records.calls[0][1]["tenant"] == ""
+    assert stage.records.of(CallEnded)[0].sip_code == 404
+
+
+async def test_calls_by_id_and_by_state(stage: Stage) -> None:
+    leg, call = stage.call(WAITING)
+    registry = registry_of(stage)
+    assert registry.calls == {call.id: call}
+    assert registry.counts() == {State.RINGING: 1, State.EARLY: 0, State.ANSWERED: 0, State.ENDING: 0}
+    await stage.until(lambda: registry.counts()[State.ANSWERED] == 1, leg)
+    leg.peer_leaves()
+    await stage.ended(leg)
+    assert registry.calls == {}
+
+
+async def test_draining_refuses_new_calls_and_lets_running_ones_go_on(stage: Stage) -> None:
+    stage.plan("  main: [answer, {agent: {use: desk, on: {failed: end}}}]")
+    registry = stage.registry()
+    running, late = FakeLeg(), FakeLeg()
+    call = registry.accept(running)
+    await stage.until(lambda: stage.converse.talks, running)
+    draining = asyncio.create_task(registry.drain(60))
+    await stage.until(lambda: registry.draining, running)
+    refused = registry.accept(late)
+    await stage.until(lambda: refused.state is State.ENDED, running)
+    assert late.actions == ["reject 503"]
+    assert late.reject_headers == {"Retry-After": "5"}
+    assert call.state is State.ANSWERED
+    running.peer_leaves()
+    assert await draining == 0
+    assert [facts["reason"] for name, facts in stage.records.calls if name == "ended"] == ["drain", "caller_hangup"]
+
+
+async def test_the_deadline_of_a_drain_ends_what_is_left(stage: Stage) -> None:
+    leg, call = stage.call(WAITING)
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    assert await registry_of(stage).drain(0.02) == 1
+    assert stage.records.reason == "drain"
+    assert leg.actions == ["answer", "hangup"]
+
+
+async def test_a_call_keeps_the_plan_it_began_with(stage: Stage) -> None:
+    leg, _ = stage.call("  main: [{wait: 0.02}, {goto: old}]\n  old: [{hangup: 480}]")
+    await stage.until(lambda: leg.actions == ["ring"], leg)
+    stage.plan("  main: [hangup]")
+    await stage.ended(leg)
+    assert leg.actions == ["ring", "reject 480"]
+
+
+async def test_routing_that_breaks_answers_500(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    leg = FakeLeg()
+    monkeypatch.setattr(Book, "route", breaks)
+    stage.registry().accept(leg)
+    assert await stage.ended(leg) == "internal_error"
+    assert leg.actions == ["reject 500"]
+
+
+async def test_a_record_that_breaks_takes_no_other_call_with_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    stage.plan(WAITING)
+    registry = stage.registry()
+    leg = FakeLeg()
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.records, "started", breaks)
+        unlucky = FakeLeg()
+        registry.accept(unlucky)
+        await stage.until(lambda: unlucky.gone, leg)
+        assert unlucky.actions == ["reject 500"]
+        await stage.until(lambda: not registry.calls, leg)
+    call = registry.accept(leg)
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    leg.peer_leaves()
+    await stage.until(lambda: not registry.calls, leg)
+    ends = [facts["reason"] for name, facts in stage.records.calls if name == "ended"]
+    assert ends == ["internal_error", "caller_hangup"]
+
+
+def registry_of(stage: Stage) -> Registry:
+    (registry,) = stage.registries
+    return registry
