@@ -14,7 +14,7 @@ from sipserver.agent.saying import Saying
 
 
 class Speaker(Protocol):
-    """Whatever has the floor on the agent's side: a `Reply` or an `Announcement`. `run` is one task, cut before cancelled."""
+    """Who has the floor on the agent's side: a `Reply` or an `Announcement`. `run` is one task, cut, then cancelled."""
 
     @property
     def saying(self) -> Saying: ...

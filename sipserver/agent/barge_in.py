@@ -1,4 +1,4 @@
-"""The caller makes a sound while the agent speaks: is it speech, a noise or a backchannel? Pure; times come from outside.
+"""The caller makes a sound while the agent speaks: is it speech, a noise or a backchannel? Pure.
 
 The agent is paused at the first loud chunk; the judgement falls at the latest decide_ms later:
 

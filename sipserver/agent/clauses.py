@@ -19,10 +19,11 @@ _MIN_FIRST = 2
 _SENTENCE_END = ".!?…。！？"
 _PAUSE = ",;:–—"
 _CLOSING = "\"')]}»”’"
-_ABBREVIATIONS = frozenset(
-    """mr mrs ms dr prof st no nr vs etc e.g i.e approx dept inc ltd co jan feb mar apr jun jul aug sep sept oct nov dec
-    z.b d.h u.a o.ä bzw ca usw evtl ggf inkl zzgl str tel hr fr mio mrd abs art max min a.m p.m u.s""".split()
-)
+_WITH_FULL_STOP = """
+    mr mrs ms dr prof st no nr vs etc e.g i.e approx dept inc ltd co jan feb mar apr jun jul aug sep sept oct nov dec
+    z.b d.h u.a o.ä bzw ca usw evtl ggf inkl zzgl str tel hr fr mio mrd abs art max min a.m p.m u.s
+"""
+_ABBREVIATIONS = frozenset(_WITH_FULL_STOP.split())
 _UNSPOKEN = re.compile(r"[*_`#]+|^\s*[-•]\s+", re.MULTILINE)
 
 

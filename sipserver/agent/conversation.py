@@ -1,7 +1,8 @@
 """A conversation between a caller and an agent: who has the floor, and what happens when that changes.
 
-Owns the floor and the way out (`_end`). The voice is judged in `ears`, a sound over the agent's words in `interruption`,
-an answer is made in `reply`, what may have to be thrown away is kept in `speculation`, faults are counted in `watchdogs`.
+Owns the floor and the way out (`_end`). The voice is judged in `ears`, a sound over the agent's words in
+`interruption`, an answer is made in `reply`, what may have to be thrown away is kept in `speculation`, faults are
+counted in `watchdogs`.
 Refuses to know SIP, YAML and codecs.
 
     floor       caller's turn ends      sound of the caller          agent has finished
@@ -25,6 +26,7 @@ from sipserver.agent.barge_in import Judgement
 from sipserver.agent.chain import Clock
 from sipserver.agent.ears import Ears
 from sipserver.agent.interruption import Interruption
+from sipserver.agent.keypad import Keypad
 from sipserver.agent.kit import Kit, equip
 from sipserver.agent.options import AgentOptions, DigitSource, Engines, Outcome
 from sipserver.agent.reply import Answer, Reply
@@ -43,8 +45,6 @@ from sipserver.events import Emit, Fault, TurnEnded, WatchdogFired
 _LOOK_S = 1.0
 _SILENT_GRACE_S = 1.0
 """The agent may be silent for the providers' timeout and this much longer."""
-_KEYS_S = 1.5
-"""Digits typed without being asked for are a turn when no further one comes for this long."""
 
 
 class Floor(enum.Enum):
@@ -81,12 +81,11 @@ class Conversation:
         self._tasks = Tasks(self._broken)
         self._silence = Timer(self._nudge)
         self._look = Timer(self._look_after_agent)
-        self._keys_pause = Timer(self._keys_ended)
+        self._keypad = Keypad(self._typed)
         self._agent_silent = AgentSilent(int((options.provider_timeout_s + _SILENT_GRACE_S) * 1000))
         self._unheard = CallerUnheard()
         self._voiced_ms = 0
         self._nudges = 0
-        self._keys = ""
 
     def hear(self, frame: Frame) -> None:
         """20 ms of the caller. Loop thread; only keeps a reference and notices what the media clock took."""
@@ -103,16 +102,21 @@ class Conversation:
         self._speculation.discard("digits")
         self._fall_silent()
         self._ears.forget()
-        self._keys += digit
-        self._keys_pause.start(_KEYS_S)
+        self._keypad.press(digit)
 
     async def run(self) -> Outcome:
-        """Talk until it is over. Raises nothing but CancelledError; cancelled, it flushes the playout and leaves nothing."""
+        """Talk until it is over. Raises nothing but CancelledError.
+
+        However it ends, the playout is flushed and no task, timer or connection is left.
+        """
         self._verdict: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._options.max_duration_s):
                 self._ears = Ears(self._vad, self._options.turn, self._emit, self._decided)
-                self._greet()
+                if self._options.greeting:
+                    self._speak(Announcement(self._kit, self._options.greeting))
+                else:
+                    self._listen()
                 self._tasks.start("prepare", self._kit.prepare())
                 return await self._verdict
         except TimeoutError:
@@ -121,38 +125,22 @@ class Conversation:
         finally:
             await self._close()
 
-    def _greet(self) -> None:
-        if self._options.greeting:
-            self._speak(Announcement(self._kit, self._kit.fill(self._options.greeting)))
-        else:
-            self._listen()
-
     def _decided(self, decision: Decision) -> None:
-        """What the caller's voice does. Everything that must be quick happens here, without a task in between."""
+        """What the caller's voice does. What must be quick happens here, without a task in between."""
         if self._floor is Floor.CLOSING:
             return
-        interruption = self._interruption
-        if isinstance(decision, Onset):
+        if self._interruption is not None:
+            self._interruption.decided(decision)
+        elif isinstance(decision, Onset):
             self._voice_began()
         elif isinstance(decision, Dismissed):
-            if interruption is not None:
-                interruption.dismissed(decision.voiced_ms)
-            else:
-                self._listen_on()
+            self._listen_on()
         elif isinstance(decision, VoicePaused):
-            if interruption is not None:
-                interruption.voice_paused(decision.voiced_ms)
-            else:
-                self._speculate()
+            self._speculate()
         elif isinstance(decision, WentOn):
-            if interruption is not None:
-                interruption.went_on()
             self._speculation.discard("caller_went_on")
         elif isinstance(decision, Ended):
-            if interruption is not None:
-                interruption.turn_ended(decision)
-            else:
-                self._turn_ended(decision)
+            self._turn_ended(decision)
 
     def _voice_began(self) -> None:
         self._silence.stop()
@@ -204,17 +192,18 @@ class Conversation:
         self._voiced_ms = ended.voiced_ms
         self._speak(Reply(self._kit, source, voice_end_ns=ended.voice_end_ns))
 
-    def _speak(self, speaker: Speaker) -> None:
-        self._give_floor(speaker, self._start(speaker))
+    def _speak(self, speaker: Speaker, *, retry: bool = False) -> None:
+        self._give_floor(speaker, self._start(speaker), retry=retry)
 
     def _start(self, speaker: Speaker) -> asyncio.Task[Answer]:
         return self._tasks.start(type(speaker).__name__.lower(), speaker.run(), partial(self._spoken, speaker))
 
-    def _give_floor(self, speaker: Speaker, task: asyncio.Task[Answer]) -> None:
+    def _give_floor(self, speaker: Speaker, task: asyncio.Task[Answer], *, retry: bool = False) -> None:
         self._speaker, self._task = speaker, task
         self._set_floor(Floor.SPEAKING)
         self._silence.stop()
-        self._agent_silent.begin(self._clock())
+        if not retry:
+            self._agent_silent.begin(self._clock())
         self._look.start(_LOOK_S)
         if self._ears is not None and self._options.turn.barge_in == "off":
             self._ears.mute(True)
@@ -293,10 +282,9 @@ class Conversation:
         self._nudges += 1
         self._speak(Announcement(self._kit, self._options.nudge))
 
-    def _keys_ended(self) -> None:
-        keys, self._keys = self._keys, ""
+    def _typed(self, digits: str) -> None:
         self._emit(TurnEnded("digits", 0, 0))
-        heard = Heard(f"I typed {' '.join(keys)} on the telephone.", self._kit.language)
+        heard = Heard(f"I typed {' '.join(digits)} on the telephone.", self._kit.language)
         self._speak(Reply(self._kit, heard, voice_end_ns=self._clock()))
 
     def _look_after_agent(self) -> None:
@@ -313,10 +301,7 @@ class Conversation:
         if action == "failed":
             self._fail("the agent was silent")
             return
-        second = speaker.again()
-        self._speaker, self._task = second, self._start(second)
-        self._set_floor(Floor.SPEAKING)
-        self._look.start(_LOOK_S)
+        self._speak(speaker.again(), retry=True)
 
     def _broken(self, where: str, error: BaseException) -> None:
         if not isinstance(error, ProviderError):
@@ -341,7 +326,7 @@ class Conversation:
         self._floor = floor
 
     def _stop_timers(self) -> None:
-        for timer in (self._silence, self._look, self._keys_pause):
+        for timer in (self._silence, self._look, self._keypad):
             timer.stop()
 
     async def _close(self) -> None:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sipserver.agent.llm.contract import Message
 
 MAX_MESSAGES = 40
 MAX_CHARACTERS = 8_000
-_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 _LANGUAGES = {
     "cs": "Czech", "da": "Danish", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "it": "Italian",
-    "nl": "Dutch", "pl": "Polish", "pt": "Portuguese", "ru": "Russian", "sv": "Swedish", "tr": "Turkish", "uk": "Ukrainian",
+    "nl": "Dutch", "pl": "Polish", "pt": "Portuguese",
+    "ru": "Russian", "sv": "Swedish", "tr": "Turkish", "uk": "Ukrainian",
 }  # fmt: skip
-
-
-def fill(text: str, variables: Mapping[str, str]) -> str:
-    """Replace `{name}` by the variable; a name without a value stays as it is written."""
-    return _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), text)
 
 
 class History:

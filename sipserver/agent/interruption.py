@@ -18,7 +18,7 @@ from sipserver.agent.ears import Ears
 from sipserver.agent.kit import Kit
 from sipserver.agent.tasks import Tasks
 from sipserver.agent.transcriber import Heard
-from sipserver.agent.turn import Ended, TurnState
+from sipserver.agent.turn import Decision, Dismissed, Ended, TurnState, VoicePaused, WentOn
 from sipserver.audio.frame import Samples
 from sipserver.events import BargeIn
 
@@ -46,10 +46,24 @@ class Interruption:
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(kit.options.turn.decide_ms / 1000, self._decide)
 
-    def dismissed(self, voiced_ms: int) -> None:
-        self._settle(barge_in.too_short(voiced_ms))
+    def decided(self, decision: Decision) -> None:
+        """What the caller's voice does while the judgement is open."""
+        if isinstance(decision, Dismissed):
+            self._settle(barge_in.too_short(decision.voiced_ms))
+        elif isinstance(decision, VoicePaused):
+            self._transcribe(decision.voiced_ms)
+        elif isinstance(decision, WentOn):
+            self._drop_transcript()
+        elif isinstance(decision, Ended):
+            self._turn_ended(decision)
 
-    def voice_paused(self, voiced_ms: int) -> None:
+    def drop(self) -> None:
+        """The conversation is over or the agent was cut for another reason."""
+        self._deadline.cancel()
+        self._ears.hurry(None)
+        self._drop_transcript()
+
+    def _transcribe(self, voiced_ms: int) -> None:
         """The caller is silent for a moment: the sound so far is worth a transcript."""
         self._voiced_ms = voiced_ms
         self.samples = self._ears.samples()
@@ -57,24 +71,18 @@ class Interruption:
             "barge-in transcript", self._kit.transcriber.transcribe(self.samples), self._transcribed
         )
 
-    def went_on(self) -> None:
+    def _drop_transcript(self) -> None:
         if self._transcript is not None:
             self._transcript.cancel()
             self._transcript = None
 
-    def turn_ended(self, ended: Ended) -> None:
+    def _turn_ended(self, ended: Ended) -> None:
         """The turn is over before the judgement fell; the judgement decides whether it is one."""
         self.ended = ended
         self._voiced_ms = ended.voiced_ms
         if self._transcript is None:
             self.samples = self._ears.samples()
             self._decide()
-
-    def drop(self) -> None:
-        """The conversation is over or the agent was cut for another reason."""
-        self._deadline.cancel()
-        self._ears.hurry(None)
-        self.went_on()
 
     def _decide(self) -> None:
         still_voiced = self.ended is None and self._ears.state in {TurnState.ONSET, TurnState.VOICE}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sipserver.agent import phrases
 from sipserver.agent.chain import Clock
-from sipserver.agent.history import History, fill
+from sipserver.agent.history import History
 from sipserver.agent.mind import Mind
 from sipserver.agent.options import AgentOptions, DigitSource, Engines
 from sipserver.agent.saying import Saying
@@ -38,7 +38,6 @@ class Kit:
     mind: Mind
     toolbox: Toolbox
     voice: Voice
-    variables: Mapping[str, str]
     language: str = field(default="")
 
     def __post_init__(self) -> None:
@@ -60,9 +59,6 @@ class Kit:
         return self.voice.synthesise(
             text, chain=self.chain, voice=self.options.tts.voice, language=self.language, cacheable=fixed
         )
-
-    def fill(self, text: str) -> str:
-        return fill(text, self.variables)
 
     async def prepare(self) -> None:
         """Put the fixed texts that may be needed in a hurry into the cache, one after the other. Raises nothing."""
@@ -95,17 +91,18 @@ def equip(
     voice: Voice,
     clock: Clock,
 ) -> Kit:
-    """Make the parts of one conversation."""
+    """Make the parts of one conversation. Prompt and greeting come with their variables filled in, once, by the plan:
+    a second time would let a caller's header name another variable. variables: for the URLs and headers of tools.
+    """
     timeout_s = options.provider_timeout_s
     return Kit(
         options=options,
         playout=playout,
         emit=emit,
         clock=clock,
-        history=History(fill(options.prompt, variables)),
+        history=History(options.prompt),
         transcriber=Transcriber(engines.stt, options.stt, options.language, timeout_s, emit, clock),
         mind=Mind(engines.llm, options.llm, timeout_s, emit, clock),
         toolbox=Toolbox(options.tools, options.http_tools, digits, variables, emit, clock),
         voice=voice,
-        variables=variables,
     )

@@ -40,17 +40,14 @@ _NOT = {
     "es": r"(?:no)",
     "it": r"(?:non)",
 }
-_BACKCHANNELS: dict[str, frozenset[str]] = {
-    "en": frozenset(
-        "mhm mm mmm mmhm hm hmm uh huh uhhuh uh-huh ah oh yeah yes yep yup okay ok right sure i see aha".split()
-    ),
-    "de": frozenset(
-        "mhm mm mmm hm hmm ah oh aha ach so ja jaja genau okay ok gut klar stimmt richtig verstehe".split()
-    ),
-    "fr": frozenset("mhm mm hm hmm ah oh oui ouais d'accord ok okay bien voilà".split()),
-    "es": frozenset("mhm mm hm hmm ah oh sí si claro vale ok okay ya bueno".split()),
-    "it": frozenset("mhm mm hm hmm ah oh sì si certo ok okay va bene esatto".split()),
+_NOISES = {
+    "en": "mhm mm mmm mmhm hm hmm uh huh uhhuh uh-huh ah oh yeah yes yep yup okay ok right sure i see aha",
+    "de": "mhm mm mmm hm hmm ah oh aha ach so ja jaja genau okay ok gut klar stimmt richtig verstehe",
+    "fr": "mhm mm hm hmm ah oh oui ouais d'accord ok okay bien voilà",
+    "es": "mhm mm hm hmm ah oh sí si claro vale ok okay ya bueno",
+    "it": "mhm mm hm hmm ah oh sì si certo ok okay va bene esatto",
 }
+_BACKCHANNELS = {language: frozenset(noises.split()) for language, noises in _NOISES.items()}
 _REPROMPTS = {
     "en": "Sorry, I did not understand you.",
     "de": "Entschuldigung, das habe ich nicht verstanden.",

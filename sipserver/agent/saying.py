@@ -1,7 +1,7 @@
 """One thing that the agent says: clauses that become clips, behind a gate that may still be closed.
 
-Owns what of it was heard. Refuses to synthesise and to decide. While the gate is closed (speculation) sound is kept here;
-`release` hands all of it to the playout at once, without an await in between.
+Owns what of it was heard. Refuses to synthesise and to decide. While the gate is closed (speculation) sound is kept
+here; `release` hands all of it to the playout at once, without an await in between.
 """
 
 from __future__ import annotations

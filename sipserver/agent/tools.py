@@ -7,16 +7,17 @@ model so in its result; it never ends the conversation by itself.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import jsonschema
 
 from sipserver.agent.chain import Clock, milliseconds
-from sipserver.agent.history import fill
 from sipserver.agent.llm.contract import ToolCall, ToolSpec
 from sipserver.agent.options import DigitSource, HttpToolOptions, Outcome
 from sipserver.errors import ConfigError
@@ -53,6 +54,7 @@ _BUILT_IN = {
     ),
 }
 _DIGITS_TIMEOUT_S = 10.0
+_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class Toolbox:
         try:
             async with self._session.request(
                 tool.method,
-                fill(tool.url, self._variables),
+                fill(tool.url, {name: quote(value, safe="") for name, value in self._variables.items()}),
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=tool.timeout_s),
                 allow_redirects=False,
@@ -172,6 +174,11 @@ class Toolbox:
         except (aiohttp.ClientError, ValueError, OSError) as error:
             raise _ToolError(f"the service cannot be reached: {type(error).__name__}") from error
         return _shortened(body)
+
+
+def fill(text: str, variables: Mapping[str, str]) -> str:
+    """Replace `{name}` by the variable; a name without a value stays as it is written."""
+    return _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), text)
 
 
 class _ToolError(Exception):

@@ -1,7 +1,7 @@
 """Turn taking: a pure state machine over probabilities of speech. Owns no clock, no sound, no task.
 
 It is stepped with every judged chunk (probability, end of the chunk on the monotonic clock) and answers with decisions.
-Hysteresis as Silero's authors use it: voice starts at 0.5, silence starts below 0.35; what lies between changes nothing.
+Hysteresis as Silero's authors use it: voice starts at 0.5, silence below 0.35; what lies between changes nothing.
 
     state     chunk                        next      decision
     QUIET     >= 0.5                       ONSET     Onset: the first loud chunk; perhaps only a click

@@ -1,7 +1,7 @@
 """Text to sound: the TTS chain, the cache of fixed texts, and `say`, which dialplan steps and the conversation share.
 
-Owns failover and levels: an engine that answers with silence has failed as surely as one that raises. Leading silence is
-cut, since the caller waits through it. Refuses to know turns and calls.
+Owns failover and levels: an engine that answers with silence has failed as surely as one that raises. Leading silence
+is cut, since the caller waits through it. Refuses to know turns and calls.
 """
 
 from __future__ import annotations

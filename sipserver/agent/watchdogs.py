@@ -15,7 +15,7 @@ CLEAR_VOICE_MS = 250
 
 
 class AgentSilent:
-    """Looked at about once a second while the agent has the floor. The first firing of a turn retries, the second fails."""
+    """Looked at once a second while the agent has the floor. The first firing of a turn retries, the second fails."""
 
     def __init__(self, limit_ms: int) -> None:
         self._limit_ns = limit_ms * 1_000_000
