@@ -43,7 +43,7 @@ def as_written(value: Any) -> Any:
         return value.written
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value
+    return str(value) if isinstance(value, int | float) else value
 
 
 class Document:

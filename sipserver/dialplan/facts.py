@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 _URI = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?"
-    r"(?:(?P<user>[^@;?>]*)@)?"
+    r"(?:(?P<user>[^@>]*)@)?"
     r"(?P<host>\[[^\]]*\]|[^:;?>\s]*)"
 )
 

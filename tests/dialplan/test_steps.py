@@ -1,0 +1,149 @@
+"""What each step accepts in YAML and where it sends the call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from sipserver.dialplan.steps import LATER, STEPS, Collect, Goto, Hangup, Say, SetStep, Wait, When
+
+
+def when(**options: Any) -> When:
+    return When.model_validate({"then": "yes", "else": "no", **options})
+
+
+def test_a_scalar_is_the_short_form() -> None:
+    assert Say.model_validate("Hello.").text == "Hello."
+    assert Wait.model_validate(2).seconds == 2
+    assert Hangup.model_validate(486).code == 486
+    assert Hangup.model_validate(None).code == 603
+    assert Goto.model_validate("main").flow == "main"
+
+
+def test_a_step_without_a_short_form_says_so() -> None:
+    with pytest.raises(ValidationError, match="`collect` takes options as `key: value`"):
+        Collect.model_validate("1")
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "target"),
+    [
+        ({"var": "x", "is": "1"}, "1", "yes"),
+        ({"var": "x", "is": "1"}, "2", "no"),
+        ({"var": "x", "is": ""}, None, "yes"),
+        ({"var": "x", "in": ["1", "2"]}, "2", "yes"),
+        ({"var": "x", "in": ["1", "2"]}, "3", "no"),
+        ({"var": "x", "like": "+49*"}, "+4930", "yes"),
+        ({"var": "x", "like": "+49*"}, "+4330", "no"),
+        ({"var": "x", "set": True}, "", "no"),
+        ({"var": "x", "set": True}, "a", "yes"),
+        ({"var": "x", "set": False}, None, "yes"),
+    ],
+)
+def test_when_compares_a_variable(options: dict[str, Any], value: str | None, target: str) -> None:
+    assert when(**options).branch({} if value is None else {"x": value}) == target
+
+
+def test_when_finds_headers_in_any_case() -> None:
+    assert when(var="header.X-Vip", **{"is": "1"}).branch({"header.x-vip": "1"}) == "yes"
+
+
+@pytest.mark.parametrize("options", [{"var": "x"}, {"var": "x", "is": "1", "like": "2"}])
+def test_when_needs_exactly_one_test(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        when(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"is": "1"}, "x is 1"),
+        ({"in": ["1", "2"]}, "x in 1, 2"),
+        ({"like": "a*"}, "x like a*"),
+        ({"set": True}, "x is set"),
+        ({"set": False}, "x is not set"),
+    ],
+)
+def test_when_tells_its_test(options: dict[str, Any], words: str) -> None:
+    assert when(var="x", **options).branches()[0].outcome == words
+
+
+def collect(**options: Any) -> Collect:
+    on = {"none": "end", "other": "end", **options.pop("on", {})}
+    return Collect.model_validate({"on": on, **options})
+
+
+def test_collect_branches_on_the_digits() -> None:
+    step = collect(digits=2, min_digits=2, on={"42": "answer"})
+    assert step.outcome("42") == "42"
+    assert step.target("42") == "answer"
+    assert step.outcome("43") == "other"
+    assert step.outcome("4") == "other"
+    assert step.outcome("") == "none"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"on": {"12": "a"}}, "`12` can never be collected with digits: 1"),
+        ({"on": {"1": "a"}, "digits": 4, "min_digits": 2}, "`1` can never be collected with min_digits: 2"),
+        ({"on": {"#": "a"}}, "`#` can never be collected: `#` is the terminator"),
+        ({"on": {"done": "a"}}, "unknown outcome `done`; `collect` has the outcomes none, other and digits"),
+        ({"say": "a", "play": "b"}, "not both"),
+        ({"min_digits": 3, "digits": 2}, "min_digits: 3 is more than digits: 2"),
+        ({"terminator": "x"}, "pattern"),
+        ({"into": "a-b"}, "pattern"),
+    ],
+)
+def test_collect_refuses_what_cannot_be(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        collect(**options)
+    assert reason in str(caught.value)
+
+
+def test_without_a_terminator_every_key_is_a_digit() -> None:
+    assert collect(terminator="", on={"#": "a"}).outcome("#") == "#"
+
+
+def test_required_branches_are_named() -> None:
+    with pytest.raises(ValidationError, match=r"`none` and `other`: on: \{none: ..., other: ...\}"):
+        Collect.model_validate({})
+
+
+def test_unnamed_outcomes_go_on_with_the_next_step() -> None:
+    step = Say.model_validate({"text": "a", "on": {"failed": "sorry"}})
+    assert step.target("done") == "next"
+    assert step.target("failed") == "sorry"
+    assert [(branch.outcome, branch.target) for branch in step.branches()] == [("failed", "sorry"), ("done", "next")]
+
+
+def test_set_takes_a_plain_mapping() -> None:
+    assert SetStep.model_validate({"values": 1, "vip": True, "to_say": "{from}"}).values == {
+        "values": "1",
+        "vip": "true",
+        "to_say": "{from}",
+    }
+    with pytest.raises(ValidationError, match="pattern"):
+        SetStep.model_validate({"a b": "1"})
+
+
+def test_goto_next_goes_nowhere() -> None:
+    with pytest.raises(ValidationError, match="flow or `end`"):
+        Goto.model_validate("next")
+
+
+def test_texts_with_variables_are_known() -> None:
+    assert Say.model_validate("Hi {name}").templates() == ("Hi {name}",)
+    assert collect(say="a").templates() == ("a",)
+    assert collect().templates() == ()
+    assert SetStep.model_validate({"a": "{b}"}).templates() == ("{b}",)
+    with pytest.raises(ValidationError, match="is not a variable"):
+        Say.model_validate("Hi {name!r}")
+
+
+def test_the_table_has_every_step_by_its_word() -> None:
+    assert all(step.word == word for word, step in STEPS.items())
+    assert not STEPS.keys() & LATER.keys()
+    assert all(step.required <= set(step.outcomes) for step in STEPS.values())
