@@ -15,7 +15,7 @@ setup-test:
 	@tools/setup test
 
 demo: setup  ## set up and start the server: SIP on 127.0.0.1:5060, HTTP on 127.0.0.1:8080 (CTRL-C ends it)
-	@exec .venv/bin/sipserver run
+	@tools/demo
 
 call: setup  ## call the running demo, ask it something, record both sides (SAY="..." URI=sip:...)
 	@mkdir -p build
