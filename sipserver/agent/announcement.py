@@ -32,6 +32,8 @@ class Announcement:
     def __init__(self, kit: Kit, text: str) -> None:
         self._kit, self._text = kit, text
         self._committed = False
+        self.queued = asyncio.Event()
+        """All of it was synthesised (or failed): the engines are free for other work."""
         self.saying = kit.saying()
 
     @property
@@ -55,10 +57,12 @@ class Announcement:
             for sentence in sentences(self._text):
                 async with closing(self._kit.sound(sentence, fixed=True)) as chunks:
                     await self.saying.add(sentence, chunks)
+            self.queued.set()
         except asyncio.CancelledError:
             self.cut()
             raise
         finally:
+            self.queued.set()
             await self.saying.finished()
             self._commit()
         return Answer()

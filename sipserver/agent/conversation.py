@@ -113,17 +113,18 @@ class Conversation:
         try:
             async with asyncio.timeout(self._options.max_duration_s):
                 self._ears = Ears(self._vad, self._options.turn, self._emit, self._decided)
-                if self._options.greeting:
-                    self._speak(Announcement(self._kit, self._options.greeting))
-                else:
-                    self._listen()
-                self._tasks.start("prepare", self._kit.prepare())
+                self._tasks.start("prepare", self._kit.prepare(self._greet()))
                 return await self._verdict
         except TimeoutError:
             self._emit(WatchdogFired("max_duration", "failed"))
             return Outcome("max_duration")
         finally:
             await self._close()
+
+    def _greet(self) -> asyncio.Event:
+        greeting = Announcement(self._kit, self._options.greeting)
+        self._speak(greeting)
+        return greeting.queued
 
     def _decided(self, decision: Decision) -> None:
         """What the caller's voice does. What must be quick happens here, without a task in between."""

@@ -60,8 +60,9 @@ class Kit:
             text, chain=self.chain, voice=self.options.tts.voice, language=self.language, cacheable=fixed
         )
 
-    async def prepare(self) -> None:
-        """Put the fixed texts that may be needed in a hurry into the cache, one after the other. Raises nothing."""
+    async def prepare(self, after: asyncio.Event) -> None:
+        """Put the fixed texts that may be needed in a hurry into the cache, one by one. Raises no ProviderError."""
+        await after.wait()
         options = self.options
         for text in (options.filler, options.apology, options.nudge, phrases.reprompt(self.language)):
             if text:

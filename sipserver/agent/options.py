@@ -10,9 +10,12 @@ from sipserver.agent.llm.contract import Llm
 from sipserver.speech.contract import Stt, Tts, Vad
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Engines:
-    """All engines of the process by the name under which dialplans use them; shared by all calls."""
+    """All engines of the process by the name under which dialplans use them; shared by all calls.
+
+    It may grow while calls run (a reloaded dialplan names another engine); what a call uses is never taken away.
+    """
 
     vad: Vad
     stt: Mapping[str, Stt]

@@ -72,7 +72,8 @@ class Reply:
         self._stages = _Stages()
         self._committed = False
         self._measured = False
-        self._working = self._waits_for_digits = False
+        self._working = False
+        self._digits_waits = 0  # odd while digits are waited for: the caller's silence, not ours
         self.heard: Heard | None = source if isinstance(source, Heard) else None
         self.saying = kit.saying(held=held)
         if not held:
@@ -144,6 +145,7 @@ class Reply:
             await self._gate.wait()
             return Answer(Outcome("done" if wish == "end_call" else "transfer", "the caller asked for it"))
         outcome = await self._answer(heard)
+        await self._gate.wait()
         await self.saying.finished()
         return Answer(outcome)
 
@@ -165,6 +167,7 @@ class Reply:
             if heard.text and not self._gate.is_set():
                 self._kit.emit(heard.event(final=False))
             self.heard = heard
+            self._kit.follow(heard.language)
             if self._gate.is_set():
                 self._keep_words(heard)
         return self.heard
@@ -173,7 +176,6 @@ class Reply:
         if heard.text and not self._told:
             self._told = True
             self._kit.emit(heard.event(final=True))
-            self._kit.follow(heard.language)
             self._kit.history.add_user(heard.text)
 
     async def _think(self, heard: Heard, clauses: _Clauses) -> Outcome | None:
@@ -226,14 +228,16 @@ class Reply:
         self._working = True
         try:
             for call in this.calls:
-                self._waits_for_digits = call.name == "collect_digits"
+                waits = call.name == "collect_digits"
+                self._digits_waits += waits
                 result = await self._kit.toolbox.run(call)
+                self._digits_waits += waits
                 this.results.append(Message("tool", result.content, tool_call_id=call.id))
                 if result.outcome is not None:
                     return result.outcome, result.say if not this.said else ""
             return None, ""
         finally:
-            self._working = self._waits_for_digits = False
+            self._working = False
 
     async def _speak(self, clauses: _Clauses) -> None:
         """Synthesise in order. Behind the first clause nothing is spoken on speculation."""
@@ -259,10 +263,10 @@ class Reply:
         await self._gate.wait()
         wait_s = options.filler_ms / 1000
         while options.filler:
-            heard_ms = self.saying.heard_ms
+            before = self.saying.heard_ms, self._digits_waits
             await asyncio.sleep(wait_s)
-            silent = self.saying.heard_ms == heard_ms and playout.pending_ms == 0
-            if not silent or playout.paused or self._waits_for_digits:
+            silent = (self.saying.heard_ms, self._digits_waits) == before and playout.pending_ms == 0
+            if not silent or playout.paused or self._digits_waits % 2:
                 continue
             wait_s = 4 * options.filler_ms / 1000
             with contextlib.suppress(ProviderError):

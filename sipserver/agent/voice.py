@@ -121,9 +121,11 @@ class Voice:
         return saying.summary()
 
     async def prepare(self, text: str, *, chain: Sequence[str], voice: str = "", language: str = "en") -> bool:
-        """Put a fixed text into the cache. False when no engine could speak it; raises nothing else."""
+        """Put a fixed text into the cache. False when no engine could speak it; does not raise ProviderError."""
         try:
             for sentence in sentences(text):
+                if self._kept(self._order(chain, language), sentence, voice, language) is not None:
+                    continue
                 async for _ in self.synthesise(sentence, chain=chain, voice=voice, language=language, cacheable=True):
                     pass
         except ProviderError:
@@ -148,13 +150,13 @@ class Voice:
         """
         engines = self._order(chain, language)
         if cacheable:
-            for engine in engines:
-                kept = self._cache.get((engine.name, self._voice(engine, voice, language), language, text))
-                if kept is not None:
-                    audio_ms = len(kept) * 1000 // RATE_HZ
-                    self._emit(ClauseSynthesised(text, engine.name, voice, cached=True, audio_ms=audio_ms))
-                    yield kept
-                    return
+            found = self._kept(engines, text, voice, language)
+            if found is not None:
+                engine, kept = found
+                audio_ms = len(kept) * 1000 // RATE_HZ
+                self._emit(ClauseSynthesised(text, engine.name, voice, cached=True, audio_ms=audio_ms))
+                yield kept
+                return
         for engine, following in zip(engines, [*engines[1:], None], strict=True):
             try:
                 async with closing(self._speak(engine, text, voice, language, cacheable)) as chunks:
@@ -169,6 +171,13 @@ class Voice:
             else:
                 self._health.worked(engine.name)
                 return
+
+    def _kept(self, engines: Sequence[Tts], text: str, voice: str, language: str) -> tuple[Tts, Samples] | None:
+        for engine in engines:
+            kept = self._cache.get((engine.name, self._voice(engine, voice, language), language, text))
+            if kept is not None:
+                return engine, kept
+        return None
 
     async def _speak(
         self, engine: Tts, text: str, voice: str, language: str, cacheable: bool
