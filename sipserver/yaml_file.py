@@ -305,9 +305,11 @@ _REASONS = {
     for kind in kinds
 }
 
+_SUBJECT = re.compile(r"^(?:Input|String|List|Tuple|Dictionary|Value) should")
+
 
 def _reason(item: Any) -> str:
     if item["type"] == "union_tag_invalid":
         return f"should be one of {item['ctx']['expected_tags']}"
     message = _REASONS.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
-    return message.replace("Input should be", "should be")
+    return _SUBJECT.sub("should", message)

@@ -1,4 +1,4 @@
-"""The shipped settings file is the default, names every option, and its examples are valid; mistakes name key and line."""
+"""The shipped settings file is the default and names every option; mistakes name key and line."""
 
 from __future__ import annotations
 

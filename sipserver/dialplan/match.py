@@ -8,13 +8,15 @@ from datetime import datetime
 from fnmatch import translate
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from sipserver.dialplan import hours
 from sipserver.dialplan.agents import Strict, Text
 from sipserver.dialplan.facts import CallFacts
+
+_T = TypeVar("_T")
 
 
 def _listed(value: Any) -> Any:
@@ -40,14 +42,15 @@ Transport = Literal["udp", "tcp", "tls", "ws", "wss"]
 Span = Annotated[Text, AfterValidator(_hours)]
 
 _SOME = Field(min_length=1)
-Globs = Annotated[tuple[Glob, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Glob | list[Glob])]
+_Some = Annotated[list[_T], _SOME]
+Globs = Annotated[tuple[Glob, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Glob | _Some[Glob])]
 Networks = Annotated[
-    tuple[Network, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Network | list[Network])
+    tuple[Network, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Network | _Some[Network])
 ]
 Transports = Annotated[
-    tuple[Transport, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Transport | list[Transport])
+    tuple[Transport, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Transport | _Some[Transport])
 ]
-Spans = Annotated[tuple[Span, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Span | list[Span])]
+Spans = Annotated[tuple[Span, ...], _SOME, BeforeValidator(_listed, json_schema_input_type=Span | _Some[Span])]
 """One value or a list of them."""
 
 

@@ -20,6 +20,9 @@ from sipserver.errors import ConfigError, DialplanError
 Stamp = tuple[int, int, int]
 Stamps = dict[Path, Stamp]
 
+_SETTLE_S = 0.2
+_MOST_WAITS = 25
+
 
 class Watcher:
     """Keeps the current book of a folder. All methods: loop thread; the disk is read in a worker thread.
@@ -79,12 +82,14 @@ class Watcher:
     async def _renew(self, *, everything: bool) -> None:
         try:
             stamps = await asyncio.to_thread(_stamps, self.folder)
+            if not everything:
+                if stamps == self._stamps:
+                    return
+                stamps = await self._settled(stamps)
         except ConfigError as unreadable:
             if everything or self._stamps:
                 self._on_problem(unreadable)
             self._stamps = {}
-            return
-        if stamps == self._stamps and not everything:
             return
         changed = [file for file, stamp in stamps.items() if everything or self._stamps.get(file) != stamp]
         self._stamps = stamps
@@ -99,6 +104,15 @@ class Watcher:
         if renewed != self.book:
             self.book = renewed
             self._on_change(renewed)
+
+    async def _settled(self, stamps: Stamps) -> Stamps:
+        """Wait until nobody writes any more: half a file may be a valid dialplan."""
+        for _ in range(_MOST_WAITS):
+            await asyncio.sleep(min(_SETTLE_S, self._interval_s))
+            before, stamps = stamps, await asyncio.to_thread(_stamps, self.folder)
+            if stamps == before:
+                break
+        return stamps
 
 
 def merge(old: Book, present: list[Path], fresh: dict[Path, Plan]) -> tuple[Book, list[DialplanError]]:

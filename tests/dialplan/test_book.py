@@ -1,0 +1,118 @@
+"""Many tenants: who takes a call, what the engines must hold ready, and who may have which tenant."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sipserver.dialplan import book
+from sipserver.dialplan.book import Book
+from sipserver.dialplan.facts import CallFacts
+from sipserver.dialplan.plan import FixedText
+from sipserver.errors import DialplanError
+from tests.fakes.dialplans import plan, written
+
+NOW = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)  # Monday, 09:30 in Berlin
+AGENT = """
+agents:
+  ada:
+    prompt: You are Ada.
+    greeting: "Hello, {{really}}."
+    filler: Wait.
+    nudge: "Still there, {from}?"
+    apology: ""
+    stt: [fast, slow]
+    llm: {use: big, fallback: [small]}
+    tts: {use: piper, voice: joe, fallback: [espeak, cloud]}
+"""
+TALK = """
+main:
+  - agent: {use: ada, on: {failed: end}}
+  - say: {text: Bye., tts: own}
+  - say: Hi {from}
+  - say: Plain.
+"""
+
+
+def to(user: str) -> CallFacts:
+    return CallFacts(user, source="127.0.0.1:5060")
+
+
+def test_the_first_route_of_the_first_plan_that_matches_wins() -> None:
+    first = plan("a: [answer]\nb: [answer]", routes="- {match: {to: 1*}, flow: a}\n- {match: {to: 11}, flow: b}")
+    second = plan("c: [answer]", routes="- flow: c", file=Path("b.yaml"))
+    both = Book((first, second))
+    routed = both.route(to("11"), NOW)
+    assert routed is not None
+    assert (routed.plan, routed.route, routed.flow.name, routed.why) == (first, 0, "a", "to=1*")
+    other = both.route(to("2"), NOW)
+    assert other is not None
+    assert (other.plan, other.flow.name, other.why) == (second, "c", "always")
+    assert Book((first,)).route(to("2"), NOW) is None
+    assert Book().route(to("2"), NOW) is None
+
+
+def test_hours_are_in_the_zone_of_the_plan() -> None:
+    routes = "- {match: {hours: mon 09:00-10:00}, flow: main}"
+    assert Book((plan("main: [answer]", routes=routes, head="timezone: Europe/Berlin"),)).route(to("1"), NOW)
+    assert not Book((plan("main: [answer]", routes=routes, head="timezone: UTC"),)).route(to("1"), NOW)
+
+
+def test_a_call_starts_with_the_plans_variables_and_its_own_facts() -> None:
+    found = plan("main: [answer]", head="variables: {name: Acme}").start_variables(to("100"), "id-1")
+    assert found["name"] == "Acme"
+    assert (found["to"], found["tenant"], found["call_id"], found["source"]) == ("100", "acme", "id-1", "127.0.0.1")
+
+
+def test_agents_and_fixed_texts_are_known() -> None:
+    found = Book((plan(TALK, head=AGENT), plan("main: [say: Plain.]", file=Path("b.yaml"))))
+    assert [(owner.tenant, name, spec.stt) for owner, name, spec in found.agents()] == [
+        ("acme", "ada", ("fast", "slow"))
+    ]
+    assert list(found.texts()) == [
+        FixedText("Hello, {really}.", "piper", "joe", "en"),
+        FixedText("Wait.", "piper", "joe", "en"),
+        FixedText("Bye.", "own", "", "en"),
+        FixedText("Plain.", "", "", "en"),
+    ]
+
+
+def test_engines_that_the_settings_do_not_have_are_named_with_their_line() -> None:
+    found = Book((plan(TALK, head=AGENT),)).unknown_engines(stt={"fast"}, tts={"piper", "espeak"}, llm={"small"})
+    assert [str(problem) for problem in found] == [
+        "acme.yaml:9: agents.ada.stt: the settings have no engine `slow` under `speech.stt`",
+        "acme.yaml:10: agents.ada.llm.use: the settings have no engine `big` under `llm`",
+        "acme.yaml:11: agents.ada.tts.fallback: the settings have no engine `cloud` under `speech.tts`",
+        "acme.yaml:15: flows.main[1].say.tts: the settings have no engine `own` under `speech.tts`",
+    ]
+
+
+def test_the_default_fallback_need_not_exist() -> None:
+    found = Book((plan(TALK.replace(", tts: own", ""), head="agents: {ada: {prompt: x}}"),))
+    assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"}) == ()
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text(written("main: [answer]", tenant="beta"))
+    (tmp_path / "a.yml").write_text(written("main: [answer]", tenant="alpha"))
+    (tmp_path / "c.yaml").write_text(written("main: [answr]", tenant="gamma"))
+    (tmp_path / "d.yaml").write_text(written("main: [answer, hangup, answer]", tenant="alpha"))
+    (tmp_path / ".hidden.yaml").write_text("nonsense: [")
+    (tmp_path / "notes.txt").write_text("nonsense: [")
+    (tmp_path / "folder.yaml").mkdir()
+    reading = book.read(tmp_path)
+    assert [plan.tenant for plan in reading.book.plans] == ["alpha", "beta"]
+    assert [Path(problem.file).name for problem in reading.errors] == ["c.yaml", "d.yaml"]
+    assert "the tenant `alpha` stands in a.yml already" in str(reading.errors[1])
+    assert [Path(problem.file).name for problem in reading.warnings] == ["d.yaml"]
+    beta = reading.book.plan("beta")
+    assert beta is not None
+    assert beta.file == tmp_path / "b.yaml"
+    assert reading.book.plan("gamma") is None
+
+
+def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DialplanError, match="No such file"):
+        book.read(tmp_path / "none")

@@ -1,0 +1,102 @@
+"""The JSON Schema is a valid one, takes what the loader takes and refuses what an editor should underline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from sipserver import yaml_file
+from sipserver.dialplan.schema import schema
+from sipserver.dialplan.steps import STEPS
+from tests.fakes.dialplans import report, written
+
+SCHEMA = schema()
+DEMO = Path(__file__).parents[2] / "dialplans" / "demo.yaml"
+
+
+def valid(value: Any) -> bool:
+    return bool(Draft202012Validator(SCHEMA).is_valid(value))
+
+
+def test_it_is_a_json_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_demo_is_valid() -> None:
+    assert valid(yaml_file.parse(DEMO).value)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "answer",
+        "answer:",
+        "early",
+        "say: Hello.",
+        "say: 42",
+        "say: {text: a, voice: b, interruptible: false, on: {failed: end}}",
+        "collect: {digits: 2, on: {'42': end, none: end, other: next}}",
+        "collect: {on: {none: end, other: next}}",
+        "record",
+        "record: pause",
+        "record: {stereo: false}",
+        "echo",
+        "echo: 5",
+        "set: {a: 1, b: text}",
+        "when: {var: a, is: 1, then: end, else: next}",
+        "when: {var: a, in: [1, b], then: end}",
+        "when: {var: a, set: true, then: end}",
+        "wait: 1.5",
+        "hangup",
+        "hangup: 486",
+    ],
+)
+def test_what_loads_is_valid(step: str) -> None:
+    text = written(f"main:\n  - {step}\n  - goto: end")
+    assert report(text).errors == ()
+    assert valid(yaml_file.parse_text(text, Path("x")).value)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "answr",
+        "say",
+        "goto",
+        "say: {txt: a}",
+        "say: {text: a, on: {busy: end}}",
+        "collect: {digits: 1}",
+        "collect: {on: {none: end}}",
+        "collect: {on: {none: end, other: end, done: end}}",
+        "agent: ada",
+        "record: begin",
+        "hangup: {code: 486, on: {done: end}}",
+        "{say: a, wait: 1}",
+        "wait: long",
+    ],
+)
+def test_what_an_editor_should_underline(step: str) -> None:
+    assert not valid(yaml_file.parse_text(written(f"main:\n  - {step}"), Path("x")).value)
+
+
+@pytest.mark.parametrize("match", ["{to: '1*'}", "{to: [1, 2], hours: weekdays}", "{headers: {X-A: [a, b]}}", "{}"])
+def test_matches_are_one_value_or_a_list(match: str) -> None:
+    text = written("main: [answer]", routes=f"- {{match: {match}, flow: main}}")
+    assert report(text).errors == ()
+    assert valid(yaml_file.parse_text(text, Path("x")).value)
+
+
+@pytest.mark.parametrize("match", ["{too: a}", "{to: []}", "{transport: sctp}", "a"])
+def test_other_matches_are_underlined(match: str) -> None:
+    text = written("main: [answer]", routes=f"- {{match: {match}, flow: main}}")
+    assert not valid(yaml_file.parse_text(text, Path("x")).value)
+
+
+def test_every_step_is_described() -> None:
+    for word, step in STEPS.items():
+        definition = SCHEMA["$defs"][f"step_{word}"]
+        forms = definition.get("anyOf", [definition])
+        assert all(form["description"] == " ".join((step.__doc__ or "").split()) for form in forms)
