@@ -26,7 +26,7 @@ class Gate:
     @property
     def depth(self) -> int:
         """How many wait."""
-        return len(self._urgent) + len(self._speculative)
+        return sum(not turn.done() for line in (self._urgent, self._speculative) for turn in line)
 
     @asynccontextmanager
     async def passage(self, *, speculative: bool = False) -> AsyncIterator[int]:
@@ -48,9 +48,10 @@ class Gate:
     async def _wait(self, speculative: bool) -> None:
         if self.depth >= self._bound:
             self.refused += 1
-            if speculative or not self._speculative:
+            guesses = [turn for turn in self._speculative if not turn.done()]
+            if speculative or not guesses:
                 raise ProviderBusy(self._engine, f"{self.depth} requests wait already")
-            self._speculative.pop().set_exception(ProviderBusy(self._engine, "speculative work made room"))
+            guesses[-1].set_exception(ProviderBusy(self._engine, "speculative work made room"))
         line = self._speculative if speculative else self._urgent
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append(turn)

@@ -24,7 +24,7 @@ class Speech:
 
     def depths(self) -> dict[tuple[str, str], int]:
         """(part, engine) -> how much work waits, for the metrics. part: vad, stt or tts."""
-        depths = {("vad", self.vad.name): self.vad.depth}
+        depths = {("vad", self.vad.name): self.vad.depth} if self.vad is not None else {}
         depths |= {("stt", name): engine.depth for name, engine in self.stt.items()}
         return depths | {("tts", name): engine.depth for name, engine in self.tts.items()}
 
@@ -41,8 +41,10 @@ class Speech:
             raise problems[0]
 
 
-async def load(settings: SpeechSettings, *, stt: Iterable[str], tts: Iterable[str]) -> Speech:
-    """Load the detector and the named engines, each once. Blocks no loop; takes seconds.
+async def load(
+    settings: SpeechSettings, *, stt: Iterable[str] = (), tts: Iterable[str] = (), vad: bool = True
+) -> Speech:
+    """Load the named engines, each once, and the detector if it is wanted (it brings 40 MB with it). Blocks no loop; takes seconds.
 
     Raises ConfigError: SettingsError for a name that the settings do not have, ModelMissing with the command to type.
     What was loaded before an error is closed again.

@@ -111,7 +111,7 @@ class WorkQueue(Generic[Job, Result]):
     @property
     def depth(self) -> int:
         """Jobs that wait for a thread."""
-        return len(self._urgent) + len(self._speculative)
+        return sum(not entry.future.done() for waiting in (self._urgent, self._speculative) for entry in waiting)
 
     @property
     def running(self) -> int:
@@ -140,7 +140,8 @@ class WorkQueue(Generic[Job, Result]):
             return
         self._closed = True
         for entry in [*self._urgent, *self._speculative]:
-            entry.future.set_exception(ProviderBusy(self._engine, "it is being closed"))
+            if not entry.future.done():
+                entry.future.set_exception(ProviderBusy(self._engine, "it is being closed"))
         for worker in self._workers:
             worker.inbox.put(None)
         _, hanging = await asyncio.wait([worker.ended for worker in self._workers], timeout=CLOSE_TIMEOUT_S)
@@ -151,11 +152,11 @@ class WorkQueue(Generic[Job, Result]):
                 worker.thread.join()
 
     def _make_room(self, speculative: bool) -> None:
-        if speculative or not self._speculative:
-            self.refused += 1
-            raise ProviderBusy(self._engine, f"{self.depth} jobs wait already")
         self.refused += 1
-        self._speculative.pop().future.set_exception(ProviderBusy(self._engine, "speculative work made room"))
+        guesses = [entry for entry in self._speculative if not entry.future.done()]
+        if speculative or not guesses:
+            raise ProviderBusy(self._engine, f"{self.depth} jobs wait already")
+        guesses[-1].future.set_exception(ProviderBusy(self._engine, "speculative work made room"))
 
     def _dispatch(self) -> None:
         while self._idle and not self._closed and (batch := self._next_batch()):

@@ -26,7 +26,7 @@ from sipserver.speech.settings import PiperSettings
 from sipserver.speech.work import WorkQueue
 
 _AT_ONCE = 2
-_QUIET = 300
+_QUIET = 100
 _LEAD = RATE_HZ // 100
 
 
