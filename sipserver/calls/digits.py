@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 BOUND = 64
 
@@ -21,6 +23,8 @@ class DigitBuffer:
         self._bound = bound
         self._digits: deque[str] = deque()
         self._waiting: set[asyncio.Future[None]] = set()
+        self._taker: Callable[[str], None] | None = None
+        self._collecting = False
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -28,6 +32,9 @@ class DigitBuffer:
 
     def press(self, digit: str) -> None:
         """A digit came (0-9, *, #, A-D)."""
+        if self._taker is not None and not self._collecting:
+            self._taker(digit)
+            return
         if len(self._digits) >= self._bound:
             self.dropped += 1
             return
@@ -35,6 +42,15 @@ class DigitBuffer:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
+
+    @contextmanager
+    def handed_to(self, taker: Callable[[str], None]) -> Iterator[None]:
+        """For the length of a `with` block, give new digits that nobody collects to `taker` instead of keeping them."""
+        self._taker = taker
+        try:
+            yield
+        finally:
+            self._taker = None
 
     def clear(self) -> None:
         """Forget what was typed ahead."""
@@ -58,6 +74,7 @@ class DigitBuffer:
         not part of the answer. Safe to cancel: the digits taken so far go back to the front of the buffer.
         """
         taken: list[str] = []
+        self._collecting = True
         try:
             while len(taken) < count:
                 if not self._digits:
@@ -73,4 +90,6 @@ class DigitBuffer:
         except asyncio.CancelledError:
             self._digits.extendleft(reversed(taken))
             raise
+        finally:
+            self._collecting = False
         return "".join(taken)

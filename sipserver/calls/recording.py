@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from sipserver.audio.frame import FRAME_MS, FRAME_SAMPLES, Frame, Samples
-from sipserver.calls.wav import WavWriter
+from sipserver.calls.wav import WavWriter, repair
 from sipserver.log import logger
+
+__all__ = ["Finished", "Recorder", "Recording", "repair"]
 
 BATCH_FRAMES = 10
 QUEUE_BATCHES = 2_000

@@ -6,6 +6,7 @@ belongs to a worker thread. Refuses to know calls.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from pathlib import Path
@@ -62,15 +63,15 @@ class WavWriter:
 def repair(path: Path) -> int:
     """Make the header of a recording fit what is in the file. Returns samples per channel.
 
-    For files whose writer died; does no harm to a good one. Blocking. Raises OSError, ValueError if it is no such file.
+    For files whose writer died; does no harm to a good one. Blocking. Raises OSError, also for what is no recording.
     """
     with path.open("r+b") as file:
         head = file.read(HEADER_BYTES)
         if len(head) < HEADER_BYTES or head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt ":
-            raise ValueError(f"{path} is not a recording")
+            raise OSError(errno.EINVAL, "not a recording", str(path))
         channels = int(struct.unpack_from("<H", head, 22)[0])
         if channels not in (1, 2):
-            raise ValueError(f"{path} has {channels} channels")
+            raise OSError(errno.EINVAL, f"a recording with {channels} channels", str(path))
         samples = (path.stat().st_size - HEADER_BYTES) // (channels * _SAMPLE_BYTES)
         payload_bytes = samples * channels * _SAMPLE_BYTES
         file.truncate(HEADER_BYTES + payload_bytes)

@@ -78,6 +78,22 @@ async def test_pressed_waits_for_a_new_digit_and_leaves_it() -> None:
     assert len(buffer) == 2
 
 
+async def test_a_taker_gets_what_nobody_collects() -> None:
+    buffer = DigitBuffer()
+    taken: list[str] = []
+    press(buffer, "1")
+    with buffer.handed_to(taken.append):
+        press(buffer, "2")
+        collecting = asyncio.create_task(buffer.collect(2, 10))
+        await breathe()
+        press(buffer, "3")
+        assert await collecting == "13"
+        press(buffer, "4")
+    press(buffer, "5")
+    assert taken == ["2", "4"]
+    assert await buffer.collect(1, 10) == "5"
+
+
 async def test_clear_forgets() -> None:
     buffer = DigitBuffer()
     press(buffer, "12")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import wave
 from pathlib import Path
 
@@ -222,12 +223,18 @@ async def test_an_outcome_that_leads_to_the_end_names_the_ending(stage: Stage, k
     assert await stage.ended(leg) == reason
 
 
-async def test_digits_that_the_conversation_left_answer_no_later_menu(stage: Stage) -> None:
+async def test_digits_go_to_the_conversation_unless_it_collects_them(stage: Stage) -> None:
     leg, _ = stage.call("""
   main: [{agent: {use: desk, on: {failed: end}}}, {collect: {timeout_s: 0.02, on: {none: end, other: end}}}]""")
     await stage.until(lambda: stage.converse.talks, leg)
+    (talk,) = stage.converse.talks
     leg.press("12")
-    assert await stage.converse.talks[0].given["digits"].collect(1, 5) == "1"
+    collecting = asyncio.create_task(talk.given["digits"].collect(1, 5))
+    await breathe()
+    leg.press("34")  # so fast that the second one comes before anybody took the first
+    assert await collecting == "3"
+    leg.press("5")
+    assert talk.typed == "125"
     stage.converse.talks[0].outcome.set_result(Outcome("done"))
     await stage.ended(leg)
     assert [event.value for event in stage.records.of(VariableSet)] == [""]

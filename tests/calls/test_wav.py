@@ -32,7 +32,7 @@ def test_repair_leaves_a_good_file_as_it_is(tmp_path: Path) -> None:
 def test_repair_refuses_what_is_no_recording(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="other"):
+    with pytest.raises(OSError, match="other"):
         wav.repair(path)
     assert path.read_bytes() == content
 

@@ -15,11 +15,15 @@ class FakeTalk:
     def __init__(self, **given: Any) -> None:
         self.given = given
         self.heard: list[Frame] = []
+        self.typed = ""
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.cancelled = False
 
     def hear(self, frame: Frame) -> None:
         self.heard.append(frame)
+
+    def digit(self, digit: str) -> None:
+        self.typed += digit
 
     async def run(self) -> Outcome:
         try:

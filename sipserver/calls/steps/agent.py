@@ -8,7 +8,7 @@ from sipserver.errors import ProviderError
 
 
 async def agent(step: steps.Agent, scene: Scene) -> Left:
-    """Digits that the conversation did not ask for are forgotten: they are no answer to a later menu."""
+    """Digits are the conversation's, whether it collects them or not: none is left to answer a later menu."""
     call, services = scene.call, scene.call.services
     options, unknown = scene.plan.agents[step.use].rendered(scene.variables)
     scene.report(unknown)
@@ -21,7 +21,7 @@ async def agent(step: steps.Agent, scene: Scene) -> Left:
         variables=scene.variables,
         voice=scene.voice,
     )
-    with call.wiring.listening(talk.hear):
+    with call.wiring.listening(talk.hear), call.digits.handed_to(talk.digit):
         try:
             outcome = await talk.run()
         except ProviderError as problem:
