@@ -28,7 +28,7 @@ test: check  ## set up, check and run all tests; fails under 85 % coverage
 check: setup-test  ## style, types, rooms, security (offline: without the advisory database)
 	@echo "ruff" && $(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet .
 	@tools/typed_tree
-	@echo "mypy" && MYPYPATH=build/typed $(PYTHON) -m mypy --no-error-summary build/typed/sipserver
+	@echo "mypy" && MYPYPATH=build/typed $(PYTHON) -m mypy --no-error-summary --cache-dir build/mypy build/typed/sipserver tests tools
 	@echo "import-linter" && cd build/typed && ../../.venv/bin/lint-imports --no-logo --config ../../.importlinter --cache-dir ../import_linter | tail -n 1
 	@echo "bandit" && $(PYTHON) -m bandit --quiet --recursive --configfile pyproject.toml sipserver codecs webhooks
 	@$(PYTHON) -m tools.audit

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("requirements/constraints.txt", "requirements/models.txt")
@@ -17,13 +18,13 @@ ALLOW = ROOT / "requirements/audit-allow.txt"
 LIMIT_S = 180
 
 
-def report(file: str) -> list[dict[str, object]] | None:
+def report(file: str) -> list[dict[str, Any]] | None:
     """pip-audit's list of packages; None when it could not ask."""
     command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "-r", file, "-f", "json"]
     command += ["--progress-spinner", "off", "--timeout", "10"]
     try:
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        packages: list[dict[str, object]] = json.loads(result.stdout)["dependencies"]
+        packages: list[dict[str, Any]] = json.loads(result.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, json.JSONDecodeError, KeyError):
         return None
     return packages
