@@ -105,6 +105,8 @@ class Interruption:
         else:
             judgement = Judgement("speech", f"{judgement.reason}, transcript came late")
         self.judgement = judgement
+        if judgement.kind == "speech" and self.heard is None:
+            self._drop_transcript()
         self._emit(judgement.kind, judgement.reason)
         self._judged(self, judgement)
 

@@ -48,6 +48,7 @@ class Mind:
         for engine, following in zip(engines, [*engines[1:], None], strict=True):
             asked = list(messages)
             if said:
+                yield TextDelta(" ")
                 asked += [Message("assistant", "".join(said)), Message("user", _GO_ON)]
             try:
                 async with closing(self._ask(engine, asked, tools)) as deltas:

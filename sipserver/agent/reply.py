@@ -50,6 +50,7 @@ class Answer:
 
 
 _Clauses = asyncio.Queue[tuple[int, str] | None]
+"""Clauses of (round, text), then None. Bounded by the model's max_tokens in each of MAX_ROUNDS."""
 
 
 class Reply:
@@ -150,15 +151,30 @@ class Reply:
         return Answer(outcome)
 
     async def _answer(self, heard: Heard) -> Outcome | None:
-        """Think and speak at the same time. Returns when all of it is queued."""
-        clauses: _Clauses = asyncio.Queue(maxsize=64)
+        """Think and speak at the same time. Returns when all of it is queued.
+
+        What the model said before it died is still spoken; then its error is raised.
+        """
+        clauses: _Clauses = asyncio.Queue()
+
+        async def think() -> Outcome | ProviderError | None:
+            try:
+                return await self._think(heard, clauses)
+            except ProviderError as error:
+                return error
+            finally:
+                clauses.put_nowait(None)
+
         try:
             async with asyncio.TaskGroup() as group:
-                thinking = group.create_task(self._think(heard, clauses), name="think")
+                thinking = group.create_task(think(), name="think")
                 group.create_task(self._speak(clauses), name="speak")
         except ExceptionGroup as errors:
             raise _first(errors) from errors
-        return thinking.result()
+        outcome = thinking.result()
+        if isinstance(outcome, ProviderError):
+            raise outcome
+        return outcome
 
     async def _words(self) -> Heard:
         if self.heard is None:
@@ -196,32 +212,31 @@ class Reply:
             await self._gate.wait()
             outcome, words = await self._work(this)
             if words:
-                await clauses.put((number, words))
+                clauses.put_nowait((number, words))
             if outcome is not None:
                 break
             asked += [Message("assistant", " ".join(this.said), tuple(this.calls)), *this.results]
         if outcome is None and not any(round_.said for round_ in self._rounds):
-            await clauses.put((0, phrases.reprompt(kit.language)))
-        await clauses.put(None)
+            clauses.put_nowait((0, phrases.reprompt(kit.language)))
         return outcome
 
     async def _ask(self, asked: list[Message], this: _Round, clauses: _Clauses, number: int, *, tools: bool) -> None:
         splitter = ClauseSplitter()
 
-        async def say(complete: list[str]) -> None:
+        def say(complete: list[str]) -> None:
             for clause in complete:
                 this.said.append(clause)
                 if not self._stages.first_clause_ns:
                     self._stages.first_clause_ns = self._kit.clock()
-                await clauses.put((number, clause))
+                clauses.put_nowait((number, clause))
 
         async with closing(self._kit.mind.stream(asked, self._kit.toolbox.specs if tools else ())) as deltas:
             async for delta in deltas:
                 if isinstance(delta, TextDelta):
-                    await say(splitter.push(delta.text))
+                    say(splitter.push(delta.text))
                 elif isinstance(delta, ToolCallDelta):
                     this.calls.append(delta.call)
-        await say(splitter.finish())
+        say(splitter.finish())
 
     async def _work(self, this: _Round) -> tuple[Outcome | None, str]:
         """Run the tools of a round. The first that ends the conversation is the last that runs."""
