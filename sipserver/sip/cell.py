@@ -26,7 +26,6 @@ from sipserver.sip.thread import SipThread
 OnLeg = Callable[[SipLeg], None]
 
 _SWITCH_S = 0.0005
-_GOODBYE_S = 2.0
 
 
 class Cell:
@@ -34,9 +33,11 @@ class Cell:
     another.
 
     on_leg: called on the loop with each inbound leg that was let in, still unanswered; it must not block or raise.
+    goodbye_s: how long `stop` waits for peers that do not answer the BYE.
     """
 
-    def __init__(self, settings: SipSettings, on_leg: OnLeg) -> None:
+    def __init__(self, settings: SipSettings, on_leg: OnLeg, *, goodbye_s: float = 2.0) -> None:
+        self._goodbye_s = goodbye_s
         self._settings = settings
         self._on_leg = on_leg
         self._legs: dict[int, SipLeg] = {}
@@ -67,14 +68,14 @@ class Cell:
         )
 
     async def stop(self) -> None:
-        """End all calls, free the ports, end the thread. Peers that do not answer the BYE are given up after 2 s."""
+        """End all calls, free the ports, end the thread. Peers that do not answer the BYE are given up."""
         thread, board, self._thread, self._board = self._thread, self._board, None, None
         if thread is None or board is None:
             return
         self._admission.draining = True
         await thread.submit(board.end_all)
         try:
-            async with asyncio.timeout(_GOODBYE_S):
+            async with asyncio.timeout(self._goodbye_s):
                 await self._empty.wait()
         except TimeoutError:
             logger("sip").warning("calls did not end in time", calls=len(self._legs))

@@ -14,7 +14,7 @@ import pjsua2 as pj
 from sipserver.audio.frame import FRAME_MS, RATE_HZ
 from sipserver.errors import ConfigError, InternalError, SipServerError
 from sipserver.log import logger
-from sipserver.sip import capacity
+from sipserver.sip import capacity, native
 from sipserver.sip.log_writer import LogWriter
 from sipserver.sip.settings import SipSettings
 
@@ -60,6 +60,9 @@ class SipEndpoint:
     def open(self, incoming: IncomingCall, before_start: Callable[[], object]) -> None:
         """Bring PJSIP up. before_start runs after `libInit`. Raises ConfigError when a port is taken."""
         endpoint = self._endpoint
+        quieten = native.function("pj_log_set_level")
+        if quieten is not None:  # until `libInit` PJSIP would write to stdout
+            quieten(0)
         endpoint.libCreate()
         try:
             endpoint.libInit(_endpoint_config(self._settings))

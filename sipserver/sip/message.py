@@ -18,10 +18,10 @@ _COMPACT = {
 
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _SECRET_HEADER = re.compile(
-    r"(?im)^((?:proxy-)?authorization|authentication-info|identity)([ \t]*:[ \t]*)(\S+)?"
+    r"(?im)^((?:proxy-)?authorization|authentication-info)([ \t]*:[ \t]*)((?:digest|basic|bearer)\b)?"
     r"[^\r\n]*(?:\r?\n[ \t]+[^\r\n]*)*"
 )
-_SECRET_SDP = re.compile(r"(?im)^(a=(?:crypto|key-mgmt|ice-pwd|fingerprint):)[^\r\n]*|^(k=)[^\r\n]*")
+_SECRET_SDP = re.compile(r"(?im)^(a=(?:crypto|key-mgmt|ice-pwd):)[^\r\n]*|^(k=)[^\r\n]*")
 _ADDRESS = re.compile(r"<([^>]*)>")
 _USER = re.compile(r"^(?:sips?:)([^@;?>]*)@|^tel:([^;?>]*)", re.I)
 

@@ -22,7 +22,7 @@ SERVED = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO", "PRACK"
 OUTSIDE_DIALOGS = frozenset({"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS"})
 """What goes on to PJSIP when it belongs to no dialog: BYE, CANCEL and ACK get their 481 or silence there."""
 
-_PRIORITY = 50  # behind the dialog layer (48), before pjsua's own modules (56 and above)
+_PRIORITY = 50  # behind the dialog layer (32) and its usages (48), before pjsua's own modules (64)
 _ON_REQUEST = ctypes.CFUNCTYPE(c_int, c_void_p)
 
 

@@ -27,6 +27,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjsua_call_get_max_count": (ctypes.c_uint, ()),
     "pjsua_get_pjsip_endpt": (c_void_p, ()),
     "pjsua_pool_create": (c_void_p, (c_char_p, ctypes.c_size_t, ctypes.c_size_t)),
+    "pj_log_set_level": (None, (c_int,)),
     "pj_pool_release": (None, (c_void_p,)),
     "pj_list_insert_before": (None, (c_void_p, c_void_p)),
     "pjsip_rx_data_get_info": (c_char_p, (c_void_p,)),
@@ -34,6 +35,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjsip_endpt_unregister_module": (c_int, (c_void_p, c_void_p)),
     "pjsip_endpt_respond_stateless": (c_int, (c_void_p, c_void_p, c_int, POINTER(PjString), c_void_p, c_void_p)),
     "pjsip_generic_string_hdr_create": (c_void_p, (c_void_p, POINTER(PjString), POINTER(PjString))),
+    "pjsip_rdata_get_dlg": (c_void_p, (c_void_p,)),
+    "pjsip_rdata_get_tsx": (c_void_p, (c_void_p,)),
+    "pjsip_dlg_respond": (c_int, (c_void_p, c_void_p, c_int, POINTER(PjString), c_void_p, c_void_p)),
     "pjmedia_stream_get_rtp_session_info": (c_int, (c_void_p, c_void_p)),
 }
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import pjsua2 as pj
 
 from sipserver.log import logger
-from sipserver.sip import digits, stream
+from sipserver.sip import digits, in_dialog, stream
 from sipserver.sip.facts import Confirmed, Ended, Fact, Key, MediaUp, Message, Progress, Snapshot
 from sipserver.sip.message import SipText
 from sipserver.sip.patch_bay import PatchBay
@@ -124,8 +124,10 @@ class PjCall(pj.Call):  # type: ignore[misc]
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
             self._tell(Confirmed())
         elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
-            by_peer = not self._ended_by_us and _came_from_peer(event, body)
-            self._finish(int(info.lastStatusCode), str(info.lastReason), by_peer)
+            code = int(info.lastStatusCode)
+            cancelled = self.inbound and code == 487  # the event is then our own answer
+            by_peer = not self._ended_by_us and (cancelled or _came_from_peer(event, body))
+            self._finish(code, str(info.lastReason), by_peer)
 
     @_guarded
     def onCallTsxState(self, prm: Any) -> None:  # noqa: N802
@@ -141,10 +143,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
             rdata = source.rdata
             self._seen(received=rdata)
             transaction = state.tsx
-            if transaction.method == "INFO" and transaction.role == pj.PJSIP_ROLE_UAS:
-                found = digits.of_info(SipText.parse(rdata.wholeMsg))
-                if found is not None and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
-                    self._tell(Key(found[0], "info", 0, found[1]))
+            if transaction.role == pj.PJSIP_ROLE_UAS and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
+                self._on_request(transaction.method, rdata)
 
     @_guarded
     def onCallMediaState(self, prm: Any) -> None:  # noqa: N802
@@ -177,7 +177,10 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @_guarded
     def onDtmfEvent(self, prm: Any) -> None:  # noqa: N802
-        """The media thread, for RFC 4733; what INFO brings is read in `onCallTsxState`."""
+        """The media thread, for RFC 4733; what INFO brings is read in `onCallTsxState`.
+
+        PJSIP itself drops a second press of the same key of which only packets arrive that are longer than the first.
+        """
         if prm.method == pj.PJSUA_DTMF_METHOD_RFC2833:
             self._tell(Key(prm.digit.upper(), "rfc4733", int(prm.timestamp), None))
 
@@ -193,6 +196,18 @@ class PjCall(pj.Call):  # type: ignore[misc]
         return int(pj.PJSIP_REDIRECT_STOP)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _on_request(self, method: str, rdata: Any) -> None:
+        """A new request inside the dialog, not a retransmission: PJSIP's transactions absorb those."""
+        if method == "INFO":
+            message = SipText.parse(rdata.wholeMsg)
+            found = digits.of_info(message)
+            if found is not None:
+                self._tell(Key(found[0], "info", 0, found[1]))
+            if message.content_type != "application/dtmf-relay":  # PJSIP answers that one, and only that one
+                in_dialog.respond(rdata, 200 if found is not None or not message.body else 415)
+        elif method in in_dialog.REFUSED:
+            in_dialog.respond(rdata, 405)
 
     def _tell(self, fact: Fact) -> None:
         self._host.tell(self.serial, fact)

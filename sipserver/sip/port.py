@@ -40,7 +40,7 @@ class MediaLine:
 
 
 class MediaClock:
-    """Counts ticks and wakes the loop, coalesced. `tick` and `wake` belong to the clock thread, the rest to the loop."""
+    """Counts ticks and wakes the loop, coalesced. `tick` and `wake`: clock thread; the rest: loop."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -77,7 +77,7 @@ class MediaClock:
         self._last_ns = None
 
     def take_lateness_ms(self) -> list[float]:
-        """How much later than 20 ms after its predecessor each tick came, since the last call; at most the last 10 s."""
+        """How much later than 20 ms after its predecessor each tick came, since the last call; at most 10 s."""
         taken: list[float] = []
         while self._late:
             taken.append(max(0.0, self._late.popleft()))

@@ -76,7 +76,7 @@ def snapshot(call: pj.Call, index: int, stream: int, before: Snapshot) -> Snapsh
 
 
 def peer_ssrc(stream: int) -> int | None:
-    """SSRC of the RTP that came last, None where this PJSIP does not let us see it. stream: address of a live stream."""
+    """SSRC of the RTP that came last, None where this PJSIP hides it. stream: address of a live stream."""
     look = native.function("pjmedia_stream_get_rtp_session_info")
     if look is None:
         return None
