@@ -16,9 +16,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Speech:
-    """Loop thread. stt and tts: by the names that dialplans use."""
+    """Loop thread. stt and tts: by the names that dialplans use. vad: None when it was not asked for."""
 
-    vad: MeasuredVad
+    vad: MeasuredVad | None
     stt: Mapping[str, MeasuredStt]
     tts: Mapping[str, MeasuredTts]
 
@@ -32,7 +32,8 @@ class Speech:
         """Close all engines, one after the other, whatever one of them raises; then raise the first error."""
         problems = []
         closers = [engine.close for engine in self.tts.values()] + [engine.close for engine in self.stt.values()]
-        for close in (*closers, self.vad.close):
+        closers += [self.vad.close] if self.vad is not None else []
+        for close in closers:
             try:
                 await close()
             except Exception as problem:  # the others must be closed too
@@ -44,16 +45,16 @@ class Speech:
 async def load(
     settings: SpeechSettings, *, stt: Iterable[str] = (), tts: Iterable[str] = (), vad: bool = True
 ) -> Speech:
-    """Load the named engines, each once, and the detector if it is wanted (it brings 40 MB with it). Blocks no loop; takes seconds.
+    """Load the named engines, each once, and the detector if it is wanted (it brings 40 MB with it).
 
-    Raises ConfigError: SettingsError for a name that the settings do not have, ModelMissing with the command to type.
+    Blocks no loop; takes seconds. Raises ConfigError: SettingsError for a name that the settings do not have, ModelMissing with the command to type.
     What was loaded before an error is closed again.
     """
     wanted_stt = {name: _named(settings.stt, name, "speech.stt") for name in dict.fromkeys(stt)}
     wanted_tts = {name: _named(settings.tts, name, "speech.tts") for name in dict.fromkeys(tts)}
     loaded_stt: dict[str, MeasuredStt] = {}
     loaded_tts: dict[str, MeasuredTts] = {}
-    speech = Speech(await table.load_vad(settings.models), loaded_stt, loaded_tts)
+    speech = Speech(await table.load_vad(settings.models) if vad else None, loaded_stt, loaded_tts)
     try:
         for name, stt_settings in wanted_stt.items():
             loaded_stt[name] = await table.load_stt(name, stt_settings, settings.models)
