@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 from sipserver import events
@@ -18,7 +17,7 @@ from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
 from sipserver.calls.services import Services
-from sipserver.calls.states import SIP_CODES, Change, EndReason, State, after
+from sipserver.calls.states import SIP_CODES, Change, Ending, EndReason, State, after
 from sipserver.calls.tape import Tape
 from sipserver.calls.wiring import Wiring
 from sipserver.errors import CarrierError
@@ -28,21 +27,8 @@ from sipserver.log import logger
 HANGUP_S = 5.0
 """How long the leg may take to hang up, the dialplan to let go and the leg to say that it is gone; each for itself."""
 
-RETRY_AFTER = {"Retry-After": "5"}
-RETRY_LATER = frozenset({EndReason.LIMIT, EndReason.DRAIN})
-
 NOTABLE = frozenset({"call.started", "call.routed", "call.state", "media.started", "call.ended"})
 """Kinds of events that are logged at INFO, with everything about recordings; faults are warnings, the rest is DEBUG."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """code and phrase: the final answer to the INVITE if there was none yet."""
-
-    reason: EndReason
-    detail: str
-    code: int
-    phrase: str
 
 
 class Call:
@@ -171,8 +157,7 @@ class Call:
             match event:
                 case events.LegDisconnected():
                     self._gone.set()
-                    reason = EndReason.CALLER_HANGUP if self._answer_sent else EndReason.CANCELLED
-                    self.end(reason if event.by_peer else EndReason.LEG_LOST, f"{event.code} {event.cause}")
+                    self.end(self._why_gone(event), f"{event.code} {event.cause}")
                 case events.DigitReceived():
                     self.digits.press(event.digit)
                 case events.LegHeld():
@@ -189,6 +174,11 @@ class Call:
                     self._watch_media(None)
                 case _:
                     pass
+
+    def _why_gone(self, event: events.LegDisconnected) -> EndReason:
+        if event.by_peer:
+            return EndReason.CALLER_HANGUP if self._answer_sent else EndReason.CANCELLED
+        return EndReason.MEDIA_TIMEOUT if self._stalled else EndReason.LEG_LOST
 
     def _watch_media(self, silent_ms: int | None) -> None:
         """End the call when the caller's media stays away for the rest of the time allowed; None: nothing is wrong."""
@@ -278,8 +268,7 @@ class Call:
                 if self._answer_sent:
                     await self.leg.hangup()
                 else:
-                    headers = RETRY_AFTER if ending.reason in RETRY_LATER else None
-                    await self.leg.reject(ending.code, ending.phrase, headers)
+                    await self.leg.reject(ending.code, ending.phrase, ending.headers)
         except (TimeoutError, CarrierError) as problem:
             self.emit(events.Fault(where="hangup", error=str(problem) or "the leg did not answer in time"))
 

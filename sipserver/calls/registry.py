@@ -22,7 +22,7 @@ from sipserver.log import logger
 
 
 class Registry:
-    """Loop thread. `accept` is what a cell calls for every new leg."""
+    """Loop thread."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -45,11 +45,15 @@ class Registry:
         counted = Counter(call.state for call in self._calls.values())
         return {state: counted[state] for state in State if state is not State.ENDED}
 
-    def accept(self, leg: Leg) -> Call:
-        """Make a call of a leg and let it live. Never raises: each leg gets an answer and a record.
+    def accept(self, leg: Leg) -> None:
+        """Take a leg that has arrived; what a cell calls. Never raises: each leg gets an answer and a record.
 
         No route is answered 404; while the process drains, 503 with Retry-After.
         """
+        self.begin(leg)
+
+    def begin(self, leg: Leg) -> Call:
+        """Make a call of a leg and let it live, as `accept` does."""
         offer = leg.offer
         facts = CallFacts.of(offer.to_uri, offer.from_uri, offer.source, offer.transport, offer.headers)
         routed = self._route(facts)

@@ -10,6 +10,7 @@ ringing ──early──▶ early ──answer──▶ answered
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 
 from sipserver.errors import InternalError
 
@@ -90,3 +91,21 @@ SIP_CODES: dict[EndReason, int] = {
     EndReason.INTERNAL_ERROR: 500,
 }
 """The final answer to an INVITE when the call ends for this reason before it was answered (RFC 3261, section 21)."""
+
+RETRY_AFTER_S = 5
+_RETRY_LATER = frozenset({EndReason.LIMIT, EndReason.DRAIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """code, phrase and headers: the final answer to the INVITE if there was none yet."""
+
+    reason: EndReason
+    detail: str
+    code: int
+    phrase: str
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """Retry-After for what may be gone in a moment (RFC 3261, section 20.33)."""
+        return {"Retry-After": str(RETRY_AFTER_S)} if self.reason in _RETRY_LATER else None

@@ -1,4 +1,4 @@
-"""A call drawn from its record: a line an event, in columns of time, who and what. Pure text; refuses to know the store.
+"""A call drawn from its record: a line an event, in columns of time, who, what. Pure text; refuses to know the store.
 
 Digits, and variables that may hold them, are masked unless `private`; what was said is shown, since that is what the
 record is read for.

@@ -15,6 +15,7 @@ from sipserver.agent.options import Engines
 from sipserver.agent.voice import AudioCache
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls.call import Call
+from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
 from sipserver.calls.services import Services
@@ -65,7 +66,7 @@ class Stage:
         self.book = Book()
         self.registries: list[Registry] = []
 
-    def registry(self, **settings: Any) -> Registry:
+    def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
         no_engine: Any = None
         services = Services(
             settings=CallSettings(recordings=self.recorder.folder, **settings),
@@ -74,7 +75,7 @@ class Stage:
             converse=self.converse,
             book=lambda: self.book,
             recorder=self.recorder,
-            records=self.records,
+            records=records or self.records,
             listeners=(self.listened.append,),
         )
         self.registries.append(Registry(services))
@@ -92,7 +93,7 @@ class Stage:
         """A call that runs the flow `main`; it begins to run at the next await."""
         self.plan(flows)
         leg = leg or FakeLeg()
-        return leg, self.registry(**settings).accept(leg)
+        return leg, self.registry(**settings).begin(leg)
 
     async def ended(self, leg: FakeLeg) -> str:
         """Let time and media pass until no call lives; the reason in the record."""

@@ -196,6 +196,15 @@ async def test_media_that_has_been_away_long_enough_ends_it_at_once(stage: Stage
     assert await stage.ended(leg) == "media_timeout"
 
 
+async def test_a_leg_that_gives_up_on_stalled_media_is_a_media_timeout(stage: Stage) -> None:
+    leg, call = stage.call(WAITING)
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    leg.tell(events.MediaStalled(silent_ms=5))
+    leg.gone = True
+    leg.tell(events.LegDisconnected(code=408, cause="no RTP", by_peer=False))
+    assert await stage.ended(leg) == "media_timeout"
+
+
 async def test_media_that_comes_back_saves_the_call(stage: Stage) -> None:
     leg, call = stage.call("  main: [answer, {wait: 0.08}]", media_timeout_s=0.03)
     await stage.until(lambda: call.state is State.ANSWERED, leg)
@@ -252,7 +261,7 @@ async def test_nothing_is_left_after_many_calls(stage: Stage) -> None:
     legs = [FakeLeg() for _ in range(20)]
     before = asyncio.all_tasks()
     for leg in legs:
-        registry.accept(leg)
+        registry.begin(leg)
     async with asyncio.timeout(20):
         while registry.calls:
             for leg in legs:

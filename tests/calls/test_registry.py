@@ -41,11 +41,11 @@ async def test_draining_refuses_new_calls_and_lets_running_ones_go_on(stage: Sta
     stage.plan("  main: [answer, {agent: {use: desk, on: {failed: end}}}]")
     registry = stage.registry()
     running, late = FakeLeg(), FakeLeg()
-    call = registry.accept(running)
+    call = registry.begin(running)
     await stage.until(lambda: stage.converse.talks, running)
     draining = asyncio.create_task(registry.drain(60))
     await stage.until(lambda: registry.draining, running)
-    refused = registry.accept(late)
+    refused = registry.begin(late)
     await stage.until(lambda: refused.state is State.ENDED, running)
     assert late.actions == ["reject 503"]
     assert late.reject_headers == {"Retry-After": "5"}
@@ -77,7 +77,7 @@ async def test_routing_that_breaks_answers_500(stage: Stage, monkeypatch: pytest
 
     leg = FakeLeg()
     monkeypatch.setattr(Book, "route", breaks)
-    stage.registry().accept(leg)
+    stage.registry().begin(leg)
     assert await stage.ended(leg) == "internal_error"
     assert leg.actions == ["reject 500"]
 
@@ -92,11 +92,11 @@ async def test_a_record_that_breaks_takes_no_other_call_with_it(stage: Stage, mo
     with monkeypatch.context() as patch:
         patch.setattr(stage.records, "started", breaks)
         unlucky = FakeLeg()
-        registry.accept(unlucky)
+        registry.begin(unlucky)
         await stage.until(lambda: unlucky.gone, leg)
         assert unlucky.actions == ["reject 500"]
         await stage.until(lambda: not registry.calls, leg)
-    call = registry.accept(leg)
+    call = registry.begin(leg)
     await stage.until(lambda: call.state is State.ANSWERED, leg)
     leg.peer_leaves()
     await stage.until(lambda: not registry.calls, leg)
