@@ -1,0 +1,92 @@
+"""`docs/dialplan.md` names every step, option, default, outcome, match key and variable, and its example loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from sipserver.dialplan.agents import AgentSpec, HttpTool, LlmChoice, TtsChoice, Turn
+from sipserver.dialplan.facts import BUILT_IN
+from sipserver.dialplan.match import Match
+from sipserver.dialplan.plan import PlanFile
+from sipserver.dialplan.steps import STEPS, SetStep, Step
+from tests.fakes.dialplans import report
+
+TEXT = (Path(__file__).parents[2] / "docs" / "dialplan.md").read_text()
+_ROW = re.compile(r"^\| `(?P<name>[\w.]+)` \| (?P<default>.*?) \| ", re.MULTILINE)
+_IN_WORDS = {"none", "see below", "an empty object"}
+
+
+def section(heading: str) -> str:
+    level = heading.partition(" ")[0]
+    start = TEXT.index(f"\n{heading}\n") + len(heading)
+    following = re.search(rf"\n#{{2,{len(level)}}} ", TEXT[start:])
+    return TEXT[start : start + following.start()] if following else TEXT[start:]
+
+
+def rows(text: str) -> dict[str, str]:
+    return {row["name"]: row["default"] for row in _ROW.finditer(text)}
+
+
+def default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(value)}]`"
+    return f"`{value:g}`" if isinstance(value, int | float) else f"`{value}`" if value else '`""`'
+
+
+def check(model: type[BaseModel], text: str, leave_out: frozenset[str] = frozenset()) -> None:
+    told = rows(text)
+    for name, field in model.model_fields.items():
+        if name in leave_out:
+            continue
+        key = field.alias or name
+        assert key in told, f"{model.__name__}.{key} is not in the docs"
+        if told[key] not in _IN_WORDS and not isinstance(field.default, dict) and field.default_factory is None:
+            assert told[key] == default(field.default), f"{model.__name__}.{key}"
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_every_step_option_and_outcome(step: type[Step]) -> None:
+    text = section(f"### `{step.word}`")
+    if step is not SetStep:
+        check(step, text, leave_out=frozenset({"on"}))
+    assert [outcome for outcome in step.outcomes if f"`{outcome}`" not in text and step is not SetStep] == []
+    assert [name for name in step.required if f"`{name}` (required" not in text.replace("\n", " ")] == []
+
+
+def test_no_step_is_told_that_does_not_exist() -> None:
+    assert re.findall(r"^### `(\w+)`$", TEXT, re.MULTILINE) == list(STEPS)
+
+
+def test_every_match_key() -> None:
+    text = section("## Routes")
+    assert [f"| `{field.alias or name}` |" in text for name, field in Match.model_fields.items()] == [True] * 7
+
+
+def test_every_key_of_the_file_and_of_agents() -> None:
+    check(PlanFile, section("## The file"))
+    agents, *parts = re.split(r"\n`(?:llm|tts|turn|http_tools)\b", section("## Agents"))
+    check(AgentSpec, agents)
+    for model, part in zip((LlmChoice, TtsChoice, Turn, HttpTool), parts, strict=True):
+        check(model, part)
+
+
+def test_every_variable() -> None:
+    text = section("## Variables and texts")
+    assert {name for name in BUILT_IN if f"`{name}`" not in text} == set()
+
+
+def test_the_example_loads_without_advice() -> None:
+    example = re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    assert example is not None
+    found = report(example[1])
+    assert [str(problem) for problem in found.errors + found.warnings] == []
