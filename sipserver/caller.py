@@ -7,14 +7,14 @@ It decides by energy alone when the far end speaks, so that its latency figure d
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from sipserver.audio.frame import FRAME_MS, Frame, Samples
+from sipserver.audio.levels import rms_dbfs
 from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.events import Emit, Event, LegAnswered, LegDisconnected, MediaStarted
@@ -32,7 +32,7 @@ class CallerLeg(Protocol):
     @property
     def playout(self) -> Playout: ...
 
-    def attach(self, emit: Emit, on_media: object) -> None: ...
+    def attach(self, emit: Emit, on_media: Callable[[Frame, Frame], None]) -> None: ...
 
     async def hangup(self, code: int = 0) -> None: ...
 
@@ -44,7 +44,7 @@ class Line:
     """One thing the caller does when it is its turn: say samples (16 kHz mono int16) or press digits."""
 
     text: str = ""
-    samples: Samples = field(default_factory=lambda: np.zeros(0, np.int16))
+    samples: Samples | None = None
     digits: str = ""
 
 
@@ -59,7 +59,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What the caller did and what came back. response_ms: end of the caller's words to the first sound of the answer."""
+    """What the caller did and what came back. response_ms: caller's last sound to the answer's first."""
 
     said: str
     digits: str
@@ -99,7 +99,7 @@ class Ear:
 
     def hear(self, samples: Samples) -> None:
         self._ticks += 1
-        voiced = level_dbfs(samples) > VOICED_DBFS
+        voiced = rms_dbfs(samples) > VOICED_DBFS
         if self._started is None:
             if not voiced:
                 return
@@ -121,12 +121,6 @@ class Ear:
         self.speaking.clear()
 
 
-def level_dbfs(samples: Samples) -> float:
-    """RMS level of one frame in dB relative to full scale; -120 for digital silence."""
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
-    return 10 * np.log10(max(power / 32768.0**2, 1e-12))
-
-
 class Caller:
     """Drives one outbound leg through its lines. Loop thread."""
 
@@ -141,8 +135,10 @@ class Caller:
         self._gone: asyncio.Future[LegDisconnected] = asyncio.get_running_loop().create_future()
         self._codec = ""
 
-    async def run(self, lines: Sequence[Line], *, answer_timeout_s: float = 20, turn_timeout_s: float = 15) -> CallResult:
-        """Wait for the answer, hear the greeting, then take turns. Hangs up at the end. Raises CarrierError if refused."""
+    async def run(
+        self, lines: Sequence[Line], *, answer_timeout_s: float = 20, turn_timeout_s: float = 15
+    ) -> CallResult:
+        """Wait for the answer, hear the greeting, then take turns. Hangs up at the end. Raises CarrierError."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._leg.attach(self._on_event, self._on_media)
@@ -163,11 +159,15 @@ class Caller:
         finally:
             await self._leg.hangup()
         gone = await asyncio.wait_for(asyncio.shield(self._gone), 5)
-        stereo = np.stack((np.concatenate(self._left), np.concatenate(self._right)), 1) if self._left else np.zeros((0, 2), np.int16)
+        stereo = (
+            np.stack((np.concatenate(self._left), np.concatenate(self._right)), 1)
+            if self._left
+            else np.zeros((0, 2), np.int16)
+        )
         return CallResult(True, setup_ms, self._codec, greeting, tuple(exchanges), gone.code, gone.cause, stereo)
 
     async def _take_turn(self, line: Line, timeout_s: float) -> Exchange:
-        if len(line.samples):
+        if line.samples is not None:
             clip = self._leg.playout.begin("caller")
             await clip.write(line.samples)
             clip.finish()
@@ -207,7 +207,7 @@ class Caller:
 
     def _on_media(self, inbound: Frame, outbound: Frame) -> None:
         self._ear.hear(inbound.samples)
-        if level_dbfs(outbound.samples) > VOICED_DBFS:
+        if rms_dbfs(outbound.samples) > VOICED_DBFS:
             self._last_spoken_ms = self._ear.now_ms
         if self._ear.now_ms < MAX_CALL_MS:
             self._left.append(outbound.samples)
@@ -235,7 +235,13 @@ def summary(result: CallResult) -> dict[str, object]:
         "codec": result.codec,
         "greeting": plain(result.greeting),
         "exchanges": [
-            {**dataclasses.asdict(exchange), "heard": plain(exchange.heard)} for exchange in result.exchanges
+            {
+                "said": exchange.said,
+                "digits": exchange.digits,
+                "heard": plain(exchange.heard),
+                "response_ms": exchange.response_ms,
+            }
+            for exchange in result.exchanges
         ],
         "code": result.code,
         "cause": result.cause,
