@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,10 @@ class Phone:
         self._media: tuple[str, int] | None = None
         self._transmitting = threading.Event()
         self.mangle: Callable[[bytes], Iterator[bytes]] | None = None
-        self._threads = [threading.Thread(target=self._read_sip, daemon=True), threading.Thread(target=self._read_rtp, daemon=True)]
+        self._threads = [
+            threading.Thread(target=self._read_sip, daemon=True),
+            threading.Thread(target=self._read_rtp, daemon=True),
+        ]
         self._sender = threading.Thread(target=self._send_rtp, daemon=True)
         self.call_id, self.tag, self.sequence = "", "", 1
         self.to = self.target = ""
@@ -110,16 +114,20 @@ class Phone:
     def sdp(self, direction: str = "sendrecv", formats: str = "0 101", ptime: int = 20) -> str:
         return (
             f"v=0\r\no=- 1 {self.sequence} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-            f"m=audio {self.rtp_port} RTP/AVP {formats}\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
+            f"m=audio {self.rtp_port} RTP/AVP {formats}\r\n"
+            f"a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
             f"a=fmtp:101 0-16\r\na=ptime:{ptime}\r\na={direction}\r\n"
         )
 
-    def request(self, method: str, body: str = "", headers: str = "", *, branch: str = "", sequence: int | None = None) -> str:
+    def request(
+        self, method: str, body: str = "", headers: str = "", *, branch: str = "", sequence: int | None = None
+    ) -> str:
         kind = "Content-Type: application/sdp\r\n" if body.startswith("v=0") else ""
         return (
             f"{method} {self.target} SIP/2.0\r\n"
             f"Via: SIP/2.0/UDP 127.0.0.1:{self.sip_port};branch={branch or 'z9hG4bK' + uuid.uuid4().hex};rport\r\n"
-            f"Max-Forwards: 70\r\nFrom: <sip:{self.user}@127.0.0.1:{self.sip_port}>;tag={self.tag}\r\nTo: {self.to}\r\n"
+            f"Max-Forwards: 70\r\nFrom: <sip:{self.user}@127.0.0.1:{self.sip_port}>;tag={self.tag}\r\n"
+            f"To: {self.to}\r\n"
             f"Call-ID: {self.call_id}\r\nCSeq: {self.sequence if sequence is None else sequence} {method}\r\n"
             f"Contact: <sip:{self.user}@127.0.0.1:{self.sip_port}>\r\n{headers}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
         )
@@ -136,7 +144,9 @@ class Phone:
         self.to = f"<{self.target}>"
         self.ended.clear()
         self._invite_branch = "z9hG4bK" + uuid.uuid4().hex
-        self.invited_ns = self.send(self.request("INVITE", self.sdp() if body is None else body, headers, branch=self._invite_branch))
+        self.invited_ns = self.send(
+            self.request("INVITE", self.sdp() if body is None else body, headers, branch=self._invite_branch)
+        )
         final = self.final(timeout_s)
         self.to = final.header("To")
         if final.code < 300:
@@ -215,6 +225,11 @@ class Phone:
 
     # --- RTP ---
 
+    @property
+    def media(self) -> tuple[str, int] | None:
+        """Where the far end listens for RTP, once it answered."""
+        return self._media
+
     def start_media(self) -> None:
         if not self._sender.is_alive():
             self._sender.start()
@@ -269,10 +284,8 @@ class Phone:
 
     def close(self) -> None:
         if self.to and self._media and not self.ended.is_set():
-            try:
+            with suppress(queue.Empty):
                 self.bye()
-            except queue.Empty:
-                pass
         self._closed.set()
         for thread in (*self._threads, self._sender):
             if thread.is_alive():

@@ -23,6 +23,22 @@ def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
         return int(probe.getsockname()[1])
 
 
+def free_sip_port() -> int:
+    """A port that was free a moment ago for UDP and for TCP."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind(("127.0.0.1", 0))
+            port = int(tcp.getsockname()[1])
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
 def free_range(size: int = 60) -> tuple[int, int]:
     """First and last of `size` UDP ports that were all free a moment ago; the first is even."""
     while True:
@@ -51,7 +67,7 @@ class ServerProcess:
 
     def __init__(self, folder: Path, dialplans: dict[str, str] | Path, overrides: dict[str, Any] | None = None) -> None:
         self.folder = folder
-        self.sip_port, self.http_port = free_port(), free_port(socket.SOCK_STREAM)
+        self.sip_port, self.http_port = free_sip_port(), free_port(socket.SOCK_STREAM)
         self.rtp_ports = free_range()
         self.log_file = folder / "server.log"
         self.settings_file = folder / "sipserver.yaml"
@@ -116,10 +132,15 @@ class ServerProcess:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def stop(self, timeout_s: float = 20) -> int:
+        """SIGTERM if it still runs, then its exit code. Raises TimeoutExpired, the process killed, when it hangs."""
         assert self.process is not None
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.signal(signal.SIGTERM)
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -127,6 +148,7 @@ class ServerProcess:
             raise
 
     def kill(self) -> None:
+        """SIGKILL: no chance to tidy up. `start` may follow."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)

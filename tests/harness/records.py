@@ -1,0 +1,74 @@
+"""The call records of a server that runs in another process, read from its SQLite file while it writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WRITE_S = 5.0
+"""How long a record may take to reach the file after the call ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One call. reason is empty while it lives. events: (kind, fields) in order."""
+
+    call_id: str
+    sip_call_id: str
+    reason: str
+    sip_code: int
+    answered: bool
+    recording: str
+    recording_status: str
+    events: tuple[tuple[str, dict[str, Any]], ...]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The fields of all events of a kind."""
+        return [fields for each, fields in self.events if each == kind]
+
+
+def records(database: Path, sip_call_id: str = "") -> list[Record]:
+    """Calls in the order in which they began; with this Call-ID if one is given."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute(
+            "SELECT * FROM calls WHERE ? IN ('', sip_call_id) ORDER BY started_at, id", (sip_call_id,)
+        ).fetchall()
+        return [
+            Record(
+                row["id"],
+                row["sip_call_id"],
+                row["end_reason"] or "",
+                row["sip_code"] or 0,
+                row["answered_at"] is not None,
+                row["recording_path"] or "",
+                row["recording_status"] or "",
+                tuple(
+                    (event["kind"], json.loads(event["fields"]))
+                    for event in connection.execute(
+                        "SELECT kind, fields FROM events WHERE call_id = ? ORDER BY seq", (row["id"],)
+                    )
+                ),
+            )
+            for row in rows
+        ]
+
+
+def ended(database: Path, sip_call_id: str = "") -> list[Record]:
+    """The same once all of them are closed. Fails when one stays open for WRITE_S."""
+    deadline = time.monotonic() + WRITE_S
+    while True:
+        found = records(database, sip_call_id)
+        if all(record.reason and record.kinds[-1:] == ["call.ended"] for record in found):
+            return found
+        assert time.monotonic() < deadline, [(record.sip_call_id, record.kinds) for record in found]
+        time.sleep(0.05)

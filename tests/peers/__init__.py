@@ -1,0 +1,1 @@
+"""Real peers from Debian: SIPp scenarios and the baresip softphone, against the whole server."""
