@@ -1,0 +1,75 @@
+"""One transaction's worth of records, written so that writing it again does no harm.
+
+A commit whose answer was lost is simply repeated: calls are upserted, events that are there already are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from sipserver.store.schema import calls, events
+
+Row = dict[str, Any]
+
+_UNFIT = (TypeError, ValueError, ArithmeticError)
+"""What drivers raise for values that they cannot send."""
+
+
+async def write(engine: AsyncEngine, call_rows: Sequence[Row], event_rows: Sequence[Row]) -> int:
+    """Write both in one transaction. Returns how many rows the database would never take (and were left out).
+
+    Raises SQLAlchemyError or OSError when the database cannot write now: nothing was written then, try again.
+    """
+    try:
+        async with engine.begin() as connection:
+            await _put(connection, call_rows, event_rows)
+    except (SQLAlchemyError, *_UNFIT) as problem:
+        if not _hopeless(problem):
+            raise
+        return await _salvage(engine, call_rows, event_rows)
+    return 0
+
+
+async def _salvage(engine: AsyncEngine, call_rows: Sequence[Row], event_rows: Sequence[Row]) -> int:
+    """Row by row, so that one bad row costs nothing but itself."""
+    lost = 0
+    singles: list[tuple[Sequence[Row], Sequence[Row]]] = [([row], []) for row in call_rows]
+    singles += [([], [row]) for row in event_rows]
+    for pair in singles:
+        try:
+            async with engine.begin() as connection:
+                await _put(connection, *pair)
+        except (SQLAlchemyError, *_UNFIT) as problem:
+            if not _hopeless(problem):
+                raise
+            lost += 1
+    return lost
+
+
+async def _put(connection: AsyncConnection, call_rows: Sequence[Row], event_rows: Sequence[Row]) -> None:
+    if call_rows:
+        await connection.execute(_upsert_calls(connection.dialect.name), list(call_rows))
+    if event_rows:
+        await connection.execute(_insert_events(connection.dialect.name), list(event_rows))
+
+
+def _upsert_calls(dialect: str) -> Any:
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(calls)
+    changing = {column.name: statement.excluded[column.name] for column in calls.columns if not column.primary_key}
+    return statement.on_conflict_do_update(index_elements=["id"], set_=changing)
+
+
+def _insert_events(dialect: str) -> Any:
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(events)
+    return statement.on_conflict_do_nothing(index_elements=["call_id", "seq"])
+
+
+def _hopeless(problem: Exception) -> bool:
+    """Whether the row is to blame, not the database: the same row would fail again."""
+    unfit = isinstance(problem, StatementError) and not isinstance(problem, DBAPIError)
+    return unfit or isinstance(problem, (IntegrityError, DataError, *_UNFIT))

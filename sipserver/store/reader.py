@@ -1,0 +1,150 @@
+"""Reading what was recorded: calls and their events as frozen rows. Changes nothing but by `delete_older_than`.
+
+Works beside a running server, in its process or in another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from sipserver.store.database import Database
+from sipserver.store.schema import calls, events
+from sipserver.store.settings import StoreSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """One call. Moments are aware and in UTC; what has not happened is None. Counts are totals so far.
+
+    recording_status: recording | complete | failed. events counts those in the record, events_dropped those that the
+    full queue refused; the missing numbers in the events' seq tell where.
+    """
+
+    id: str
+    tenant: str
+    node: str
+    run: str
+    direction: str
+    from_uri: str
+    to_uri: str
+    source: str
+    sip_call_id: str
+    route: int | None
+    flow: str | None
+    state: str
+    started_at: datetime
+    answered_at: datetime | None
+    ended_at: datetime | None
+    end_reason: str | None
+    sip_code: int | None
+    recording_path: str | None
+    recording_status: str | None
+    mos: float | None
+    rtp_received: int | None
+    rtp_lost: int | None
+    jitter_ms: float | None
+    turns: int
+    digits: int
+    faults: int
+    events: int
+    events_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event. at_ms: since the call began. fields: those of the event's class in `sipserver.events`."""
+
+    call_id: str
+    seq: int
+    at_ms: int
+    kind: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallFile:
+    """A call and what it left on the disk."""
+
+    call_id: str
+    tenant: str
+    recording_path: str | None
+
+
+Calls = list[CallRow]
+Files = list[CallFile]
+
+
+class Reader:
+    """Loop thread. Safe to cancel. Raises SQLAlchemy's errors when the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, call_id: str) -> CallRow | None:
+        """The call of that id; None if there is none."""
+        rows = await self._calls(sa.select(calls).where(calls.c.id == call_id))
+        return rows[0] if rows else None
+
+    async def events(self, call_id: str, *, after_seq: int = -1, limit: int = 10_000) -> list[EventRow]:
+        """The call's events in order; further pages follow the last seq of the one before."""
+        query = (
+            sa.select(events)
+            .where(events.c.call_id == call_id, events.c.seq > after_seq)
+            .order_by(events.c.seq)
+            .limit(limit)
+        )
+        async with self._database.engine.connect() as connection:
+            return [EventRow(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def list(
+        self,
+        limit: int = 50,
+        before: datetime | None = None,
+        *,
+        tenant: str | None = None,
+        sip_call_id: str | None = None,
+        open_only: bool = False,
+    ) -> Calls:
+        """The newest calls first; before: only those that started earlier."""
+        query = sa.select(calls).order_by(calls.c.started_at.desc(), calls.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(calls.c.started_at < before)
+        if tenant is not None:
+            query = query.where(calls.c.tenant == tenant)
+        if sip_call_id is not None:
+            query = query.where(calls.c.sip_call_id == sip_call_id)
+        if open_only:
+            query = query.where(calls.c.ended_at.is_(None))
+        return await self._calls(query)
+
+    async def delete_older_than(self, moment: datetime) -> Files:
+        """Delete calls that ended before the moment, with their events. Returns them, so that recordings can go too."""
+        condition = calls.c.ended_at < moment
+        async with self._database.engine.begin() as connection:
+            found = await connection.execute(
+                sa.select(calls.c.id, calls.c.tenant, calls.c.recording_path).where(condition)
+            )
+            gone = [CallFile(*row) for row in found]
+            await connection.execute(sa.delete(calls).where(condition))
+        return gone
+
+    async def _calls(self, query: sa.Select[Any]) -> Calls:
+        async with self._database.engine.connect() as connection:
+            return [CallRow(**row) for row in (await connection.execute(query)).mappings()]
+
+
+@contextlib.asynccontextmanager
+async def open_reader(settings: StoreSettings) -> AsyncIterator[Reader]:
+    """For programs beside the server, such as `calls show`. Creates and migrates nothing; raises SettingsError."""
+    database = Database(settings.url)
+    await database.open_to_read()
+    try:
+        yield Reader(database)
+    finally:
+        await database.close()

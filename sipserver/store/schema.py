@@ -1,0 +1,76 @@
+"""The tables: one row a call, one row an event. Works on SQLite and PostgreSQL.
+
+Changing it means a new file in `migrations/versions`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """Aware datetimes in UTC, on SQLite too, which keeps no time zone."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = sa.MetaData()
+
+calls = sa.Table(
+    "calls",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("node", sa.String(128), nullable=False),  # the server that has the call, and
+    sa.Column("run", sa.String(32), nullable=False),  # its process: an open call of another run has crashed
+    sa.Column("direction", sa.String(16), nullable=False),
+    sa.Column("from_uri", sa.String(512), nullable=False),
+    sa.Column("to_uri", sa.String(512), nullable=False),
+    sa.Column("source", sa.String(128), nullable=False),
+    sa.Column("sip_call_id", sa.String(512), nullable=False),
+    sa.Column("route", sa.Integer),
+    sa.Column("flow", sa.String(128)),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("answered_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("end_reason", sa.String(64)),
+    sa.Column("sip_code", sa.Integer),
+    sa.Column("recording_path", sa.String(1024)),
+    sa.Column("recording_status", sa.String(16)),
+    sa.Column("mos", sa.Float),
+    sa.Column("rtp_received", sa.Integer),
+    sa.Column("rtp_lost", sa.Integer),
+    sa.Column("jitter_ms", sa.Float),
+    sa.Column("turns", sa.Integer, nullable=False),
+    sa.Column("digits", sa.Integer, nullable=False),
+    sa.Column("faults", sa.Integer, nullable=False),
+    sa.Column("events", sa.Integer, nullable=False),
+    sa.Column("events_dropped", sa.Integer, nullable=False),
+    sa.Index("calls_started_at", "started_at"),
+    sa.Index("calls_tenant_started_at", "tenant", "started_at"),
+    sa.Index("calls_ended_at", "ended_at"),
+    sa.Index("calls_sip_call_id", "sip_call_id"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("call_id", sa.String(64), sa.ForeignKey("calls.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("at_ms", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("fields", sa.JSON, nullable=False),
+)
