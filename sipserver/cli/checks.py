@@ -6,6 +6,7 @@ All of it blocks for up to seconds (sockets, disks, a child process): command li
 
 from __future__ import annotations
 
+import ctypes.util
 import enum
 import errno
 import http.client
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sipserver.agent.settings import LlamaCppSettings
 from sipserver.cli import models as models_command
 from sipserver.dialplan import book
 from sipserver.errors import ConfigError
@@ -177,13 +179,17 @@ def models_used(settings: Settings) -> list[Finding]:
 
 
 def programs(settings: Settings) -> list[Finding]:
-    """Programs from Debian that the settings need."""
-    if not any(isinstance(engine, EspeakSettings) for engine in settings.speech.tts.values()):
-        return []
-    path = shutil.which("espeak-ng")
-    if path is None:
-        return [problem("espeak-ng", "not installed", "apt-get install espeak-ng")]
-    return [ok("espeak-ng", path)]
+    """Programs and libraries from Debian that the engines of the settings need."""
+    found = []
+    if any(isinstance(engine, EspeakSettings) for engine in settings.speech.tts.values()):
+        path = shutil.which("espeak-ng")
+        todo = "apt-get install espeak-ng"
+        found.append(ok("espeak-ng", path) if path else problem("espeak-ng", "not installed", todo))
+    if any(isinstance(engine, LlamaCppSettings) for engine in settings.llm.values()):
+        library = ctypes.util.find_library("gomp")
+        todo = "apt-get install libgomp1; llama.cpp needs it"
+        found.append(ok("OpenMP", library) if library else problem("OpenMP", "libgomp is not installed", todo))
+    return found
 
 
 def pjsip(settings: Settings) -> list[Finding]:

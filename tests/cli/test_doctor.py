@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import resource
 import shutil
@@ -223,13 +224,20 @@ def test_missing_model_names_the_command(site: Site, monkeypatch: pytest.MonkeyP
 # --- programs, PJSIP, machine -----------------------------------------------------------------------------------------
 
 
-def test_espeak(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_and_libraries(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    (finding,) = checks.programs(site.settings())
-    assert finding.todo == "apt-get install espeak-ng"
+    monkeypatch.setattr(ctypes.util, "find_library", lambda _name: None)
+    found = by_subject(checks.programs(site.settings()))
+    assert found["espeak-ng"].todo == "apt-get install espeak-ng"
+    assert found["OpenMP"].todo.startswith("apt-get install libgomp1")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert checks.programs(site.settings())[0].verdict is Verdict.OK
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: f"lib{name}.so.1")
+    assert all(finding.verdict is Verdict.OK for finding in checks.programs(site.settings()))
+
+
+def test_programs_that_no_engine_needs_are_not_asked_for(site: Site) -> None:
     site.values["speech"] = {"tts": {"piper": {"vendor": "piper"}}}
+    site.values["llm"] = {"local": {"vendor": "openai", "model": "some"}}
     assert checks.programs(site.settings()) == []
 
 
