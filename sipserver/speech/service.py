@@ -47,8 +47,8 @@ async def load(
 ) -> Speech:
     """Load the named engines, each once, and the detector if it is wanted (it brings 40 MB with it).
 
-    Blocks no loop; takes seconds. Raises ConfigError: SettingsError for a name that the settings do not have, ModelMissing with the command to type.
-    What was loaded before an error is closed again.
+    Blocks no loop; takes seconds. What was loaded before an error is closed again. Raises ConfigError: SettingsError
+    for a name that the settings do not have, ModelMissing with the command to type.
     """
     wanted_stt = {name: _named(settings.stt, name, "speech.stt") for name in dict.fromkeys(stt)}
     wanted_tts = {name: _named(settings.tts, name, "speech.tts") for name in dict.fromkeys(tts)}

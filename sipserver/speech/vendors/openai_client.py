@@ -46,8 +46,10 @@ def errors_in_our_words(engine: str) -> Iterator[None]:
         raise ProviderError(engine, f"no connection: {problem.__cause__ or problem}") from problem
     except openai.APIStatusError as problem:
         raise _refusal(engine, problem.status_code, problem.message) from problem
-    except openai.OpenAIError as problem:
-        raise ProviderError(engine, f"not understood: {problem}") from problem
+    except (
+        Exception
+    ) as problem:  # a cut connection or an answer that is no JSON surfaces as an error of other libraries
+        raise ProviderError(engine, f"not understood: {type(problem).__name__}: {problem}") from problem
 
 
 def _refusal(engine: str, status: int, message: str) -> ProviderError:

@@ -12,7 +12,7 @@ import wave
 from typing import TYPE_CHECKING, Any
 
 from sipserver.audio.frame import RATE_HZ, Samples
-from sipserver.errors import ProviderTimeout
+from sipserver.errors import ProviderError, ProviderTimeout
 from sipserver.speech import languages
 from sipserver.speech.contract import SttCapabilities, Transcription
 from sipserver.speech.gate import Gate
@@ -50,7 +50,7 @@ class OpenAiStt:
                 raise ProviderTimeout(self.name, f"no answer within {limit_s:g} s") from problem
             took_ms = round((time.monotonic() - began_at) * 1000)
         heard = languages.of_name(answer.get("language") or tag)
-        return Transcription(str(answer["text"]).strip(), heard, _confidence(answer), queued_ms, took_ms)
+        return Transcription(answer["text"].strip(), heard, _confidence(answer), queued_ms, took_ms)
 
     async def close(self) -> None:
         await self._client.close()
@@ -65,6 +65,8 @@ class OpenAiStt:
                 **given,
             )
         fields: dict[str, Any] = answer.model_dump()
+        if not isinstance(fields.get("text"), str):
+            raise ProviderError(self.name, "not understood: the answer holds no text")
         return fields
 
 

@@ -106,7 +106,7 @@ def alike(first: Utterance, other: Utterance) -> bool:
 class WhisperModel:
     """The model itself. Methods block, may run in several threads at a time, and release the GIL while they work."""
 
-    def __init__(self, engine: str, folder: Path, device: str, compute_type: str, workers: int) -> None:
+    def __init__(self, folder: Path, device: str, compute_type: str, workers: int) -> None:
         ctranslate2: Any = importlib.import_module("ctranslate2")
         tokenizers: Any = importlib.import_module("tokenizers")
         if device == "auto":
@@ -127,7 +127,6 @@ class WhisperModel:
         reference = babble()
         self._silent_from = int((len(reference) / RATE_HZ + _SETTLED_S) * STATES_PER_S)
         self._silence = self._encode([reference], LONGEST_S)[0]
-        self.engine = engine
 
     def read(self, utterances: Sequence[Utterance]) -> list[Reading]:
         """Transcribe a batch, and what came out doubtful once more in a longer window."""
@@ -247,12 +246,12 @@ async def load(name: str, settings: WhisperSettings, folder: Path) -> Whisper:
     path = models.find(settings.model, folder)
     if missing := [file for file in _FILES if not (path / file).is_file()]:
         raise ConfigError(f"{path} is no CTranslate2 Whisper model: {', '.join(missing)} not there")
-    return Whisper(name, await asyncio.to_thread(_load, name, settings, path), settings)
+    return Whisper(name, await asyncio.to_thread(_load, settings, path), settings)
 
 
-def _load(name: str, settings: WhisperSettings, path: Path) -> WhisperModel:
+def _load(settings: WhisperSettings, path: Path) -> WhisperModel:
     try:
-        model = WhisperModel(name, path, settings.device, settings.compute_type, settings.workers)
+        model = WhisperModel(path, settings.device, settings.compute_type, settings.workers)
     except (RuntimeError, ValueError) as problem:
         raise ConfigError(f"{path} could not be loaded: {problem}") from problem
     model.read([Utterance(babble(), "en", window_s(1.5, model.multilingual))])
