@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sipserver import events
-from sipserver.errors import ProviderRejected
 from tests.fakes.engines import FakeLlm, FakeStt, FakeTts, call
 from tests.fakes.stage import FakeDigits, Stage
 from tests.fakes.virtual_time import virtual

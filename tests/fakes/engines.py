@@ -102,7 +102,7 @@ class FakeStt:
 
 
 class FakeTts:
-    """Speaks 60 ms a character in chunks of 200 ms. error: raised before the first chunk or after `dies_after` chunks."""
+    """Speaks 60 ms a character in chunks of 200 ms. error: raised before the first or after `dies_after` chunks."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ Answer = Sequence[Part]
 
 
 class FakeLlm:
-    """Plays one answer a request, the last one again and again: words are sent as tokens, a float is a delay in seconds."""
+    """Plays one answer a request, the last one for ever: words are sent as tokens, a float is a delay in seconds."""
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ class Telephone:
 
 
 class Stage:
-    """`async with Stage(...) as stage:` runs the conversation; leaving cancels what still runs and checks the playout."""
+    """`async with Stage(...) as stage:` runs the conversation; leaving cancels it and checks what it leaves."""
 
     def __init__(
         self,
