@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from sipserver import yaml_file
+from sipserver import yaml_check, yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
 from sipserver.api.settings import HttpSettings
 from sipserver.calls.settings import CallSettings
@@ -69,4 +69,4 @@ class Settings(BaseModel):
 def load(file: Path) -> Settings:
     """Read, check, resolve. Raises SettingsError with file, line, key and reason."""
     document = yaml_file.parse(file, SettingsError)
-    return yaml_file.check(document, Settings, SettingsError).resolved(file.resolve().parent)
+    return yaml_check.check(document, Settings, SettingsError).resolved(file.resolve().parent)

@@ -1,23 +1,20 @@
-"""YAML files that people write: parsed with the line of every key, checked by a pydantic model, refused by file:line.
+"""YAML files that people write, parsed with the line of every key. What the values mean is `yaml_check`'s.
 
-Used by the settings and the dialplans, so that both say the same about the same mistake. Scalars follow the core schema
-of YAML 1.2: `on`, `off`, `yes`, `no`, dates and `12:30` are text, `010` is ten. Whatever the text is, nothing but a
-`ConfigError` leaves.
+Scalars follow the core schema of YAML 1.2: `on`, `off`, `yes`, `no`, dates and `12:30` are text, `010` is ten. Whatever
+the text is, nothing but a `ConfigError` leaves.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from sipserver.errors import ConfigError
 
-Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 4_000_000
@@ -69,7 +66,7 @@ class Document:
     def _descend(self, path: KeyPath) -> tuple[KeyPath, Any]:
         value = self.value
         for depth, part in enumerate(path):
-            if not _holds(value, part):
+            if not holds(value, part):
                 return path[:depth], value
             value = value[part]
         return path, value
@@ -222,94 +219,8 @@ class _Builder:
         return self._error(reason, file=self._file, line=node.start_mark.line + 1, key=key)
 
 
-def check(document: Document, model: type[Model], error: type[ConfigError] = ConfigError) -> Model:
-    """Validate against a pydantic model. Raises `error` naming the key and the line of the first mistake."""
-    checked, mistakes = check_all(document, {} if document.value is None else document.value, model, error)
-    if checked is None:
-        raise mistakes[0]
-    return checked
-
-
-def check_all(
-    document: Document,
-    value: Any,
-    model: type[Model],
-    error: type[ConfigError] = ConfigError,
-    *,
-    at: KeyPath = (),
-) -> tuple[Model | None, list[ConfigError]]:
-    """Validate a value that stands at a path: the model, or None and all mistakes by line. Does not raise."""
-    try:
-        return model.model_validate(value), []
-    except ValidationError as problem:
-        items = problem.errors(include_url=False)
-        causes = [item for item in items if not _follows_from_another(item)]
-        found = [_mistake(document, at, item, error) for item in causes or items]
-        return None, sorted(found, key=lambda mistake: mistake.line or 0)
-
-
-def shown(path: Iterable[str | int]) -> str:
-    """`flows.main[0].say`: a path as messages print it."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _mistake(document: Document, at: KeyPath, item: Any, error: type[ConfigError]) -> ConfigError:
-    """Pydantic's location also holds union tags and names that the file does not have; only what stands is kept."""
-    path, value = at, document.at(at)
-    for part in item["loc"]:
-        if _holds(value, part):
-            path, value = (*path, part), value[part]
-    if item["type"] == "missing":
-        path = (*path, item["loc"][-1])
-    elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        path = (*path, str(item["ctx"]["discriminator"]).strip("'"))
-    return error(_reason(item), file=document.file, line=document.line(path), key=shown(path))
-
-
-def _follows_from_another(item: Any) -> bool:
-    """A list whose items are wrong is also said to be too short."""
-    return bool(item["type"] == "too_short" and item["input"])
-
-
-def _holds(value: Any, part: str | int) -> bool:
+def holds(value: Any, part: str | int) -> bool:
+    """Whether a value has a key or an item of this name."""
     if isinstance(value, dict):
         return part in value
     return isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value)
-
-
-_REASONS = {
-    "extra_forbidden": "unknown key",
-    "missing": "this key is required",
-    "union_tag_not_found": "this key is required",
-    "string_type": "should be text",
-    "int_type": "should be a whole number",
-    "int_parsing": "should be a whole number",
-    "int_from_float": "should be a whole number",
-    "float_type": "should be a number",
-    "float_parsing": "should be a number",
-    "finite_number": "should be a finite number",
-    "bool_type": "should be true or false",
-    "bool_parsing": "should be true or false",
-    "path_type": "should be a path",
-    "too_short": "should not be empty",
-    "string_too_short": "should not be empty",
-} | {
-    f"{kind}_type": f"should be {what}"
-    for what, kinds in {
-        "a mapping (`key: value`)": ("model", "model_attributes", "dict", "mapping"),
-        "a list": ("list", "tuple", "set", "frozen_set"),
-    }.items()
-    for kind in kinds
-}
-
-_SUBJECT = re.compile(r"^(?:Input|String|List|Tuple|Dictionary|Value) should")
-
-
-def _reason(item: Any) -> str:
-    if item["type"] == "union_tag_invalid":
-        return f"should be one of {item['ctx']['expected_tags']}"
-    message = _REASONS.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
-    return _SUBJECT.sub("should", message)

@@ -14,7 +14,7 @@ from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.plan import FixedText, Flow, Plan
 from sipserver.dialplan.steps import Collect, Say
 from sipserver.errors import ConfigError, DialplanError
-from sipserver.yaml_file import shown
+from sipserver.yaml_check import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,13 @@ class Book:
         return self._by_tenant.get(tenant)
 
     def agents(self) -> Iterator[tuple[Plan, str, AgentSpec]]:
-        """Every agent with its plan and name: which engines to load, which prompts to warm."""
+        """Every agent with its plan and name: which engines to load, which prompts to warm.
+
+        Greeting and prompt have the plan's own variables filled in; those that only a call knows are left empty.
+        """
         for plan in self.plans:
             for name, spec in plan.agents.items():
-                yield plan, name, spec
+                yield plan, name, spec.rendered(plan.variables)[0]
 
     def texts(self) -> Iterator[FixedText]:
         """Every text that is the same in all calls, each once: what the speech cache may hold ready."""

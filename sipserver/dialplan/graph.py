@@ -111,16 +111,14 @@ def _upstream(back: Mapping[Node | None, list[Node]], starts: Iterable[Node | No
     return seen
 
 
-def dead_steps(flow: Flow, flows: Flows) -> list[int]:
+def dead_steps(flows: Flows, name: str) -> list[int]:
     """Indices of steps that no way from the flow's first step leads to; of a row of them only the first."""
+    count = len(flows[name].steps)
     live = {0}
-    for index in range(len(flow.steps)):
+    for index in range(count):
         if index in live:
-            live |= {
-                way[1] for way in ways({**flows, flow.name: flow}, (flow.name, index)) if way and way[0] == flow.name
-            }
-    dead = [index for index in range(len(flow.steps)) if index not in live]
-    return [index for index in dead if index - 1 in live]
+            live |= {way[1] for way in ways(flows, (name, index)) if way == (name, index + 1)}
+    return [index for index in range(1, count) if index not in live and index - 1 in live]
 
 
 def media_before(flows: Flows, entries: Iterable[str]) -> dict[Node, set[Media]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from sipserver import yaml_file
@@ -17,6 +16,7 @@ from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.plan import Flow, Plan, PlanFile, zone
 from sipserver.dialplan.steps import END, LATER, NEXT, STEPS, Agent, Collect, Hangup, Play, SetStep, Step, When
 from sipserver.errors import ConfigError, DialplanError
+from sipserver.yaml_check import check_all, meant, shown
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -64,7 +64,7 @@ class _Check:
         self.placed: list[tuple[KeyPath, Step]] = []
 
     def report(self) -> Report:
-        head, mistakes = yaml_file.check_all(self.document, self.document.value, PlanFile, DialplanError)
+        head, mistakes = check_all(self.document, self.document.value, PlanFile, DialplanError)
         self.errors += mistakes
         flows = self._flows()
         self._names(flows)
@@ -117,9 +117,9 @@ class _Check:
             self._error(at, f"`{word}` {LATER[word]}")
             return None
         if word not in STEPS:
-            self._error(at, f"unknown step `{word}`{_meant(word, STEPS)}; known are {', '.join(STEPS)}")
+            self._error(at, f"unknown step `{word}`{meant(word, STEPS)}; known are {', '.join(STEPS)}")
             return None
-        step, mistakes = yaml_file.check_all(self.document, options, STEPS[word], DialplanError, at=at)
+        step, mistakes = check_all(self.document, options, STEPS[word], DialplanError, at=at)
         self.errors += mistakes
         if step is not None:
             self.placed.append((at, step))
@@ -132,11 +132,11 @@ class _Check:
         for at, step in self.placed:
             for branch in step.branches():
                 if branch.key and branch.target not in (NEXT, END) and branch.target not in flows:
-                    self._error((*at, *branch.key), f"unknown flow `{branch.target}`{_meant(branch.target, flows)}")
+                    self._error((*at, *branch.key), f"unknown flow `{branch.target}`{meant(branch.target, flows)}")
             if isinstance(step, Agent) and not (isinstance(agents, dict) and step.use in agents):
                 self._error(
                     (*at, "use"),
-                    f"unknown agent `{step.use}`{_meant(step.use, agents if isinstance(agents, dict) else ())}",
+                    f"unknown agent `{step.use}`{meant(step.use, agents if isinstance(agents, dict) else ())}",
                 )
             if isinstance(step, Play):
                 self._sound((*at, "file"), step.file)
@@ -152,7 +152,7 @@ class _Check:
         for index in range(len(routes) if isinstance(routes, list) else 0):
             flow = yaml_file.as_written(self.document.at(("routes", index, "flow")))
             if isinstance(flow, str) and flow not in flows:
-                self._error(("routes", index, "flow"), f"unknown flow `{flow}`{_meant(flow, flows)}")
+                self._error(("routes", index, "flow"), f"unknown flow `{flow}`{meant(flow, flows)}")
 
     def _sound(self, at: KeyPath, name: str) -> None:
         try:
@@ -187,10 +187,10 @@ class _Check:
     def _advise(self, plan: Plan) -> None:
         entries = [route.flow for route in plan.routes]
         used = {name for name, _index in graph.reached(plan.flows, [(name, 0) for name in entries])}
-        for name, flow in plan.flows.items():
+        for name in plan.flows:
             if name not in used:
                 self._warn(("flows", name), "no route and no step leads to this flow")
-            for index in graph.dead_steps(flow, plan.flows):
+            for index in graph.dead_steps(plan.flows, name):
                 self._warn(("flows", name, index), "this step is never reached")
         spoken_to = {step.use for _flow, _index, step in plan.steps() if isinstance(step, Agent)}
         for name in plan.agents:
@@ -227,7 +227,7 @@ class _Check:
         for at, used in uses:
             for name in dict.fromkeys(used):
                 if name not in known and not name.lower().startswith("header."):
-                    self._warn(at, f"nothing sets the variable `{name}`{_meant(name, known)}")
+                    self._warn(at, f"nothing sets the variable `{name}`{meant(name, known)}")
 
     def _advise_routes(self, plan: Plan) -> None:
         for index, route in enumerate(plan.routes):
@@ -246,7 +246,7 @@ class _Check:
 
     def _problem(self, at: KeyPath, reason: str) -> DialplanError:
         stands = self.document.nearest(at)
-        return DialplanError(reason, file=self.document.file, line=self.document.line(at), key=yaml_file.shown(stands))
+        return DialplanError(reason, file=self.document.file, line=self.document.line(at), key=shown(stands))
 
 
 def _sorted(problems: list[ConfigError]) -> tuple[ConfigError, ...]:
@@ -259,11 +259,6 @@ def _path(node: graph.Node) -> KeyPath:
 
 def _round(circle: list[graph.Node]) -> str:
     return " -> ".join(dict.fromkeys(name for name, _index in circle)) + f" -> {circle[0][0]}"
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, list(known), n=1)
-    return f", did you mean `{close[0]}`?" if close else ""
 
 
 def _shape(item: object) -> str:

@@ -116,7 +116,7 @@ def _any_glob(globs: Iterable[str], value: str, *, fold: bool = False) -> bool:
     return any(_compiled(glob, fold).match(value) for glob in globs)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65_536)
 def _compiled(glob: str, fold: bool) -> re.Pattern[str]:
     return re.compile(translate(glob), re.IGNORECASE if fold else 0)
 

@@ -71,6 +71,8 @@ def test_agents_and_fixed_texts_are_known() -> None:
     assert [(owner.tenant, name, spec.stt) for owner, name, spec in found.agents()] == [
         ("acme", "ada", ("fast", "slow"))
     ]
+    (_owner, _name, spec), *_ = found.agents()
+    assert spec.greeting == "Hello, {really}."
     assert list(found.texts()) == [
         FixedText("Hello, {really}.", "piper", "joe", "en"),
         FixedText("Wait.", "piper", "joe", "en"),
