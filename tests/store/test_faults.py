@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from sipserver import events
-from sipserver.store import database
+from sipserver.store import batch, database
 from sipserver.store import records as records_module
 from sipserver.store.records import CallFile, Records
 from sipserver.store.settings import StoreSettings
@@ -122,6 +122,20 @@ async def test_tables_that_vanish_are_waited_for(records: Records, store_setting
         operator.execute("ALTER TABLE elsewhere RENAME TO events")
     assert await records.flush()
     assert await kinds(records) == ["leg.answered"]
+
+
+async def test_a_driver_that_breaks_in_an_unknown_way_is_tried_again(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> int:
+        raise RuntimeError("the driver has a bug")
+
+    start(records)
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "write", broken)
+        assert not await records.flush()
+    assert await records.flush()
+    assert (await records.list())[0].id == "c1"
 
 
 async def test_close_gives_up_in_time_and_names_the_calls_that_are_lost(
