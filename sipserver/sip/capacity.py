@@ -23,6 +23,12 @@ def read() -> int | None:
     return int(count()) if count is not None else None
 
 
+def taken() -> int | None:
+    """Calls that hold a slot now, also those that wait for the answer to our BYE. None if PJSIP cannot be asked."""
+    count = native.function("pjsua_call_get_count")
+    return int(count()) if count is not None else None
+
+
 def probe(account: pj.Account, most: int = ASK_FOR) -> int:
     """Count how many calls can be opened at the same time. Sip thread, after `libStart`, before the first call.
 

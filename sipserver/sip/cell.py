@@ -69,9 +69,10 @@ class Cell:
 
     async def stop(self) -> None:
         """End all calls, free the ports, end the thread. Peers that do not answer the BYE are given up."""
-        thread, board, self._thread, self._board = self._thread, self._board, None, None
+        thread, board = self._thread, self._board
         if thread is None or board is None:
             return
+        self._board = None
         self._admission.draining = True
         await thread.submit(board.end_all)
         try:
@@ -80,6 +81,7 @@ class Cell:
         except TimeoutError:
             logger("sip").warning("calls did not end in time", calls=len(self._legs))
         await thread.stop(board.close)
+        self._thread = None
         for serial in list(self._legs):
             self._deliver(serial, facts.Ended(0, "the cell stopped", False, None))
 
@@ -213,7 +215,7 @@ class Cell:
             self._on_leg(leg)
         except Exception:
             logger("sip").exception("an inbound leg found no taker")
-            self.command(serial, lambda board: board.respond(serial, 500, "", {}))
+            self.command(lambda board: board.respond(serial, 500, "", {}))
 
     def _deliver(self, serial: int, fact: facts.Fact) -> None:
         leg = self._legs.get(serial)
@@ -233,9 +235,13 @@ class Cell:
         for leg in tuple(self._legs.values()):
             leg.deliver()
 
-    def command(self, serial: int, work: Callable[[Switchboard], None]) -> asyncio.Future[None]:
-        """Have the sip thread do something with one call. For the legs' controls."""
-        thread, board = self._running()
+    def command(self, work: Callable[[Switchboard], None]) -> asyncio.Future[None]:
+        """Have the sip thread do something with a call. For the legs' controls."""
+        thread, board = self._thread, self._board
+        if thread is None or board is None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_exception(CarrierError("the cell does not run"))
+            return future
         return thread.submit(lambda: work(board))
 
 
@@ -247,10 +253,10 @@ class _Control:
         self._serial = serial
 
     def respond(self, code: int, reason: str, headers: Mapping[str, str]) -> Awaitable[None]:
-        return self._cell.command(self._serial, lambda board: board.respond(self._serial, code, reason, headers))
+        return self._cell.command(lambda board: board.respond(self._serial, code, reason, headers))
 
     def end(self, code: int) -> Awaitable[None]:
-        return self._cell.command(self._serial, lambda board: board.end(self._serial, code))
+        return self._cell.command(lambda board: board.end(self._serial, code))
 
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]:
-        return self._cell.command(self._serial, lambda board: board.press(self._serial, keys, duration_ms))
+        return self._cell.command(lambda board: board.press(self._serial, keys, duration_ms))

@@ -58,26 +58,23 @@ class SipEndpoint:
         self.capacity = 0
 
     def open(self, incoming: IncomingCall, before_start: Callable[[], object]) -> None:
-        """Bring PJSIP up. before_start runs after `libInit`. Raises ConfigError when a port is taken."""
+        """Bring PJSIP up. before_start runs after `libInit`. Raises ConfigError when a port is
+        taken, or pj.Error; then `close` it."""
         endpoint = self._endpoint
         quieten = native.function("pj_log_set_level")
         if quieten is not None:  # until `libInit` PJSIP would write to stdout
             quieten(0)
         endpoint.libCreate()
-        try:
-            endpoint.libInit(_endpoint_config(self._settings))
-            self.version = str(endpoint.libVersion().full)
-            before_start()
-            self._bind()
-            endpoint.libStart()
-            self._choose_codecs()
-            self._account = _Account()
-            self._account.incoming = incoming
-            self._account.create(_account_config(self._settings, self.port), True)
-            self.capacity = capacity.find(self._account)
-        except Exception:
-            self.close()
-            raise
+        endpoint.libInit(_endpoint_config(self._settings))
+        self.version = str(endpoint.libVersion().full)
+        before_start()
+        self._bind()
+        endpoint.libStart()
+        self._choose_codecs()
+        self._account = _Account()
+        self._account.incoming = incoming
+        self._account.create(_account_config(self._settings, self.port), True)
+        self.capacity = capacity.find(self._account)
 
     def poll(self, milliseconds: int) -> int:
         """Serve packets and timers, waiting up to so long for one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sipserver.sip import native
 
-REFUSED = frozenset({"SUBSCRIBE", "PUBLISH", "REGISTER"})
+LEFT_TO_PJSIP = frozenset({"INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "PRACK", "REFER", "NOTIFY", "MESSAGE"})
 
 
 def respond(rdata: Any, code: int) -> bool:

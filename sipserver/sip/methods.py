@@ -1,10 +1,10 @@
 """Answers to requests outside any dialog that this server does not serve.
 
-pjsua answers SUBSCRIBE and MESSAGE on its own (with 200), and REGISTER, INFO and PUBLISH not at all. pjsua2 has no
-hook for them, so one small PJSIP module, made through ctypes, stands between PJSIP's dialog layer and pjsua: it
-refuses what is not in `SERVED` with 405 and `Allow`, an INVITE that finds every call slot taken with 486, and OPTIONS
-while draining with 503, both with `Retry-After`. Requests inside a dialog never reach it. Where the symbols are
-hidden, the module is not installed: then PJSIP's own behaviour remains, and a warning says so.
+pjsua answers SUBSCRIBE and MESSAGE on its own (with 200), and REGISTER, INFO, PUBLISH and a stray BYE not at all.
+pjsua2 has no hook for them, so one small PJSIP module, made through ctypes, stands between PJSIP's dialog layer and
+pjsua and refuses what its `decide` says: 405 goes out with `Allow`, 486 and 503 with `Retry-After`. Requests inside a
+dialog never reach it. Where the symbols are hidden, the module is not installed: then PJSIP's own behaviour remains,
+and a warning says so.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from sipserver.sip import native
 from sipserver.sip.native import PjString
 
 SERVED = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO", "PRACK")
-OUTSIDE_DIALOGS = frozenset({"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS"})
-"""What goes on to PJSIP when it belongs to no dialog: BYE, CANCEL and ACK get their 481 or silence there."""
+OUTSIDE_DIALOGS = frozenset({"INVITE", "ACK", "OPTIONS"})
+"""What goes on to PJSIP when it belongs to no dialog."""
+NEEDS_DIALOG = frozenset({"BYE", "CANCEL"})
+"""What gets 481 when it belongs to no dialog."""
 
 _PRIORITY = 50  # behind the dialog layer (32) and its usages (48), before pjsua's own modules (64)
 _ON_REQUEST = ctypes.CFUNCTYPE(c_int, c_void_p)

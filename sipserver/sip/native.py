@@ -25,6 +25,7 @@ class PjString(Structure):
 
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjsua_call_get_max_count": (ctypes.c_uint, ()),
+    "pjsua_call_get_count": (ctypes.c_uint, ()),
     "pjsua_get_pjsip_endpt": (c_void_p, ()),
     "pjsua_pool_create": (c_void_p, (c_char_p, ctypes.c_size_t, ctypes.c_size_t)),
     "pj_log_set_level": (None, (c_int,)),

@@ -66,6 +66,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self._before = Snapshot(0.0)  # totals of streams that are gone
         self._media: MediaUp | None = None
         self._ended_by_us = False
+        self._own_cause = ""
+        self._peer = ""
         self._last_message = ("", "")
 
     # --- commands -----------------------------------------------------------------------------------------------------
@@ -90,11 +92,18 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self.answer(prm)
 
     def end(self, code: int) -> None:
-        """BYE, CANCEL, or a final answer with the code."""
-        prm = pj.CallOpParam()
-        prm.statusCode = code
+        """BYE, CANCEL, or a final answer with the code.
+
+        PJSIP reports the end before it sends BYE or CANCEL, and shows neither: only their names can be recorded.
+        """
+        answered = self.getInfo().state in (pj.PJSIP_INV_STATE_CONNECTING, pj.PJSIP_INV_STATE_CONFIRMED)
+        if self.inbound and not answered:
+            self.respond(code)
+            return
         self._ended_by_us = True
-        self.hangup(prm)
+        if self._host.record_messages:
+            self._tell(Message("sent", self._peer, "BYE" if answered else "CANCEL"))
+        self.hangup(pj.CallOpParam())
 
     def press(self, keys: str, duration_ms: int) -> None:
         """Send RFC 4733 events. PJSIP queues them and keeps a pause in between."""
@@ -123,11 +132,13 @@ class PjCall(pj.Call):  # type: ignore[misc]
             self._tell(Progress(int(info.lastStatusCode)))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
             self._tell(Confirmed())
+            if self.inbound and self._media is None and event.type == pj.PJSIP_EVENT_RX_MSG:
+                self._check_answer(body.rxMsg.rdata.wholeMsg)
         elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
             code = int(info.lastStatusCode)
             cancelled = self.inbound and code == 487  # the event is then our own answer
             by_peer = not self._ended_by_us and (cancelled or _came_from_peer(event, body))
-            self._finish(code, str(info.lastReason), by_peer)
+            self._finish(code, self._own_cause or str(info.lastReason), by_peer)
 
     @_guarded
     def onCallTsxState(self, prm: Any) -> None:  # noqa: N802
@@ -193,7 +204,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         prm.statusCode = 603
 
     def onCallRedirected(self, prm: Any) -> int:  # noqa: N802
-        return int(pj.PJSIP_REDIRECT_STOP)
+        return int(pj.PJSIP_REDIRECT_REJECT)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -206,8 +217,16 @@ class PjCall(pj.Call):  # type: ignore[misc]
                 self._tell(Key(found[0], "info", 0, found[1]))
             if message.content_type != "application/dtmf-relay":  # PJSIP answers that one, and only that one
                 in_dialog.respond(rdata, 200 if found is not None or not message.body else 415)
-        elif method in in_dialog.REFUSED:
+        elif method == "OPTIONS":
+            in_dialog.respond(rdata, 200)
+        elif method not in in_dialog.LEFT_TO_PJSIP:
             in_dialog.respond(rdata, 405)
+
+    def _check_answer(self, ack: str) -> None:
+        """Our 200 carried the offer; an ACK without the answer leaves a call that can never have media."""
+        if not SipText.parse(ack).has_sdp:
+            self._own_cause = "the ACK brought no SDP"
+            self.end(488)
 
     def _tell(self, fact: Fact) -> None:
         self._host.tell(self.serial, fact)
@@ -220,6 +239,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         else:
             message = Message("sent", sent.dstAddress, sent.wholeMsg)
         key = (message.direction, message.text)
+        self._peer = message.peer or self._peer
         if message.text and key != self._last_message:
             self._last_message = key
             self._tell(message)

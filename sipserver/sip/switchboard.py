@@ -14,12 +14,12 @@ import pjsua2 as pj
 from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.log import logger
-from sipserver.sip import pcm
+from sipserver.sip import capacity, pcm
 from sipserver.sip.admission import Admission
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.message import SipText
-from sipserver.sip.methods import OUTSIDE_DIALOGS, MethodGate
+from sipserver.sip.methods import NEEDS_DIALOG, OUTSIDE_DIALOGS, MethodGate
 from sipserver.sip.offer import SipOffer
 from sipserver.sip.patch_bay import PatchBay
 from sipserver.sip.pjcall import PjCall
@@ -56,8 +56,14 @@ class Switchboard:
 
     def open(self) -> None:
         """Start PJSIP. Raises ConfigError."""
-        self._endpoint = endpoint = SipEndpoint(self._settings)
-        endpoint.open(self._on_incoming, self._gate.install)
+        endpoint = SipEndpoint(self._settings)
+        try:
+            endpoint.open(self._on_incoming, self._gate.install)
+        except Exception:
+            self._gate.remove()
+            endpoint.close()
+            raise
+        self._endpoint = endpoint  # only now: a poll of what is not open would abort the process
         self.port, self.capacity, self.version = endpoint.port, endpoint.capacity, endpoint.version
         self.patch_bay = PatchBay(endpoint.devices, self._clock, pcm.choose())
         wanted = self._settings.inbound_calls
@@ -144,11 +150,13 @@ class Switchboard:
             pj.Call.__swig_destroy__(self._over.pop())
 
     def _decide(self, method: str) -> int:
+        if method in NEEDS_DIALOG:
+            return 481
         if method not in OUTSIDE_DIALOGS:
             return 405
         if method == "OPTIONS" and self._admission.draining:
             return 503
-        if method == "INVITE" and len(self._calls) >= self.capacity:
+        if method == "INVITE" and (capacity.taken() or len(self._calls)) >= self.capacity:
             self._admission.refused["draining" if self._admission.draining else "limit"] += 1
             return 503 if self._admission.draining else 486
         return 0

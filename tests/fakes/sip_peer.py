@@ -48,10 +48,10 @@ def sdp(
     version: int = 1,
     extra: str = "",
 ) -> str:
-    maps = "\r\n".join(_MAPS[number] for number in formats.split() if number in _MAPS)
+    maps = "".join(f"{_MAPS[number]}\r\n" for number in formats.split() if number in _MAPS)
     return (
         f"v=0\r\no=peer 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-        f"m=audio {port} RTP/AVP {formats}\r\n{maps}\r\na=ptime:{ptime}\r\na={direction}\r\n{extra}"
+        f"m=audio {port} RTP/AVP {formats}\r\n{maps}a=ptime:{ptime}\r\na={direction}\r\n{extra}"
     )
 
 

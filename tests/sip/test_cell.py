@@ -78,7 +78,8 @@ async def test_we_hang_up() -> None:
         bye = await peer.receive("BYE")
         peer.answer(bye, "200 OK")
         gone = await listener.event(LegDisconnected)
-        assert not gone.by_peer
+        assert (gone.code, gone.by_peer) == (200, False)
+        assert [one.summary for one in listener.of(SipMessage)][-1] == "BYE"
         await listener.leg.hangup()
         await listener.leg.reject(486)
         with pytest.raises(CarrierError):
