@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from jsonschema import Draft202012Validator, SchemaError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from sipserver.dialplan import template
 from sipserver.yaml_file import as_written
@@ -14,6 +15,16 @@ from sipserver.yaml_file import as_written
 def _checked(text: str) -> str:
     template.check(text)
     return text
+
+
+def _json_schema(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        Draft202012Validator.check_schema(value)
+    except SchemaError as problem:
+        raise ValueError(f"no JSON Schema: {problem.message}") from None
+    if value.get("type") != "object":
+        raise ValueError("the arguments of a tool are an object: `type: object`")
+    return value
 
 
 Text = Annotated[str, BeforeValidator(as_written), WithJsonSchema({"type": ["string", "number", "boolean"]})]
@@ -67,7 +78,7 @@ class HttpTool(Strict):
     url: str = Field(pattern=r"^https?://[^\s]+$")
     method: Literal["GET", "POST"] = "POST"
     headers: dict[Text, Text] = {}
-    parameters: dict[str, Any] = {"type": "object", "properties": {}}
+    parameters: Annotated[dict[str, Any], AfterValidator(_json_schema)] = {"type": "object", "properties": {}}
     timeout_s: float = Field(default=5, gt=0, le=60)
 
 
@@ -94,6 +105,14 @@ class AgentSpec(Strict):
     max_nudges: int = Field(default=2, ge=0)
     max_duration_s: float = Field(default=900, gt=0)
     provider_timeout_s: float = Field(default=3, gt=0, le=30)
+
+    @model_validator(mode="after")
+    def _distinct_tools(self) -> AgentSpec:
+        names = [*self.tools, *(tool.name for tool in self.http_tools)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two tools are called `{twice}`")
+        return self
 
     def rendered(self, variables: Mapping[str, str]) -> tuple[AgentSpec, tuple[str, ...]]:
         """This agent for one call: greeting and prompt with the variables filled in, and the names without a value."""
