@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from sipserver import log
 from sipserver import settings as settings_file
 from sipserver.audio import sound_file
 from sipserver.audio.frame import Samples
@@ -52,6 +53,7 @@ def call(
     """Place a call and hold a conversation by script: hear the greeting, then take turns."""
     if not (say or wav or dtmf):
         raise typer.BadParameter("nothing to do: give --say TEXT, --wav FILE or --dtmf DIGITS")
+    log.setup("warning", "console")
     script = Script(uri, tuple(say or ()), tuple(wav or ()), dtmf, record, transcribe)
     known = settings_file.load(config).speech if config.exists() else SpeechSettings()
     result, texts = asyncio.run(_place(script, known))

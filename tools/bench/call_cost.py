@@ -34,16 +34,21 @@ def idle(server: ServerProcess) -> float:
     return (server.cpu_s() - used) / (time.monotonic() - began) * 100
 
 
+def _each(figures: tuple[float, float]) -> str:
+    return f"{figures[0]:.2f} % (1 call), {figures[1]:.2f} % (3 calls)"
+
+
 def measure(folder: Path) -> Sequence[Row]:
     rows: list[Row] = []
+    both_ways = f"{SECONDS} s, RTP both ways"
     with ServerProcess(folder / "echo", {"bench.yaml": ECHO}) as server:
         rows.append(Row("RSS of the server, no model loaded, idle", f"{server.rss_mb():.0f} MB", "<= 120 MB"))
         rows.append(Row("CPU idle, no call", f"{idle(server):.2f} % of a core"))
-        one, three = cost(server, "echo", 1), cost(server, "echo", 3)
-        rows.append(Row("CPU a call, G.711 echo through the Python port", f"{one:.2f} % (1 call), {three:.2f} % (3 calls)", "<= 0.8 %", f"{SECONDS} s, RTP both ways"))
+        figures = cost(server, "echo", 1), cost(server, "echo", 3)
+        rows.append(Row("CPU a call, G.711 echo through the Python port", _each(figures), "<= 0.8 %", both_ways))
         rows.append(Row("RSS after these calls", f"{server.rss_mb():.0f} MB"))
     with ServerProcess(folder / "agent", {"bench.yaml": AGENT}) as server:
-        one, three = cost(server, "quiet", 1), cost(server, "quiet", 3)
-        rows.append(Row("CPU a call, agent listening to silence, VAD and recording on", f"{one:.2f} % (1 call), {three:.2f} % (3 calls)", "<= 2 %", f"{SECONDS} s"))
-        rows.append(Row("RSS with Whisper tiny.en, Piper, Silero and the model's process beside it", f"{server.rss_mb():.0f} MB"))
+        figures = cost(server, "quiet", 1), cost(server, "quiet", 3)
+        rows.append(Row("CPU a call, agent hears silence, VAD and recording on", _each(figures), "<= 2 %", both_ways))
+        rows.append(Row("RSS with tiny.en, Piper, Silero (model's process beside it)", f"{server.rss_mb():.0f} MB"))
     return rows

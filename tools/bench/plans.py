@@ -1,8 +1,6 @@
 """The dialplans that the benches call."""
 
-LONG_TEXT = " ".join(
-    "This is a long announcement that goes on and on until somebody interrupts it." for _ in range(8)
-)
+LONG_TEXT = " ".join("This is a long announcement that goes on and on until somebody interrupts it." for _ in range(8))
 
 ECHO = """
 tenant: bench
