@@ -14,7 +14,7 @@ from sipserver.dialplan import book, load
 from sipserver.dialplan.explain import explain as explain_call
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.schema import schema as json_schema
-from sipserver.errors import ConfigError
+from sipserver.errors import DialplanError
 from sipserver.settings import Settings
 
 app = typer.Typer(help="Check, explain and describe dialplan files.", no_args_is_help=True)
@@ -93,7 +93,7 @@ def _read(path: Path) -> book.Reading:
     if path.is_dir():
         reading = book.read(path)
         if not (reading.book.plans or reading.errors):
-            raise ConfigError("no dialplan (*.yaml) in this folder", file=path)
+            raise DialplanError("no dialplan (*.yaml) is in this folder", file=path)
         return reading
     report = load.check(path)
     return book.Reading(book.Book((report.plan,) if report.plan else ()), report.errors, report.warnings)

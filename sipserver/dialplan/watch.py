@@ -47,13 +47,17 @@ class Watcher:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Book:
-        """Read the folder and begin to watch it. Raises DialplanError with the first mistake: a server does not start
-        with half of its dialplans."""
+        """Read the folder and begin to watch it.
+
+        Raises DialplanError with the first mistake: a server does not start with half of its dialplans, or with none.
+        """
         async with self._lock:
             self._stamps = await asyncio.to_thread(_stamps, self.folder)
             reading = await asyncio.to_thread(book.read, self.folder)
             if reading.errors:
                 raise reading.errors[0]
+            if not reading.book.plans:
+                raise DialplanError("no dialplan (*.yaml) is in this folder", file=self.folder)
             self.book = reading.book
         self._task = asyncio.create_task(self._watch(), name="dialplan-watch")
         return self.book

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sipserver.cli.dialplan import app
-from sipserver.errors import ConfigError
+from sipserver.errors import DialplanError
 from tests.fakes.dialplans import written
 
 ROOT = Path(__file__).parents[2]
@@ -60,8 +60,8 @@ def test_engines_are_compared_with_the_settings(folder: Path) -> None:
 
 def test_a_folder_without_dialplans_is_an_error(folder: Path) -> None:
     result = run("check", folder)
-    assert isinstance(result.exception, ConfigError)
-    assert "no dialplan" in str(result.exception)
+    assert isinstance(result.exception, DialplanError)
+    assert str(result.exception) == f"{folder}: no dialplan (*.yaml) is in this folder"
 
 
 def test_a_call_is_explained(folder: Path) -> None:

@@ -126,6 +126,11 @@ async def test_a_server_does_not_start_with_a_bad_file(tmp_path: Path, write: Wr
     await watcher.stop()
 
 
+async def test_a_server_does_not_start_without_any_dialplan(tmp_path: Path) -> None:
+    with pytest.raises(DialplanError, match="no dialplan"):
+        await Watcher(tmp_path).start()
+
+
 def _plan(name: str, tenant: str, word: str = "answer") -> Plan:
     made = plan(f"main: [{word}]", file=Path(name))
     return Plan(**{**made.__dict__, "tenant": tenant})
