@@ -202,7 +202,7 @@ class Call:
     def _change(self, change: Change) -> None:
         """The one setter of the state."""
         old, self.state = self.state, after(self.state, change)
-        self.emit(events.CallStateChanged(old=old, new=self.state))
+        self.emit(events.CallStateChanged(old=old.value, new=self.state.value))
 
     def _begin(self) -> None:
         offer = self.leg.offer
@@ -255,10 +255,10 @@ class Call:
             await self.tape.stop()
             await self._wait_until_gone()
         finally:
-            code = 200 if self._answered else ending.code
+            reason, code = ending.reason.value, 200 if self._answered else ending.code
             self._change(Change.CLOSE)
-            self.emit(events.CallEnded(reason=ending.reason, sip_code=code, detail=ending.detail))
-            self.services.records.ended(call_id=self.id, reason=ending.reason, sip_code=code)
+            self.emit(events.CallEnded(reason=reason, sip_code=code, detail=ending.detail))
+            self.services.records.ended(call_id=self.id, reason=reason, sip_code=code)
 
     async def _hang_up(self, ending: Ending) -> None:
         if self._gone.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -59,18 +60,22 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.records = FakeRecords()
-        self.converse = FakeConverse()
+        self.converse: Any = FakeConverse()
         self.tts = FakeTts()
         self.recorder = Recorder(folder / "recordings")
+        self.desk = "{prompt: 'You talk to {from}.'}"
         self.listened: list[Stamped] = []
         self.book = Book()
+        no_engine: Any = None
+        self.engines = Engines(vad=no_engine, stt={}, tts={"fake": self.tts}, llm={})
+        self.clock: Callable[[], int] = time.monotonic_ns
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
-        no_engine: Any = None
         services = Services(
             settings=CallSettings(recordings=self.recorder.folder, **settings),
-            engines=Engines(vad=no_engine, stt={}, tts={"fake": self.tts}, llm={}),
+            engines=self.engines,
+            clock=self.clock,
             speech_cache=AudioCache(),
             converse=self.converse,
             book=lambda: self.book,
@@ -83,7 +88,7 @@ class Stage:
 
     def plan(self, flows: str, name: str = "demo.yaml") -> None:
         """Load the flows (YAML below `flows:`); calls to anybody run the flow `main`."""
-        text = f"tenant: acme\nagents:\n  desk: {{prompt: 'You talk to {{from}}.'}}\nflows:\n{flows}\n"
+        text = f"tenant: acme\nagents:\n  desk: {self.desk}\nflows:\n{flows}\n"
         text += "routes:\n  - match: {to: '*'}\n    flow: main\n"
         report = load.check_document(yaml_file.parse_text(text, self.folder / name, DialplanError))
         assert report.plan is not None, report.errors

@@ -130,7 +130,7 @@ async def test_a_dialplan_that_does_not_let_go_is_left_behind(stage: Stage, monk
         talks.append(Stubborn(**given))
         return talks[-1]
 
-    stage.converse = converse  # type: ignore[assignment]
+    stage.converse = converse
     leg, call = stage.call("  main: [{agent: {use: desk, on: {failed: end}}}]")
     await stage.until(lambda: talks, leg)
     call.end(EndReason.DRAIN)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +32,14 @@ class FakeOffer:
 class FakeLeg:
     """actions: what the call asked for, in order. slow_answer: `answer` waits until `go_on` is set."""
 
-    def __init__(self, offer: FakeOffer | None = None, *, wants_inband_digits: bool = False) -> None:
+    def __init__(
+        self,
+        offer: FakeOffer | None = None,
+        *,
+        wants_inband_digits: bool = False,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._clock = clock
         self.offer = offer or FakeOffer()
         self.playout = Playout()
         self.wants_inband_digits = wants_inband_digits
@@ -46,7 +54,6 @@ class FakeLeg:
         self._earlier: list[Event] = []
         self._emit: Emit | None = None
         self._on_media: OnMedia | None = None
-        self._ticks = 0
 
     # --- what the call does -------------------------------------------------------------------------------------------
 
@@ -103,8 +110,7 @@ class FakeLeg:
     def tick_now(self, inbound: Samples | None = None) -> Samples:
         """One media tick, synchronously. Returns what was played in it."""
         payload = self.playout.pull()
-        at_ns = self._ticks * 20_000_000
-        self._ticks += 1
+        at_ns = self._clock()
         outbound = Frame.silence(at_ns) if payload is None else Frame.of_payload(payload, at_ns)
         heard = Frame.silence(at_ns) if inbound is None else Frame(inbound, at_ns)
         self.played.append(outbound.samples)

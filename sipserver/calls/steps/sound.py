@@ -11,7 +11,7 @@ from sipserver.audio import sound_file
 from sipserver.audio.frame import Frame
 from sipserver.calls.call import Call
 from sipserver.calls.scene import Left, Scene
-from sipserver.dialplan import steps
+from sipserver.dialplan import steps, template
 from sipserver.errors import ConfigError, ProviderError
 
 MOST_ECHO_MS = 40
@@ -74,7 +74,7 @@ async def speak(scene: Scene, source: str, *, tts: str, voice: str, language: st
     names = tuple(scene.call.services.engines.tts)
     chain = (tts, *(name for name in names if name != tts)) if tts else names
     await scene.voice.say(
-        text, scene.call.leg.playout, chain=chain, voice=voice, language=language, cacheable=text == source
+        text, scene.call.leg.playout, chain=chain, voice=voice, language=language, cacheable=not template.names(source)
     )
 
 
