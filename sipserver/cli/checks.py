@@ -197,8 +197,8 @@ def pjsip(settings: Settings) -> list[Finding]:
     command = [sys.executable, "-m", "sipserver.sip.about"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=PJSIP_S, check=False)
-        facts = json.loads(result.stdout.splitlines()[-1])
-    except (subprocess.TimeoutExpired, IndexError, json.JSONDecodeError):
+        facts = json.loads(next(line for line in result.stdout.splitlines() if line.startswith("{")))
+    except (subprocess.TimeoutExpired, StopIteration, json.JSONDecodeError):
         return [problem("PJSIP", "does not start", f"see what `{' '.join(command)}` prints; then `make setup`")]
     version, calls = facts["version"], facts["calls"]
     if calls is None:

@@ -39,4 +39,4 @@ def pjsip() -> PjsipFacts:
 
 
 if __name__ == "__main__":
-    json.dump(asdict(pjsip()), sys.stdout)
+    sys.stdout.write(json.dumps(asdict(pjsip())) + "\n")  # PJSIP's own lines may stand before and after it

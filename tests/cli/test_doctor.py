@@ -256,7 +256,7 @@ class Done(NamedTuple):
     [
         ("", Verdict.PROBLEM, "does not start"),
         ('{"version": "2.15.1", "calls": null}', Verdict.WARNING, "call limit unknown"),
-        ('log line\n{"version": "2.15.1", "calls": 4}', Verdict.WARNING, "holds 4 calls, 9 are wanted"),
+        ('log line\n{"version": "2.15.1", "calls": 4}\nlog line\n', Verdict.WARNING, "holds 4 calls, 9 are wanted"),
         ('{"version": "2.16", "calls": 32}', Verdict.OK, "32 calls at a time, 9 of them inbound"),
     ],
 )
