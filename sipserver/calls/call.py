@@ -252,8 +252,8 @@ class Call:
             self.leg.playout.flush()
             if telling is not None:
                 await self._let_go(telling)
-            await self.tape.stop()
-            await self._wait_until_gone()
+                await self.tape.stop()
+                await self._wait_until_gone()
         finally:
             reason, code = ending.reason.value, 200 if self._answered else ending.code
             self._change(Change.CLOSE)
