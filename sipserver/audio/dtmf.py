@@ -2,7 +2,7 @@
 
 Owns the decision which key was pressed and for how long; refuses to know what the digit means. Limits after ITU-T
 Q.24: 40 ms are accepted and 24 ms are not, frequencies within 1.5 % are accepted and beyond 3.5 % are not, a tone may
-fall out for 10 ms, equal digits need 40 ms between them. Keys are judged on windows of 20 ms that overlap by half.
+fall out for 20 ms, equal digits need 40 ms between them. Keys are judged on windows of 20 ms that overlap by half.
 
 Speech is kept out because in every window nearly all energy must lie in one low and one high frequency, steady in
 frequency, without second harmonics, with the twist of a telephone, and long enough.
@@ -40,7 +40,8 @@ _FORWARD_TWIST_DB, _REVERSE_TWIST_DB = 6.5, 10.5
 """High above low, low above high. Q.24 asks for 4 and 8."""
 _LARGEST_HARMONIC = 0.08
 """Energy at twice a tone's frequency, as a part of the tone's: voices and music have it, keypads do not."""
-_MISSES_END = 3
+_MISSES_END = 4
+"""Windows without the tone that end a press: a lost packet of 20 ms leaves three, the shortest pause of 40 ms five."""
 _LOWEST_DBM0 = -36.0
 """Of each tone."""
 

@@ -1,8 +1,8 @@
 """Sound files: whatever FFmpeg reads becomes 16 kHz mono samples; samples become a WAV file.
 
 Owns whole files only, for prompts and tests. Recording a call in progress is the call's own work.
-A file is opened by us and handed to FFmpeg as bytes, with a list of plain audio containers: a playlist that a tenant
-put in the place of a sound must not make the server read other files or addresses.
+FFmpeg gets a list of plain audio containers and no protocol but files: a playlist that a tenant put in the place of a
+sound must not make the server read other files or addresses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import wave
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -29,22 +28,26 @@ def read(path: Path, *, longest_s: float = 600) -> Samples:
     missing, unreadable, no sound, broken or longer than longest_s.
     """
     try:
-        with path.open("rb") as file:
-            return _decoded(file, path, longest_s)
+        with path.open("rb"):
+            pass
+        return _decoded(path, longest_s)
     except OSError as problem:
         raise ConfigError(problem.strerror or str(problem), file=path) from problem
 
 
-def _decoded(file: BinaryIO, path: Path, longest_s: float) -> Samples:
+def _decoded(path: Path, longest_s: float) -> Samples:
     import av
 
     parts: list[Samples] = []
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     try:
-        with av.open(file, "r", options={"format_whitelist": CONTAINERS}) as container:
+        with av.open(f"file:{path}", "r", options=options, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise ConfigError("there is no sound in this file", file=path)
             stream = container.streams.audio[0]
-            rate_hz = stream.rate or 0
+            if stream.codec_context is None:
+                raise ConfigError("not a sound file that can be read (no decoder)", file=path)
+            rate_hz = stream.codec_context.sample_rate or 0
             if not LOWEST_HZ <= rate_hz <= HIGHEST_HZ:
                 raise ConfigError(f"a sample rate of {rate_hz} Hz cannot be played", file=path)
             mono = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
@@ -55,8 +58,9 @@ def _decoded(file: BinaryIO, path: Path, longest_s: float) -> Samples:
                     left -= each.samples
                 if left < 0:
                     raise ConfigError(f"longer than {longest_s:g} s", file=path)
-    except av.FFmpegError as problem:
-        raise ConfigError(f"not a sound file that can be read ({problem.strerror})", file=path) from problem
+    except (av.FFmpegError, ValueError) as problem:  # ValueError: the rate or the channels change on the way
+        reason = getattr(problem, "strerror", None) or problem
+        raise ConfigError(f"not a sound file that can be read ({reason})", file=path) from problem
     if not parts:
         raise ConfigError("there is no sound in this file", file=path)
     return resample(np.concatenate(parts), rate_hz, RATE_HZ)

@@ -65,8 +65,17 @@ def test_blips_are_no_presses(duration_ms: int, offset: int) -> None:
     assert detected(tones.digits(KEYS, duration_ms, 60), offset=offset) == []
 
 
-def test_equal_keys_need_a_pause_of_40_ms() -> None:
-    assert keys(detected(tones.digits("555", 50, 40))) == "555"
+@pytest.mark.parametrize("offset", range(0, FRAME_SAMPLES, 20))
+def test_equal_keys_need_a_pause_of_40_ms(offset: int) -> None:
+    assert keys(detected(noisy(tones.digits("555", 50, 40), 20), offset=offset)) == "555"
+
+
+@pytest.mark.parametrize("late", range(0, 33, 4))
+def test_a_lost_packet_does_not_double_a_key(late: int) -> None:
+    """Frames and packets begin together but for the delay of a filter."""
+    sound = tones.digit("8", 200)
+    sound[960 + late : 1280 + late] = 0
+    assert keys(detected(sound)) == "8"
 
 
 @pytest.mark.parametrize("offset", range(0, FRAME_SAMPLES, 53))
@@ -179,6 +188,6 @@ def test_flush_tells_the_key_that_is_still_down() -> None:
     assert detector.flush(100) == []
 
 
-def test_the_release_is_told_within_40_ms() -> None:
+def test_the_release_is_told_within_60_ms() -> None:
     (press,) = detected(tones.digit("4", 200))
-    assert press.at_ns // FRAME_SAMPLES * 20 - 200 <= 40
+    assert press.at_ns // FRAME_SAMPLES * 20 - 200 <= 60

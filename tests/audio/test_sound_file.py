@@ -128,6 +128,47 @@ def test_a_picture_has_no_sound(tmp_path: Path) -> None:
         sound_file.read(tmp_path / "film.mp4")
 
 
+def test_tags_in_an_old_character_set_do_no_harm(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.wav"), "w") as container:
+        container.metadata["title"] = "Kuenstler"
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(sine(16_000)[np.newaxis, :], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    content = (tmp_path / "a.wav").read_bytes()
+    assert b"Kuenstler" in content
+    (tmp_path / "a.wav").write_bytes(content.replace(b"Kuenstler", b"K\xfcnstler "))
+    assert np.array_equal(sound_file.read(tmp_path / "a.wav"), sine(16_000))
+
+
+def test_damaged_files_are_sound_or_refused(tmp_path: Path) -> None:
+    seeds = []
+    for name, codec, rate_hz in (
+        ("a.wav", "pcm_s16le", 16_000),
+        ("b.mp3", "libmp3lame", 24_000),
+        ("c.m4a", "aac", 32_000),
+    ):
+        encode(tmp_path / name, codec, rate_hz)
+        seeds.append((tmp_path / name).read_bytes())
+    refused: list[str] = []
+    random = np.random.default_rng(4)
+    for round_number in range(150):
+        content = bytearray(seeds[round_number % len(seeds)])
+        reach = min(len(content), int(random.choice([48, 512, len(content)])))
+        for position in random.integers(0, reach, int(random.choice([1, 5, 20]))):
+            content[position] = random.integers(256)
+        (tmp_path / "damaged").write_bytes(content[: random.integers(1, len(content))] if round_number % 3 else content)
+        try:
+            samples = sound_file.read(tmp_path / "damaged", longest_s=20)
+        except ConfigError as problem:
+            refused.append(str(problem))
+        else:
+            assert samples.dtype == np.int16
+    assert 10 < len(refused) < 150
+    assert all("damaged: " in reason for reason in refused)
+
+
 def test_rates_beyond_reason_are_refused(tmp_path: Path) -> None:
     sound_file.write_wav(tmp_path / "a.wav", sine(RATE_HZ), rate_hz=1000)
     with pytest.raises(ConfigError, match="1000 Hz"):
