@@ -1,22 +1,22 @@
 """Every error that crosses a room's border, and whose fault it is.
 
-    SipServerError
-    ├── ConfigError            the operator's: a file says something impossible; carries file and line
-    │   ├── SettingsError          etc/sipserver.yaml
-    │   ├── DialplanError          dialplans/*.yaml
-    │   └── ModelMissing           a model that the settings name is not installed
-    ├── CallerError            the caller's or their equipment's
-    │   ├── NoRoute                no dialplan route matches                    404
-    │   ├── NotAcceptable          no common codec, unusable SDP                488
-    │   └── BadPayload             media bytes that no codec could have made
-    ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
-    ├── ProviderError          a speech or language engine's                    503
-    │   ├── ProviderTimeout        no answer in time; another engine may do
-    │   ├── ProviderRejected       it said no (credentials, quota, bad input); the same again is useless
-    │   └── ProviderBusy           its queue is full; a moment later may do
-    ├── CapacityError          ours: more calls than this cell holds            486 with Retry-After
-    ├── Draining               ours: shutting down, running calls go on         503 with Retry-After
-    └── InternalError          ours: a bug
+SipServerError
+├── ConfigError            the operator's: a file says something impossible; carries file and line
+│   ├── SettingsError          etc/sipserver.yaml
+│   ├── DialplanError          dialplans/*.yaml
+│   └── ModelMissing           a model that the settings name is not installed
+├── CallerError            the caller's or their equipment's
+│   ├── NoRoute                no dialplan route matches                    404
+│   ├── NotAcceptable          no common codec, unusable SDP                488
+│   └── BadPayload             media bytes that no codec could have made
+├── CarrierError           the trunk's or the network's                     503, retry elsewhere
+├── ProviderError          a speech or language engine's                    503
+│   ├── ProviderTimeout        no answer in time; another engine may do
+│   ├── ProviderRejected       it said no (credentials, quota, bad input); the same again is useless
+│   └── ProviderBusy           its queue is full; a moment later may do
+├── CapacityError          ours: more calls than this cell holds            486 with Retry-After
+├── Draining               ours: shutting down, running calls go on         503 with Retry-After
+└── InternalError          ours: a bug
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class LegAnswered(Event):
 
 @dataclass(frozen=True, slots=True)
 class LegDisconnected(Event):
-    """The leg is gone for good; always the leg's last event but one `RtpStats`. by_peer: the far end sent BYE or CANCEL."""
+    """The leg is gone for good; the leg's last event but one `RtpStats`. by_peer: the far end sent BYE or CANCEL."""
 
     kind: ClassVar[str] = "leg.disconnected"
     code: int

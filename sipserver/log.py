@@ -12,7 +12,9 @@ from typing import Any
 
 import structlog
 
-PRIVATE = frozenset({"text", "heard", "digits", "digit", "from_uri", "to_uri", "caller", "callee", "arguments", "result", "value"})
+PRIVATE = frozenset(
+    {"text", "heard", "digits", "digit", "from_uri", "to_uri", "caller", "callee", "arguments", "result", "value"}
+)
 SECRET = frozenset({"api_key", "password", "authorization", "secret", "token"})
 
 
@@ -44,7 +46,9 @@ def setup(level: str = "info", form: str = "json", private: bool = False) -> Non
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(stream=sys.stderr, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
+    )
 
 
 def logger(room: str, **fields: Any) -> Any:

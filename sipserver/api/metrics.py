@@ -41,8 +41,7 @@ class Probes:
 
     calls: calls now, by state. capacity: `inbound` and `total` calls the cell holds. queues: entries waiting, by queue.
     refused: calls turned away before they became calls, by reason, since the start. media_clock_late_s: how late the
-    media clock's ticks were lately, by statistic (`median`, `max`). ticks: ticks since the start, by part (`loop`, `sip`,
-    `media`).
+    media clock's ticks were lately, by statistic (`median`, `max`). ticks: since the start, by part (`sip`, `media`).
     """
 
     calls: Callable[[], Mapping[str, float]] = _none
