@@ -56,14 +56,12 @@ class DigitBuffer:
         """Forget what was typed ahead."""
         self._digits.clear()
 
-    async def pressed(self) -> None:
-        """Wait for the next digit that is pressed from now on, and leave it in the buffer. Safe to cancel."""
+    def pressed(self) -> asyncio.Future[None]:
+        """Resolves with the next digit that is kept from now on, which stays in the buffer. Cancel it when done."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
-        try:
-            await future
-        finally:
-            self._waiting.discard(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
 
     async def collect(
         self, count: int, timeout_s: float, *, terminator: str = "", between_s: float | None = None

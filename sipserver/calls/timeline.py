@@ -78,7 +78,9 @@ def head(row: Row) -> list[str]:
     answered = "not answered"
     if row.answered_at is not None:
         answered = f"answered after {(row.answered_at - row.started_at).total_seconds():.1f} s"
-    ending = f"{row.end_reason} ({row.sip_code})" if row.end_reason else "no ending yet"
+    ending = row.end_reason or "no ending yet"
+    if row.sip_code:
+        ending += f" ({row.sip_code})"
     told = [
         f"call    {row.id}  {row.tenant or 'no tenant'}  {row.direction}  {row.started_at:%Y-%m-%d %H:%M:%S}",
         f"from    {row.from_uri}  to {row.to_uri}  by {row.source}",

@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sipserver import settings
 from sipserver.calls import timeline
+from sipserver.dialplan.facts import split_uri
 from sipserver.errors import SipServerError
 from sipserver.store.reader import CallRow, EventRow, Reader, open_reader
 
@@ -38,14 +40,19 @@ def list_calls(
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], default=str, indent=2))
         return
-    table = Table()
-    for column in ("id", "started", "tenant", "from", "to", "s", "ended"):
-        table.add_column(column, justify="right" if column == "s" else "left", no_wrap=column == "id")
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "started (UTC)", "tenant", "from", "to", "s", "ended"):
+        table.add_column(column, justify="right" if column == "s" else "left", no_wrap=column != "ended")
     for row in rows:
-        length = "" if row.ended_at is None else f"{(row.ended_at - row.started_at).total_seconds():.1f}"
-        facts = (row.id, f"{row.started_at:%Y-%m-%d %H:%M:%S}", row.tenant, row.from_uri, row.to_uri, length)
-        table.add_row(*map(timeline.clean, facts), row.end_reason or row.state)
-    Console().print(table, markup=False)
+        table.add_row(*(Text(timeline.clean(fact)) for fact in _facts(row)))
+    Console().print(table)
+
+
+def _facts(row: CallRow) -> tuple[str, ...]:
+    """A line that fits a terminal: the end of the id, which `show` takes, and the users without their hosts."""
+    length = "" if row.ended_at is None else f"{(row.ended_at - row.started_at).total_seconds():.1f}"
+    users = (split_uri(uri)[0] or uri for uri in (row.from_uri, row.to_uri))
+    return (row.id[-12:], f"{row.started_at:%m-%d %H:%M:%S}", row.tenant, *users, length, row.end_reason or row.state)
 
 
 @app.command()

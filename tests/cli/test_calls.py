@@ -51,18 +51,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 
 def run(made: tuple[Path, list[str]], *words: str) -> str:
-    result = CliRunner().invoke(app, [*words, "--config", str(made[0])], env={"COLUMNS": "200"}, catch_exceptions=False)
+    result = CliRunner().invoke(app, [*words, "--config", str(made[0])], env={"COLUMNS": "80"}, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def test_list_shows_the_newest_first(made: tuple[Path, list[str]]) -> None:
     output = run(made, "list")
-    older, newer = made[1]
+    older, newer = (call_id[-12:] for call_id in made[1])
     assert output.index(newer) < output.index(older)
-    assert "sip:alice@example.org" in output
+    assert "alice" in output
     assert "dialplan_hangup" in output
-    assert made[1][0] not in run(made, "list", "-n", "1")
+    assert older not in run(made, "list", "-n", "1")
     assert newer not in run(made, "list", "--tenant", "somebody")
 
 

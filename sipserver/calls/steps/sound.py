@@ -17,8 +17,6 @@ from sipserver.errors import ConfigError, ProviderError
 MOST_ECHO_MS = 40
 """More than this never waits in the playout: an echo that lags behind is worse than one with a gap."""
 
-_LET_GO_S = 0.1
-
 
 async def say(step: steps.Say, scene: Scene) -> Left:
     speaking = speak(scene, step.text, tts=step.tts, voice=step.voice, language=step.language)
@@ -90,17 +88,13 @@ async def play_file(call: Call, path: Path) -> None:
 async def _until_digit(call: Call, playing: Coroutine[Any, Any, None]) -> None:
     """Let something play until it is over or a digit is pressed, which stays in the buffer. Raises what it raises."""
     sounding = asyncio.create_task(playing, name=f"prompt of {call.id}")
-    pressing = asyncio.create_task(call.digits.pressed(), name=f"digit for {call.id}")
+    pressing = call.digits.pressed()
     try:
         await asyncio.wait({sounding, pressing}, return_when=asyncio.FIRST_COMPLETED)
-        if not sounding.done():
-            call.leg.playout.flush()
-            # A flushed clip ends what waits for it; only what has not begun to play yet must be cancelled.
-            await asyncio.wait({sounding}, timeout=_LET_GO_S)
     finally:
         pressing.cancel()
-        sounding.cancel()
-        await asyncio.wait({sounding, pressing})
-        call.leg.playout.flush()
+        if sounding.cancel():
+            call.leg.playout.flush()
+            await asyncio.wait({sounding})
     if not sounding.cancelled():
         sounding.result()
