@@ -56,7 +56,7 @@ class EspeakSettings(_Engine):
     """espeak-ng, which needs no model and speaks about a hundred languages."""
 
     vendor: Literal["espeak"] = "espeak"
-    words_per_minute: int = Field(default=165, ge=80, le=450)
+    words_per_minute: int = Field(default=150, ge=80, le=450)
     processes: int = Field(default=4, ge=1)
 
 

@@ -99,6 +99,16 @@ async def test_a_program_that_does_not_read_is_refused_quietly(tmp_path: Path) -
         await spoken(engine, "Hello. " * 20_000)
 
 
+async def test_a_program_that_lingers_after_its_last_word_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(espeak, "_LINGER_S", 0.02)
+    engine = scripted(program(tmp_path, "exec 1>&-; exec sleep 60"))
+    with pytest.raises(ProviderRejected, match="exit status -9"):
+        await spoken(engine, "Hello.")
+    assert not engine._processes
+
+
 async def test_a_program_that_is_gone_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ProviderError, match="did not start"):
         await spoken(scripted(str(tmp_path / "none")), "Hello.")

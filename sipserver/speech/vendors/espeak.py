@@ -28,6 +28,7 @@ PROGRAM = "espeak-ng"
 
 _WAV_HEADER_BYTES = 44
 _READ_BYTES = 16_384
+_LINGER_S = 1.0
 _VOICE = re.compile(r"[A-Za-z][\w-]*(\+[\w-]+)?")
 _OWN_NAMES = {"en": "en-us", "zh": "cmn", "no": "nb", "nn": "nb"}
 
@@ -91,7 +92,8 @@ class Espeak:
             process.stdin.write_eof()
         header = await self._read(process.stdout.readexactly(_WAV_HEADER_BYTES))
         if len(header) < _WAV_HEADER_BYTES:
-            raise ProviderRejected(self.name, f"{self._program} said nothing (exit status {await process.wait()})")
+            await self._reap(process)
+            raise ProviderRejected(self.name, f"{self._program} said nothing (exit status {process.returncode})")
         resampler = Resampler(struct.unpack_from("<I", header, 24)[0])
         odd = b""
         while payload := await self._read(process.stdout.read(_READ_BYTES)):
@@ -114,10 +116,16 @@ class Espeak:
             raise ProviderTimeout(self.name, f"no sound within {self._settings.timeout_s:g} s") from problem
 
     async def _reap(self, process: Process) -> None:
-        self._processes.discard(process)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        """Wait for a process that has closed its output; end one that speaks on or lingers."""
+        assert process.stdout is not None
+        if process.stdout.at_eof():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _LINGER_S)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
         await process.wait()
+        self._processes.discard(process)
 
 
 async def load(name: str, settings: EspeakSettings) -> Espeak:

@@ -2,6 +2,7 @@
 
 Owns one model and one thread: a whisper.cpp context serves one caller at a time. On the CPU it is 2.7 times slower than
 `whisper.py` and loops on windows below 10 s, so it gets at least those; its place is beside Metal, CUDA and Vulkan.
+The binding does not tell how likely it is that nobody spoke, so the limit on the probability is higher than there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import importlib
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +32,8 @@ _STATES_PER_S = 50
 _SHORTEST_WINDOW_S = 10.0
 _PAD_S = 1.0
 _SHORTEST_SOUND_S = 1.1
-_LOWEST_PROBABILITY = 0.3
+_LOWEST_PROBABILITY = 0.45
+_PROBE_TIMEOUT_S = 120.0
 _NOT_SPEECH = re.compile(r"[\[(*♪][^\])*♪]*[\])*♪]")
 
 
@@ -49,7 +53,7 @@ class Reading:
 
 
 class WhisperCppModel:
-    """The model and its binding. Methods block; one thread at a time."""
+    """The model and its binding. Methods block; one thread at a time. `path` must have passed `probe`."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self._binding: Any = importlib.import_module("_pywhispercpp")
@@ -65,8 +69,6 @@ class WhisperCppModel:
             suppress_nst=True,
             temperature_inc=0.0,
         )
-        if self._model._ctx is None:
-            raise ConfigError(f"{path} could not be loaded: whisper.cpp does not read it")
         self.multilingual = bool(self._binding.whisper_is_multilingual(self._model._ctx))
         self.languages = frozenset(package.Model.available_languages()) if self.multilingual else frozenset({"en"})
 
@@ -131,9 +133,36 @@ class WhisperCpp:
         await self.queue.close()
 
 
+_PROBE = """
+import sys, _pywhispercpp as binding
+context = binding.whisper_init_from_file_with_params(sys.argv[1], binding.whisper_context_default_params())
+binding.whisper_is_multilingual(context)
+"""
+
+
+def probe(path: Path) -> None:
+    """Let another process read the model first. Raises ConfigError if it cannot.
+
+    A file that whisper.cpp cannot read gives a context that looks like any other and crashes whoever uses it.
+    """
+    command = [sys.executable, "-c", _PROBE, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as problem:
+        raise ConfigError(f"{path} could not be loaded within {_PROBE_TIMEOUT_S:g} s") from problem
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if "ERROR" in line or "invalid" in line or "failed" in line]
+        raise ConfigError(f"{path} could not be loaded: {said[0] if said else 'whisper.cpp cannot read it'}")
+
+
+def _load(path: Path, threads: int) -> WhisperCppModel:
+    probe(path)
+    return WhisperCppModel(path, threads)
+
+
 async def load(name: str, settings: WhisperCppSettings, folder: Path) -> WhisperCpp:
     """Load the model in a thread. Raises ModelMissing, or ConfigError if the file is no ggml Whisper model."""
     path = models.find(settings.model, folder)
     if not path.is_file():
         raise ConfigError(f"{path} is no file: whisper.cpp reads one ggml .bin file")
-    return WhisperCpp(name, await asyncio.to_thread(WhisperCppModel, path, settings.threads), settings)
+    return WhisperCpp(name, await asyncio.to_thread(_load, path, settings.threads), settings)
