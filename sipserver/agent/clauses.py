@@ -20,9 +20,11 @@ _SENTENCE_END = ".!?…。！？"
 _PAUSE = ",;:–—"
 _CLOSING = "\"')]}»”’"
 _WITH_FULL_STOP = """
-    mr mrs ms dr prof st no nr vs etc e.g i.e approx dept inc ltd co jan feb mar apr jun jul aug sep sept oct nov dec
-    z.b d.h u.a o.ä bzw ca usw evtl ggf inkl zzgl str tel hr fr mio mrd abs art max min a.m p.m u.s
+    mr mrs ms dr prof st vs etc e.g i.e approx dept inc ltd co jan feb apr aug sept oct nov dec
+    z.b d.h u.a o.ä bzw ca usw evtl ggf inkl zzgl str hr fr mio mrd a.m p.m u.s
 """
+_BEFORE_NUMBERS = frozenset({"no", "nr", "tel", "abs", "art", "max", "min", "mar", "jun", "jul", "sep"})
+"""Abbreviations only if a number follows: each of them also ends sentences."""
 _ABBREVIATIONS = frozenset(_WITH_FULL_STOP.split())
 _UNSPOKEN = re.compile(r"[*_`#]+|^\s*[-•]\s+", re.MULTILINE)
 
@@ -85,9 +87,13 @@ class ClauseSplitter:
             return True
         if not text[behind].isspace():
             return False
-        if text[index] != ".":
-            return True
-        word = text[:index].rsplit(maxsplit=1)[-1].lstrip("(\"'").lower() if text[:index].strip() else ""
+        return text[index] != "." or self._is_full_stop(text[:index], text[behind:].lstrip())
+
+    @staticmethod
+    def _is_full_stop(before: str, following: str) -> bool:
+        word = before.rsplit(maxsplit=1)[-1].lstrip("(\"'").lower() if before.strip() else ""
+        if word in _BEFORE_NUMBERS:
+            return bool(following) and not following[0].isdigit()
         if word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha()):
             return False
         # "am 3. Mai", "the 2. of": an ordinal; a sentence that ends with a small number is joined with the next one.

@@ -1,21 +1,13 @@
-"""A conversation between a caller and an agent: who has the floor, and what happens when that changes.
+"""A conversation between a caller and an agent: what follows from what either of them does.
 
-Owns the floor and the way out (`_end`). The voice is judged in `ears`, a sound over the agent's words in
-`interruption`, an answer is made in `reply`, what may have to be thrown away is kept in `speculation`, faults are
-counted in `watchdogs`.
-Refuses to know SIP, YAML and codecs.
-
-    floor       caller's turn ends      sound of the caller          agent has finished
-    LISTENING   -> SPEAKING             (speculation, no change)     -
-    SPEAKING    -                       -> DECIDING (agent paused)   -> LISTENING
-    DECIDING    (the judgement tells)   speech -> LISTENING, noise -> SPEAKING
-    any         -> CLOSING when it ends
+Owns the decisions and the way out (`_end`). Who has the floor is kept in `floor`; the caller's voice is judged in
+`ears`, a sound over the agent's words in `interruption`; an answer is made in `reply`, what may have to be thrown away
+is kept in `speculation`, faults are counted in `watchdogs`. Refuses to know SIP, YAML and codecs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -25,16 +17,17 @@ from sipserver.agent.announcement import Announcement, Speaker
 from sipserver.agent.barge_in import Judgement
 from sipserver.agent.chain import Clock
 from sipserver.agent.ears import Ears
+from sipserver.agent.floor import Floor, FloorState
 from sipserver.agent.interruption import Interruption
 from sipserver.agent.keypad import Keypad
-from sipserver.agent.kit import Kit, equip
+from sipserver.agent.kit import equip
 from sipserver.agent.options import AgentOptions, DigitSource, Engines, Outcome
 from sipserver.agent.reply import Answer, Reply
 from sipserver.agent.speculation import Speculation
 from sipserver.agent.tasks import Tasks
 from sipserver.agent.timer import Timer
 from sipserver.agent.transcriber import Heard
-from sipserver.agent.turn import Decision, Dismissed, Ended, Onset, TurnState, VoicePaused, WentOn
+from sipserver.agent.turn import Decision, Dismissed, Ended, TurnState, VoicePaused, WentOn
 from sipserver.agent.voice import Voice
 from sipserver.agent.watchdogs import AgentSilent, CallerUnheard
 from sipserver.audio.frame import Frame, Samples
@@ -43,19 +36,15 @@ from sipserver.errors import ProviderError
 from sipserver.events import Emit, Fault, TurnEnded, WatchdogFired
 
 _LOOK_S = 1.0
-_SILENT_GRACE_S = 1.0
+_GRACE_S = 1.0
 """The agent may be silent for the providers' timeout and this much longer."""
 
 
-class Floor(enum.Enum):
-    LISTENING = enum.auto()
-    SPEAKING = enum.auto()
-    DECIDING = enum.auto()
-    CLOSING = enum.auto()
-
-
 class Conversation:
-    """One agent step of one call. Loop thread; `run` is to be called once, `hear` every 20 ms while it runs."""
+    """One agent step of one call. Loop thread; `run` is to be called once, `hear` every 20 ms while it runs.
+
+    options: with the variables of prompt and greeting filled in. variables: for the URLs and headers of tools.
+    """
 
     def __init__(
         self,
@@ -71,10 +60,8 @@ class Conversation:
     ) -> None:
         self._options, self._playout, self._emit, self._clock = options, playout, emit, clock
         self._vad = engines.vad
-        self._kit: Kit = equip(options, engines, playout, emit, digits, variables, voice, clock)
-        self._floor = Floor.LISTENING
-        self._speaker: Speaker | None = None
-        self._task: asyncio.Task[Answer] | None = None
+        self._kit = equip(options, engines, playout, emit, digits, variables, voice, clock)
+        self._floor = Floor(playout, self._floor_changed)
         self._ears: Ears | None = None
         self._interruption: Interruption | None = None
         self._speculation = Speculation(emit)
@@ -82,7 +69,7 @@ class Conversation:
         self._silence = Timer(self._nudge)
         self._look = Timer(self._look_after_agent)
         self._keypad = Keypad(self._typed)
-        self._agent_silent = AgentSilent(int((options.provider_timeout_s + _SILENT_GRACE_S) * 1000))
+        self._agent_silent = AgentSilent(int((options.provider_timeout_s + _GRACE_S) * 1000))
         self._unheard = CallerUnheard()
         self._voiced_ms = 0
         self._nudges = 0
@@ -91,16 +78,14 @@ class Conversation:
         """20 ms of the caller. Loop thread; only keeps a reference and notices what the media clock took."""
         if self._ears is not None:
             self._ears.hear(frame)
-            if self._speaker is not None:
-                self._speaker.measure(frame.at_ns)
+            if self._floor.speaker is not None:
+                self._floor.speaker.measure(frame.at_ns)
 
     def digit(self, digit: str) -> None:
         """A digit that nobody collects: the agent falls silent; after the last one the digits are the caller's turn."""
-        if self._ears is None or (self._speaker is not None and self._speaker.busy):
+        if self._ears is None or (self._floor.speaker is not None and self._floor.speaker.busy):
             return
-        self._silence.stop()
-        self._speculation.discard("digits")
-        self._fall_silent()
+        self._fall_silent("digits")
         self._ears.forget()
         self._keypad.press(digit)
 
@@ -113,7 +98,9 @@ class Conversation:
         try:
             async with asyncio.timeout(self._options.max_duration_s):
                 self._ears = Ears(self._vad, self._options.turn, self._emit, self._decided)
-                self._tasks.start("prepare", self._kit.prepare(self._greet()))
+                greeting = Announcement(self._kit, self._options.greeting)
+                self._speak(greeting)
+                self._tasks.start("prepare", self._kit.prepare(greeting.queued))
                 return await self._verdict
         except TimeoutError:
             self._emit(WatchdogFired("max_duration", "failed"))
@@ -121,66 +108,55 @@ class Conversation:
         finally:
             await self._close()
 
-    def _greet(self) -> asyncio.Event:
-        greeting = Announcement(self._kit, self._options.greeting)
-        self._speak(greeting)
-        return greeting.queued
-
     def _decided(self, decision: Decision) -> None:
         """What the caller's voice does. What must be quick happens here, without a task in between."""
-        if self._floor is Floor.CLOSING:
+        if self._floor.closing or self._ears is None:
             return
+        self._silence.stop()
+        speaker = self._floor.speaker
+        if self._floor.state is FloorState.SPEAKING and speaker is not None and self._interruption is None:
+            self._floor.become(FloorState.DECIDING)
+            self._interruption = Interruption(self._kit, self._ears, speaker, self._tasks, self._judged)
         if self._interruption is not None:
             self._interruption.decided(decision)
-        elif isinstance(decision, Onset):
-            self._voice_began()
         elif isinstance(decision, Dismissed):
-            self._listen_on()
+            self._wait()
         elif isinstance(decision, VoicePaused):
-            self._speculate()
+            self._speculate(self._ears.samples(), self._ears.voice_end_ns)
         elif isinstance(decision, WentOn):
             self._speculation.discard("caller_went_on")
         elif isinstance(decision, Ended):
-            self._turn_ended(decision)
-
-    def _voice_began(self) -> None:
-        self._silence.stop()
-        if self._floor is Floor.SPEAKING and self._ears is not None and self._speaker is not None:
-            self._set_floor(Floor.DECIDING)
-            self._interruption = Interruption(self._kit, self._ears, self._speaker, self._tasks, self._judged)
+            self._turn_ended(decision, self._ears.samples())
 
     def _judged(self, interruption: Interruption, judgement: Judgement) -> None:
+        """A sound over the agent's words was judged; late: it had been taken for a noise before."""
         late = self._interruption is not interruption
-        if self._floor is Floor.CLOSING or self._ears is None or (late and self._speaker is not interruption.speaker):
+        if self._floor.closing or self._ears is None or (late and self._floor.speaker is not interruption.speaker):
             return
-        self._interruption = None
         if judgement.kind != "speech":
+            self._interruption = None
             self._playout.resume()
             self._ears.forget()
-            self._set_floor(Floor.LISTENING if self._speaker is None else Floor.SPEAKING)
-            self._listen_on()
+            self._floor.become(FloorState.LISTENING if self._floor.speaker is None else FloorState.SPEAKING)
+            self._wait()
             return
-        self._fall_silent()
+        self._fall_silent("barge_in")
         source = interruption.heard or interruption.samples
         if interruption.ended is not None:
             self._answer(interruption.ended, source)
-        elif late:
-            self._answer(Ended("silence", 0, 0, self._clock()), source)
         elif self._ears.state is TurnState.PAUSE:
-            self._speculate(interruption.heard)
+            self._speculate(source, self._ears.voice_end_ns)
+        elif late and self._ears.state is TurnState.QUIET:
+            self._answer(Ended("silence", 0, 0, self._clock()), source)
 
-    def _speculate(self, heard: Heard | None = None) -> None:
-        if self._ears is not None and self._floor is Floor.LISTENING:
-            source = heard or self._ears.samples()
-            reply = Reply(self._kit, source, voice_end_ns=self._ears.voice_end_ns, held=True)
-            self._speculation.begin(reply, self._start(reply))
+    def _speculate(self, source: Samples | Heard, voice_end_ns: int) -> None:
+        reply = Reply(self._kit, source, voice_end_ns=voice_end_ns, held=True)
+        self._speculation.begin(reply, self._start(reply))
 
-    def _turn_ended(self, ended: Ended) -> None:
-        if self._ears is None or self._floor is not Floor.LISTENING:
-            return
+    def _turn_ended(self, ended: Ended, samples: Samples) -> None:
         held = self._speculation.keep()
         if held is None:
-            self._answer(ended, self._ears.samples())
+            self._answer(ended, samples)
             return
         reply, task = held
         reply.release()
@@ -193,46 +169,13 @@ class Conversation:
         self._voiced_ms = ended.voiced_ms
         self._speak(Reply(self._kit, source, voice_end_ns=ended.voice_end_ns))
 
-    def _speak(self, speaker: Speaker, *, retry: bool = False) -> None:
-        self._give_floor(speaker, self._start(speaker), retry=retry)
-
-    def _start(self, speaker: Speaker) -> asyncio.Task[Answer]:
-        return self._tasks.start(type(speaker).__name__.lower(), speaker.run(), partial(self._spoken, speaker))
-
-    def _give_floor(self, speaker: Speaker, task: asyncio.Task[Answer], *, retry: bool = False) -> None:
-        self._speaker, self._task = speaker, task
-        self._set_floor(Floor.SPEAKING)
-        self._silence.stop()
-        if not retry:
-            self._agent_silent.begin(self._clock())
-        self._look.start(_LOOK_S)
-        if self._ears is not None and self._options.turn.barge_in == "off":
-            self._ears.mute(True)
-
-    def _spoken(self, speaker: Speaker, task: asyncio.Task[Answer]) -> None:
-        """A speaker's task has ended: by itself, by a fault, or because it was cut."""
-        if speaker is not self._speaker:
-            if not task.cancelled() and not self._speculation.holds(speaker):
-                task.exception()  # cut or discarded: what became of it no longer matters
-            return
-        self._speaker = self._task = None
-        self._look.stop()
-        if self._floor is Floor.CLOSING or task.cancelled():
-            return
-        error = task.exception()
-        if error is not None:
-            self._broken(task.get_name(), error)
-            return
-        answer = task.result()
-        if answer.outcome is not None:
-            self._end(answer.outcome)
-        elif answer.unheard:
-            self._nothing_heard()
-        else:
-            if isinstance(speaker, Reply):
-                self._unheard.heard()
-                self._nudges = 0
-            self._listen()
+    def _typed(self, digits: str) -> None:
+        self._fall_silent("digits")
+        self._emit(TurnEnded("digits", 0, 0))
+        self._answer(
+            Ended("digits", 0, 0, self._clock()),
+            Heard(f"I typed {' '.join(digits)} on the telephone.", self._kit.language),
+        )
 
     def _nothing_heard(self) -> None:
         action = self._unheard.unheard(self._voiced_ms)
@@ -248,32 +191,54 @@ class Conversation:
         else:
             self._listen()
 
-    def _listen(self) -> None:
-        if self._floor is not Floor.DECIDING:
-            self._set_floor(Floor.LISTENING)
-        if self._ears is not None:
-            self._ears.mute(False)
-        self._listen_on()
+    def _speak(self, speaker: Speaker, *, retry: bool = False) -> None:
+        self._give_floor(speaker, self._start(speaker), retry=retry)
 
-    def _listen_on(self) -> None:
-        if self._floor is Floor.LISTENING and not self._speculation.active:
+    def _start(self, speaker: Speaker) -> asyncio.Task[Answer]:
+        return self._tasks.start(type(speaker).__name__.lower(), speaker.run(), partial(self._spoken, speaker))
+
+    def _give_floor(self, speaker: Speaker, task: asyncio.Task[Answer], *, retry: bool = False) -> None:
+        self._silence.stop()
+        self._floor.give(speaker, task)
+        if not retry:
+            self._agent_silent.begin(self._clock())
+        self._look.start(_LOOK_S)
+
+    def _spoken(self, speaker: Speaker, task: asyncio.Task[Answer]) -> None:
+        """A speaker's task has ended: by itself, by a fault, or because it was cut."""
+        error = None if task.cancelled() else task.exception()
+        if not self._floor.finished(speaker) or self._floor.closing or task.cancelled():
+            return  # it was cut, or is held and looked at when the turn ends
+        if error is not None:
+            self._broken(task.get_name(), error)
+        elif (outcome := task.result().outcome) is not None:
+            self._end(outcome)
+        elif task.result().unheard:
+            self._nothing_heard()
+        else:
+            if isinstance(speaker, Reply):
+                self._unheard.heard()
+                self._nudges = 0
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._interruption is None:
+            self._floor.become(FloorState.LISTENING)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Nobody speaks now: that must not last for ever."""
+        if self._floor.state is FloorState.LISTENING and not self._speculation.active:
             self._silence.start(self._options.silence_s)
 
-    def _fall_silent(self) -> None:
-        """The caller has the floor now: cut the agent, keep what was heard of it."""
+    def _fall_silent(self, reason: str) -> None:
+        """The caller has the floor now."""
+        self._silence.stop()
+        self._speculation.discard(reason)
         if self._interruption is not None:
             self._interruption.drop()
             self._interruption = None
-        speaker, task = self._speaker, self._task
-        self._speaker = self._task = None
-        self._look.stop()
-        if speaker is not None:
-            speaker.cut()
-        if task is not None:
-            task.cancel()
-        self._playout.flush()
-        if self._floor is not Floor.CLOSING:
-            self._set_floor(Floor.LISTENING)
+        self._floor.take()
 
     def _nudge(self) -> None:
         """Nobody has spoken for silence_s."""
@@ -283,26 +248,21 @@ class Conversation:
         self._nudges += 1
         self._speak(Announcement(self._kit, self._options.nudge))
 
-    def _typed(self, digits: str) -> None:
-        self._emit(TurnEnded("digits", 0, 0))
-        heard = Heard(f"I typed {' '.join(digits)} on the telephone.", self._kit.language)
-        self._speak(Reply(self._kit, heard, voice_end_ns=self._clock()))
-
     def _look_after_agent(self) -> None:
-        speaker = self._speaker
+        speaker = self._floor.speaker
         if speaker is None:
             return
         self._look.start(_LOOK_S)
-        excused = speaker.busy or self._floor is Floor.DECIDING
+        excused = speaker.busy or self._floor.state is FloorState.DECIDING
         action = self._agent_silent.look(self._clock(), speaker.saying.heard_ms, excused=excused)
         if action is None:
             return
         self._emit(WatchdogFired("agent_silent", action))
-        self._fall_silent()
-        if action == "failed":
+        self._fall_silent("agent_silent")
+        if action == "retry":
+            self._speak(speaker.again(), retry=True)
+        else:
             self._fail("the agent was silent")
-            return
-        self._speak(speaker.again(), retry=True)
 
     def _broken(self, where: str, error: BaseException) -> None:
         if not isinstance(error, ProviderError):
@@ -311,30 +271,27 @@ class Conversation:
 
     def _fail(self, detail: str) -> None:
         """Nothing helps any more: apologise and leave."""
-        if self._floor is Floor.CLOSING:
-            return
-        self._fall_silent()
-        self._stop_timers()
-        self._set_floor(Floor.CLOSING)
-        self._tasks.start("apology", self._kit.apologise(), lambda _: self._end(Outcome("failed", detail)))
+        if not self._floor.closing:
+            self._stop("failed")
+            self._tasks.start("apology", self._kit.apologise(), lambda _: self._end(Outcome("failed", detail)))
 
     def _end(self, outcome: Outcome) -> None:
-        self._set_floor(Floor.CLOSING)
+        self._floor.become(FloorState.CLOSING)
         if not self._verdict.done():
             self._verdict.set_result(outcome)
 
-    def _set_floor(self, floor: Floor) -> None:
-        self._floor = floor
-
-    def _stop_timers(self) -> None:
+    def _stop(self, reason: str) -> None:
+        self._fall_silent(reason)
+        self._floor.become(FloorState.CLOSING)
         for timer in (self._silence, self._look, self._keypad):
             timer.stop()
 
+    def _floor_changed(self, state: FloorState) -> None:
+        if self._ears is not None:
+            self._ears.mute(state is FloorState.SPEAKING and self._options.turn.barge_in == "off")
+
     async def _close(self) -> None:
-        self._set_floor(Floor.CLOSING)
-        self._stop_timers()
-        self._speculation.discard("conversation_over")
-        self._fall_silent()
+        self._stop("conversation_over")
         if self._ears is not None:
             self._ears.close()
         await self._tasks.close()

@@ -20,7 +20,6 @@ import jsonschema
 from sipserver.agent.chain import Clock, milliseconds
 from sipserver.agent.llm.contract import ToolCall, ToolSpec
 from sipserver.agent.options import DigitSource, HttpToolOptions, Outcome
-from sipserver.errors import ConfigError
 from sipserver.events import Emit, ToolSpan
 
 MAX_RESPONSE_BYTES = 64 * 1024
@@ -64,21 +63,6 @@ class ToolResult:
     content: str
     outcome: Outcome | None = None
     say: str = ""
-
-
-def check(http_tools: Sequence[HttpToolOptions]) -> None:
-    """Raises ConfigError if a tool's parameters are no JSON Schema of an object, or a name is taken."""
-    names = set(_BUILT_IN)
-    for tool in http_tools:
-        if tool.name in names:
-            raise ConfigError("a tool of this name exists already", key=f"http_tools.{tool.name}")
-        names.add(tool.name)
-        try:
-            jsonschema.Draft202012Validator.check_schema(dict(tool.parameters))
-        except jsonschema.SchemaError as error:
-            raise ConfigError(error.message, key=f"http_tools.{tool.name}.parameters") from error
-        if tool.parameters.get("type") != "object":
-            raise ConfigError("the type must be object", key=f"http_tools.{tool.name}.parameters")
 
 
 class Toolbox:
@@ -167,7 +151,7 @@ class Toolbox:
                 **sent,
             ) as response:
                 body = await _read(response)
-                if not response.ok:
+                if not 200 <= response.status < 300:
                     raise _ToolError(f"the service answered {response.status}")
         except TimeoutError as error:
             raise _ToolError(f"the service did not answer within {tool.timeout_s:g} s") from error

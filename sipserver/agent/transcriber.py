@@ -60,6 +60,8 @@ class Transcriber:
         """Transcribe one utterance. Safe to cancel. Raises the last engine's ProviderError."""
         started = self._clock()
         engines = self._order()
+        if not engines:
+            raise ProviderRejected(", ".join(self._chain) or "stt", "no such engine")
         for engine, following in zip(engines, [*engines[1:], None], strict=True):
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -88,7 +90,7 @@ class Transcriber:
                     milliseconds(self._clock() - started),
                     answer.confidence,
                 )
-        raise ProviderRejected(", ".join(self._chain) or "stt", "no such engine")
+        raise AssertionError("the last engine answers or raises")
 
     def _order(self) -> list[Stt]:
         engines = [self._engines[name] for name in self._health.order(self._chain) if name in self._engines]
