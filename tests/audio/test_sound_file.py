@@ -21,6 +21,7 @@ def sine(rate_hz: int, duration_s: float = 0.5) -> Samples:
 def encode(path: Path, codec: str, rate_hz: int, *, layout: str = "mono") -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate_hz, layout=layout)
+        assert isinstance(stream, av.AudioStream)
         channels = 2 if layout == "stereo" else 1
         frame = av.AudioFrame.from_ndarray(
             np.repeat(sine(rate_hz), channels)[np.newaxis, :], format="s16", layout=layout
