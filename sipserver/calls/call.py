@@ -27,6 +27,9 @@ from sipserver.log import logger
 HANGUP_S = 5.0
 """How long the leg may take to hang up, the dialplan to let go and the leg to say that it is gone; each for itself."""
 
+TAIL_S = 0.15
+"""What a telephone's jitter buffer may still hold of our last words, and would throw away at a BYE."""
+
 NOTABLE = frozenset({"call.started", "call.routed", "call.state", "media.started", "call.ended"})
 """Kinds of events that are logged at INFO, with everything about recordings; faults are warnings, the rest is DEBUG."""
 
@@ -261,6 +264,9 @@ class Call:
             self.services.records.ended(call_id=self.id, reason=reason, sip_code=code)
 
     async def _hang_up(self, ending: Ending) -> None:
+        if self._answered and ending.reason is EndReason.DIALPLAN_HANGUP and self.leg.playout.queued:
+            await asyncio.wait([gone := asyncio.ensure_future(self._gone.wait())], timeout=TAIL_S)
+            gone.cancel()
         if self._gone.is_set():
             return
         try:

@@ -15,6 +15,7 @@ from sipserver import yaml_file
 from sipserver.agent.options import Engines
 from sipserver.agent.voice import AudioCache
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
+from sipserver.calls import call as call_module
 from sipserver.calls.call import Call
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
@@ -124,7 +125,8 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    monkeypatch.setattr(call_module, "TAIL_S", 0.0)
     stage = Stage(tmp_path)
     stage.recorder.open()
     yield stage

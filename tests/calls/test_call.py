@@ -271,3 +271,21 @@ async def test_nothing_is_left_after_many_calls(stage: Stage) -> None:
     await breathe()
     assert asyncio.all_tasks() == before
     assert [facts["reason"] for name, facts in stage.records.calls if name == "ended"] == ["dialplan_hangup"] * 20
+
+
+async def test_the_last_words_arrive_before_the_bye(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_module, "TAIL_S", 30.0)
+    leg, call = stage.call("  main: [{say: Good bye.}, hangup]")
+    await stage.until(lambda: call.state is State.ENDING, leg)
+    await leg.ticks(5)
+    assert leg.actions == ["answer"]
+    leg.peer_leaves()  # and a caller who is faster ends the wait
+    assert await stage.ended(leg) == "dialplan_hangup"
+    assert leg.actions == ["answer"]
+
+
+async def test_a_call_in_which_nothing_was_said_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_module, "TAIL_S", 30.0)
+    leg, _ = stage.call("  main: [answer, hangup]")
+    assert await stage.ended(leg) == "dialplan_hangup"
+    assert leg.actions == ["answer", "hangup"]
