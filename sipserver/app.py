@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import platform
 import signal
 import statistics
 import time
@@ -76,7 +77,7 @@ class Server:
         self._hurry = asyncio.Event()
         self._checks: tuple[Check, ...] = ()
         self.engines = EngineRoom(loaded)
-        self.records = Records(loaded.store)
+        self.records = Records(loaded.store, node=f"{platform.node()}:{loaded.sip.port}")
         self.recorder = Recorder(loaded.calls.recordings)
         self.watcher = Watcher(loaded.dialplans, on_change=self._on_book, on_problem=self._on_problem)
         self.metrics = Metrics(self._probes())
@@ -144,13 +145,16 @@ class Server:
         for crashed in await self.records.sweep_crashed():
             self._log.warning("closed a call that died with the last process", call=crashed.call_id)
             if crashed.recording_path:
-                await asyncio.to_thread(self._repair, Path(crashed.recording_path))
+                await self._repair(crashed.call_id, crashed.recording_path)
 
-    def _repair(self, path: Path) -> None:
+    async def _repair(self, call_id: str, path: str) -> None:
+        """Make the recording of a call that died readable, up to the last second that reached the disk."""
         try:
-            recording.repair(path)
-        except OSError as problem:
-            self._log.warning("recording not readable", path=str(path), error=str(problem))
+            await asyncio.to_thread(recording.repair, Path(path))
+        except (OSError, ValueError) as problem:
+            self._log.warning("recording not readable", call=call_id, path=path, error=str(problem))
+            return
+        self.records.recording(call_id=call_id, path=path, status="complete")
 
     async def _open_dialplans(self, stack: contextlib.AsyncExitStack) -> None:
         book = await self.watcher.start()
@@ -229,11 +233,22 @@ class Server:
             queues=self._queues,
             refused=lambda: self.cell.refused,
             media_clock_late_s=self._lateness_s,
+            tick_age_s=self._tick_age_s,
+            record_faults=lambda: {
+                "failures": self.records.failures,
+                "dropped": self.records.dropped,
+                "lost": self.records.lost,
+            },
         )
 
     def _sip_moves(self) -> bool:
         ticked_s = self.cell.last_sip_tick_s
         return ticked_s is not None and time.monotonic() - ticked_s < SIP_HANGS_S
+
+    def _tick_age_s(self) -> Mapping[str, float]:
+        now_s = time.monotonic()
+        ticks = {"sip": self.cell.last_sip_tick_s, "media": self.cell.last_media_tick_s}
+        return {part: now_s - ticked_s for part, ticked_s in ticks.items() if ticked_s is not None}
 
     def _lateness_s(self) -> Mapping[str, float]:
         late_ms = self.cell.take_lateness_ms()

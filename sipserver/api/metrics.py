@@ -41,7 +41,8 @@ class Probes:
 
     calls: calls now, by state. capacity: `inbound` and `total` calls the cell holds. queues: entries waiting, by queue.
     refused: calls turned away before they became calls, by reason, since the start. media_clock_late_s: how late the
-    media clock's ticks were lately, by statistic (`median`, `max`). ticks: since the start, by part (`sip`, `media`).
+    media clock's ticks were lately, by statistic (`median`, `max`). tick_age_s: since the last tick, by part (`sip`,
+    `media`). record_faults: what the call records suffered since the start, by kind (`dropped`, `lost`, `failures`).
     """
 
     calls: Callable[[], Mapping[str, float]] = _none
@@ -49,7 +50,8 @@ class Probes:
     queues: Callable[[], Mapping[str, float]] = _none
     refused: Callable[[], Mapping[str, float]] = _none
     media_clock_late_s: Callable[[], Mapping[str, float]] = _none
-    ticks: Callable[[], Mapping[str, float]] = _none
+    tick_age_s: Callable[[], Mapping[str, float]] = _none
+    record_faults: Callable[[], Mapping[str, float]] = _none
 
 
 @dataclass(slots=True)
@@ -90,7 +92,14 @@ class _ProbeCollector(Collector):
             CounterMetricFamily, "calls_refused", "Calls turned away at the door.", "reason", self._probes.refused
         )
         yield from self._family(
-            CounterMetricFamily, "ticks", "Ticks of the parts that must never stand still.", "part", self._probes.ticks
+            GaugeMetricFamily,
+            "tick_age_seconds",
+            "Since the last tick of the parts that must never stand still.",
+            "part",
+            self._probes.tick_age_s,
+        )
+        yield from self._family(
+            CounterMetricFamily, "record_faults", "Trouble with call records.", "kind", self._probes.record_faults
         )
 
     @staticmethod

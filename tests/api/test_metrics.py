@@ -148,7 +148,8 @@ def test_probes_are_read_at_scrape_time() -> None:
             queues=lambda: {"stt.whisper": 2},
             refused=lambda: {"capacity": 5},
             media_clock_late_s=lambda: {"max": 0.004},
-            ticks=lambda: {"sip": 77},
+            tick_age_s=lambda: {"sip": 0.5},
+            record_faults=lambda: {"dropped": 3},
         )
     )
     assert value(metrics, "calls", state="answered") == 1
@@ -158,7 +159,8 @@ def test_probes_are_read_at_scrape_time() -> None:
     assert value(metrics, "queue_depth", queue="stt.whisper") == 2
     assert value(metrics, "calls_refused_total", reason="capacity") == 5
     assert value(metrics, "media_clock_late_seconds", statistic="max") == 0.004
-    assert value(metrics, "ticks_total", part="sip") == 77
+    assert value(metrics, "tick_age_seconds", part="sip") == 0.5
+    assert value(metrics, "record_faults_total", kind="dropped") == 3
 
 
 def test_two_instances_do_not_share_a_registry() -> None:
