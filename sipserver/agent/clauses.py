@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-FIRST_WORDS = 8
+FIRST_WORDS = 6
 """A first clause without punctuation is cut after this many words ..."""
 LONG_CHARACTERS = 240
 """... and any other after this many characters."""

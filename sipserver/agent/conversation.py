@@ -224,6 +224,7 @@ class Conversation:
     def _listen(self) -> None:
         if self._interruption is None:
             self._floor.become(FloorState.LISTENING)
+        self._tasks.start("warm", self._kit.warm())
         self._wait()
 
     def _wait(self) -> None:

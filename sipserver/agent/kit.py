@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from sipserver.agent import phrases
 from sipserver.agent.chain import Clock
 from sipserver.agent.history import History
+from sipserver.agent.llm.contract import Message
 from sipserver.agent.mind import Mind
 from sipserver.agent.options import AgentOptions, DigitSource, Engines
 from sipserver.agent.saying import Saying
@@ -48,6 +49,14 @@ class Kit:
     @property
     def chain(self) -> tuple[str, ...]:
         return (self.options.tts.use, *self.options.tts.fallback)
+
+    def prompt(self, user: str = "") -> list[Message]:
+        """What to ask the model, with the language to answer in if the caller chooses it."""
+        return self.history.prompt(user, self.language if self.options.language == "auto" else "")
+
+    async def warm(self) -> None:
+        """Have the model read what was said until now, while the caller speaks. Raises nothing but CancelledError."""
+        await self.mind.warm(self.prompt())
 
     def follow(self, language: str) -> None:
         """Answer in the caller's language, if it is the caller's choice and a voice speaks it."""

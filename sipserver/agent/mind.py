@@ -36,6 +36,12 @@ class Mind:
         order = self._order()
         return bool(order) and order[0].capabilities.tools
 
+    async def warm(self, messages: Sequence[Message]) -> None:
+        """Fill the prompt cache of the engine that would be asked now, if it is a local one: others cost money."""
+        order = self._order()
+        if order and order[0].capabilities.local:
+            await order[0].warm(messages)
+
     async def stream(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> AsyncIterator[Delta]:
         """Ask. Close the iterator to cancel. Raises the last engine's ProviderError.
 

@@ -197,9 +197,7 @@ class Reply:
     async def _think(self, heard: Heard, clauses: _Clauses) -> Outcome | None:
         """Ask the model, round by round, and queue clauses. Tools wait for the gate: they have effects."""
         kit = self._kit
-        held_words = "" if self._told else heard.text
-        language = heard.language if kit.options.language == "auto" else ""
-        asked = kit.history.prompt(held_words, language)
+        asked = kit.prompt("" if self._told else heard.text)
         outcome: Outcome | None = None
         self._stages.llm_asked_ns = kit.clock()
         for number in range(MAX_ROUNDS):

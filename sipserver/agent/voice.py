@@ -76,7 +76,8 @@ def loud_from(samples: Samples) -> int | None:
 class Voice:
     """The voices of one call. Loop thread; engines and cache are shared with the other calls.
 
-    timeout_s: how long an engine may take to the first sound and between two chunks before the next one is asked.
+    timeout_s: how long an engine may take to the first sound and between two chunks before the next one is asked. The
+    caller has to hear something within 3 s, so it leaves the next one some time.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Voice:
         emit: Emit,
         cache: AudioCache,
         *,
-        timeout_s: float = 3.0,
+        timeout_s: float = 2.0,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._engines, self._emit, self._cache = engines, emit, cache

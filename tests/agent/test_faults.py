@@ -10,7 +10,7 @@ from sipserver import events
 from sipserver.agent.voice import AudioCache
 from sipserver.errors import ProviderBusy, ProviderRejected, ProviderTimeout
 from sipserver.events import Event
-from tests.fakes.engines import FakeLlm, FakeStt, FakeTts
+from tests.fakes.engines import FakeLlm, FakeStt, FakeTts, call
 from tests.fakes.stage import Stage
 from tests.fakes.virtual_time import virtual
 
@@ -205,3 +205,32 @@ async def test_an_unknown_engine_fails_with_its_name() -> None:
         await stage.phone.speak(500)
         outcome = await stage.outcome()
     assert (outcome.kind, outcome.detail) == ("failed", "there: no such engine")
+
+
+@virtual
+async def test_a_greeting_whose_voice_hangs_is_heard_within_three_seconds() -> None:
+    async with Stage(tts=[FakeTts(name="hangs", delay_s=NEVER_S), FakeTts(name="quick")], greeting="Hello.") as stage:
+        spoken = await stage.next(events.Spoken)
+        assert stage.at_ms(spoken) <= 3000
+
+
+@virtual
+async def test_a_filler_that_cannot_be_spoken_does_not_end_the_turn() -> None:
+    tts = FakeTts()
+    async with Stage(tts=[tts], llm=[FakeLlm([2.0, "Here."])], filler_ms=800, filler="{missing}") as stage:
+        tts.error = ProviderRejected("tts", "crashed")
+        await stage.phone.speak(800)
+        await stage.next(events.ProviderFailed)
+        tts.error = None
+        spoken = await stage.next(events.Spoken)
+    assert spoken.text == "Here."
+
+
+@virtual
+async def test_a_tool_that_is_called_again_and_again_is_stopped() -> None:
+    llm = FakeLlm([call("collect_digits", count=1)])
+    async with Stage(llm=[llm], tools=("collect_digits",)) as stage:
+        await stage.phone.speak(800)
+        spoken = await stage.next(events.Spoken)
+    assert spoken.text == "Sorry, I did not understand you."
+    assert [tools for _, tools in llm.asked] == [("collect_digits",)] * 3 + [()]

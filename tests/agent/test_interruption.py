@@ -180,3 +180,38 @@ async def test_a_cough_while_the_agent_thinks_does_not_lose_the_question() -> No
         spoken = await stage.next(events.Spoken)
     assert spoken.text == "It is noon."
     assert llm.asked[-1][0][-1].content == "what time is it"
+
+
+@virtual
+async def test_a_voice_that_began_before_the_agent_took_the_floor_is_judged_like_any_other() -> None:
+    async with Stage(stt=[FakeStt("wait a moment")]) as stage:
+        stage.conversation.digit("1")
+        await stage.sleep(1300)
+        await stage.phone.speak(900)
+        await stage.next(events.TurnEnded, lambda ended: ended.reason == "silence")
+        await stage.next(events.TurnLatency)
+    assert decisions(stage) == ["paused", "speech"]
+    assert "wait a moment" in stage.llm[0].asked[-1][0][-1].content
+
+
+@virtual
+async def test_a_late_transcript_does_not_answer_for_a_caller_who_speaks_again() -> None:
+    llm = FakeLlm(["Yes?"])
+    async with Stage(stt=[FakeStt("stop", "stop it now", delay_s=0.6)], llm=[llm], greeting=GREETING) as stage:
+        await into_the_greeting(stage)
+        await stage.phone.speak(160)
+        await stage.sleep(480)
+        await stage.phone.speak(900)
+        await stage.next(events.Spoken, lambda spoken: spoken.text == "Yes?")
+    assert decisions(stage) == ["paused", "noise", "paused", "speech"]
+    assert llm.asked[-1][0][-1].content == "stop it now"
+
+
+@virtual
+async def test_a_sound_over_the_last_word_does_not_keep_the_playout_paused() -> None:
+    async with Stage(stt=[FakeStt("")], greeting="Hello there.", silence_s=5) as stage:
+        await stage.sleep(550)
+        await stage.phone.speak(200)
+        await stage.next(events.BargeIn, lambda event: event.decision == "noise")
+        assert not stage.playout.paused
+        await stage.next(events.Spoken, lambda spoken: spoken.text == "Are you still there?")

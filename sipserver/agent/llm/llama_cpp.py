@@ -56,11 +56,12 @@ class LlamaCppLlm:
                 yield delta
 
     async def warm(self, messages: Sequence[Message]) -> None:
-        """As `contract.Llm.warm`; the last 16 prompts are warmed again when the worker was restarted."""
-        self._warm.pop(tuple(messages), None)
-        self._warm[tuple(messages)] = None
-        if len(self._warm) > _MOST_WARM:
-            del self._warm[next(iter(self._warm))]
+        """As `contract.Llm.warm`; the last 16 system prompts are warmed again when the worker was restarted."""
+        if all(message.role == "system" for message in messages):
+            self._warm.pop(tuple(messages), None)
+            self._warm[tuple(messages)] = None
+            if len(self._warm) > _MOST_WARM:
+                del self._warm[next(iter(self._warm))]
         if self._client is not None:
             await self._client.warm(messages)
 

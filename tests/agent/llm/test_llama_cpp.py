@@ -14,6 +14,7 @@ from sipserver.agent.llm.contract import Finished, Message, TextDelta
 from sipserver.agent.llm.llama_cpp import LlamaCppLlm
 from sipserver.agent.settings import LlamaCppSettings, OpenAiLlmSettings
 from sipserver.errors import ModelMissing, ProviderBusy, SettingsError
+from tests.fakes.openai_chat import OpenAiChat
 
 ASKED = [Message("system", "You answer the phone for Acme."), Message("user", "Hello, who are you?")]
 
@@ -50,6 +51,19 @@ async def test_without_a_process_it_is_busy(tmp_path: Path) -> None:
     with pytest.raises(ProviderBusy, match="being started"):
         await anext(engine.stream(ASKED))
     await engine.close()
+
+
+async def test_only_system_prompts_are_warmed_again_and_not_too_many(tmp_path: Path) -> None:
+    """What callers said is not kept beyond their call."""
+    engine = LlamaCppLlm("local", LlamaCppSettings(), tmp_path / "model.gguf")
+    await engine.warm(ASKED)
+    for number in range(20):
+        await engine.warm([Message("system", f"Agent {number}")])
+    async with OpenAiChat() as server:
+        await engine._connect(server.base_url.removesuffix("/v1"), "key")
+        await engine._lost()
+    contents = [request["messages"][0]["content"] for request in server.requests]
+    assert contents == [f"Agent {number}" for number in range(4, 20)]
 
 
 async def test_a_missing_model_names_the_command(tmp_path: Path) -> None:
