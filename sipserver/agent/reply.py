@@ -205,10 +205,10 @@ class Reply:
             self._rounds.append(this)
             last = number == MAX_ROUNDS - 1
             await self._ask(asked, this, clauses, number, tools=not last)
-            if not this.calls:
+            if not this.calls or last:
                 break
             await self._gate.wait()
-            outcome, words = await self._work(this)
+            outcome, words = await self._work(this, clauses)
             if words:
                 clauses.put_nowait((number, words))
             if outcome is not None:
@@ -236,14 +236,17 @@ class Reply:
                     this.calls.append(delta.call)
         say(splitter.finish())
 
-    async def _work(self, this: _Round) -> tuple[Outcome | None, str]:
+    async def _work(self, this: _Round, clauses: _Clauses) -> tuple[Outcome | None, str]:
         """Run the tools of a round. The first that ends the conversation is the last that runs."""
         self._working = True
         try:
             for call in this.calls:
                 waits = call.name == "collect_digits"
                 self._digits_waits += waits
-                result = await self._kit.toolbox.run(call)
+                if waits:
+                    await clauses.join()
+                patience_s = self._kit.playout.pending_ms / 1000
+                result = await self._kit.toolbox.run(call, patience_s=patience_s)
                 self._digits_waits += waits
                 this.results.append(Message("tool", result.content, tool_call_id=call.id))
                 if result.outcome is not None:
@@ -262,6 +265,7 @@ class Reply:
             first = False
             async with closing(self._timed(self._kit.sound(clause))) as chunks:
                 await self.saying.add(clause, chunks, part=number)
+            clauses.task_done()
 
     async def _timed(self, chunks: AsyncIterator[Samples]) -> AsyncIterator[Samples]:
         async with closing(chunks):

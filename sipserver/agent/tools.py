@@ -87,12 +87,15 @@ class Toolbox:
     def offers(self, name: str) -> bool:
         return any(spec.name == name for spec in self.specs)
 
-    async def run(self, call: ToolCall) -> ToolResult:
-        """Do what the model asked for. Never raises but CancelledError; safe to cancel."""
+    async def run(self, call: ToolCall, *, patience_s: float = 0.0) -> ToolResult:
+        """Do what the model asked for. Never raises but CancelledError; safe to cancel.
+
+        patience_s: how much longer to wait for digits, because the caller still listens to what they are to type.
+        """
         started = self._clock()
         ok, result = False, ToolResult(_error("cancelled"))
         try:
-            result = await self._run(call)
+            result = await self._run(call, patience_s)
             ok = True
         except _ToolError as error:
             result = ToolResult(_error(str(error)))
@@ -106,14 +109,14 @@ class Toolbox:
             await self._session.close()
             self._session = None
 
-    async def _run(self, call: ToolCall) -> ToolResult:
+    async def _run(self, call: ToolCall, patience_s: float) -> ToolResult:
         arguments = self._arguments(call)
         if call.name == "end_call":
             return ToolResult('{"ok": true}', Outcome("done", "end_call"), str(arguments.get("farewell", "")))
         if call.name == "transfer":
             return ToolResult('{"ok": true}', Outcome("transfer", str(arguments.get("reason", ""))))
         if call.name == "collect_digits":
-            timeout_s = float(arguments.get("timeout_s", _DIGITS_TIMEOUT_S))
+            timeout_s = float(arguments.get("timeout_s", _DIGITS_TIMEOUT_S)) + patience_s
             return ToolResult(json.dumps({"digits": await self._digits.collect(int(arguments["count"]), timeout_s)}))
         return ToolResult(await self._request(self._http[call.name], arguments))
 
