@@ -29,29 +29,36 @@ def taken() -> int | None:
     return int(count()) if count is not None else None
 
 
-def probe(account: pj.Account, most: int = ASK_FOR) -> int:
-    """Count how many calls can be opened at the same time. Sip thread, after `libStart`, before the first call.
+def probe() -> int:
+    """Count how many calls can be opened at the same time, in an endpoint of its own that is gone afterwards.
 
-    The calls go to the discard port of this machine and are gone before they ring.
+    Sip thread, while no other endpoint lives. The calls go to the discard port of this machine and never ring.
     """
-    opened: list[pj.Call] = []
+    endpoint = pj.Endpoint()
+    endpoint.libCreate()
+    config = pj.EpConfig()
+    config.uaConfig.maxCalls, config.uaConfig.threadCnt = ASK_FOR, 0
+    config.logConfig.level = config.logConfig.consoleLevel = 0
+    endpoint.libInit(config)
+    transport = pj.TransportConfig()
+    transport.boundAddress = "127.0.0.1"
+    endpoint.transportCreate(pj.PJSIP_TRANSPORT_UDP, transport)
+    endpoint.libStart()
+    endpoint.audDevManager().setNoDev()
+    account, settings = pj.Account(), pj.AccountConfig()
+    settings.idUri = "sip:probe@127.0.0.1"
+    account.create(settings, True)
+    calls: list[pj.Call] = []
     try:
-        while len(opened) < most:
-            call = pj.Call(account)
-            prm = pj.CallOpParam(True)
-            prm.opt.audioCount, prm.opt.videoCount = 1, 0
-            try:
-                call.makeCall(_NOWHERE, prm)
-            except pj.Error:
-                pj.Call.__swig_destroy__(call)
-                break
-            opened.append(call)
-        return len(opened)
+        while len(calls) < ASK_FOR:
+            calls.append(pj.Call(account))
+            calls[-1].makeCall(_NOWHERE, pj.CallOpParam(True))
+        return len(calls)
+    except pj.Error:
+        return len(calls) - 1
     finally:
-        for call in opened:
+        for call in calls:
             pj.Call.__swig_destroy__(call)  # hangs up in C++
-
-
-def find(account: pj.Account) -> int:
-    """Calls that PJSIP holds at a time, by `read` or else by `probe`."""
-    return read() or probe(account)
+        pj.Account.__swig_destroy__(account)
+        endpoint.libDestroy(pj.PJSUA_DESTROY_NO_NETWORK)
+        pj.Endpoint.__swig_destroy__(endpoint)

@@ -50,7 +50,7 @@ class SipEndpoint:
 
     def __init__(self, settings: SipSettings) -> None:
         self._settings = settings
-        self._endpoint = pj.Endpoint()
+        self._opened: pj.Endpoint | None = None
         self._account: _Account | None = None
         self.port = 0
         """The UDP port (and the TCP port, when TCP is on) that the endpoint is bound to."""
@@ -60,21 +60,23 @@ class SipEndpoint:
     def open(self, incoming: IncomingCall, before_start: Callable[[], object]) -> None:
         """Bring PJSIP up. before_start runs after `libInit`. Raises ConfigError when a port is
         taken, or pj.Error; then `close` it."""
-        endpoint = self._endpoint
         quieten = native.function("pj_log_set_level")
         if quieten is not None:  # until `libInit` PJSIP would write to stdout
             quieten(0)
+        probed = 0 if native.function("pjsua_call_get_max_count") else capacity.probe()
+        self._opened = endpoint = pj.Endpoint()
         endpoint.libCreate()
         endpoint.libInit(_endpoint_config(self._settings))
+        self.capacity = probed or capacity.read() or 1
         self.version = str(endpoint.libVersion().full)
         before_start()
         self._bind()
         endpoint.libStart()
+        self.devices.setNoDev()  # the patch bay opens the null device when a call has media
         self._choose_codecs()
         self._account = _Account()
         self._account.incoming = incoming
         self._account.create(_account_config(self._settings, self.port), True)
-        self.capacity = capacity.find(self._account)
 
     def poll(self, milliseconds: int) -> int:
         """Serve packets and timers, waiting up to so long for one."""
@@ -95,8 +97,15 @@ class SipEndpoint:
             account, self._account = self._account, None
             account.shutdown()
             pj.Account.__swig_destroy__(account)
-        self._endpoint.libDestroy(pj.PJSUA_DESTROY_NO_RX_MSG)
-        pj.Endpoint.__swig_destroy__(self._endpoint)
+        if self._opened is not None:
+            endpoint, self._opened = self._opened, None
+            endpoint.libDestroy(pj.PJSUA_DESTROY_NO_RX_MSG)
+            pj.Endpoint.__swig_destroy__(endpoint)
+
+    @property
+    def _endpoint(self) -> pj.Endpoint:
+        assert self._opened is not None
+        return self._opened
 
     def _bind(self) -> None:
         settings = self._settings

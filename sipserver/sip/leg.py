@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from sipserver.audio import tones
-from sipserver.audio.frame import Frame
+from sipserver.audio.frame import SILENCE_PAYLOAD, Frame
 from sipserver.audio.playout import Playout
 from sipserver.errors import CallerError, CarrierError
 from sipserver.events import (
@@ -221,7 +221,7 @@ class SipLeg:
             at_ns, received, played = frames.popleft()
             if self._gone is None and self._on_media is not None:
                 try:
-                    self._on_media(Frame.of_payload(received, at_ns), Frame.of_payload(played, at_ns))
+                    self._on_media(_frame(received, at_ns), _frame(played, at_ns))
                 except Exception:
                     logger("sip").exception("a listener of the leg failed")
         self._line.playout.tick()
@@ -287,3 +287,7 @@ class SipLeg:
         self._emit(self._gone)
         self._line.playout.flush()
         self._ended.set()
+
+
+def _frame(payload: bytes, at_ns: int) -> Frame:
+    return Frame.silence(at_ns) if payload is SILENCE_PAYLOAD else Frame.of_payload(payload, at_ns)

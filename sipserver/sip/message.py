@@ -23,7 +23,7 @@ _SECRET_HEADER = re.compile(
 )
 _SECRET_SDP = re.compile(r"(?im)^(a=(?:crypto|key-mgmt|ice-pwd):)[^\r\n]*|^(k=)[^\r\n]*")
 _ADDRESS = re.compile(r"<([^>]*)>")
-_USER = re.compile(r"^(?:sips?:)([^@;?>]*)@|^tel:([^;?>]*)", re.I)
+_USER = re.compile(r"^(?:sips?:)([^@>]*)@|^tel:([^;?>]*)", re.I)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,6 @@ class PatchBay:
         self._busy: dict[int, LegPort] = {}  # slot -> port
         self._running = False
         self._idle_since_s = time.monotonic()
-        devices.setNoDev()
 
     def take(self, line: MediaLine) -> LegPort:
         """A port for a call, its clock running. Raises pj.Error when the bridge has no slot left."""
@@ -38,13 +37,14 @@ class PatchBay:
             _, port = self._resting.popleft()
         else:
             port = self._make()
+        if not self._busy:
+            self._clock.started()
         port.line = line
         self._busy[port.getPortId()] = port
         self._choose_leader()
         if not self._running:
             self._devices.setNullDev()
             self._running = True
-            self._clock.started()
         return port
 
     def give(self, port: LegPort) -> None:
@@ -53,6 +53,8 @@ class PatchBay:
         port.leads = False
         self._busy.pop(port.getPortId(), None)
         self._choose_leader()
+        if not self._busy:
+            self._clock.stopped()
         self._resting.append((time.monotonic(), port))
         self._idle_since_s = time.monotonic()
 
@@ -74,7 +76,6 @@ class PatchBay:
         if self._running:
             self._devices.setNoDev()
             self._running = False
-        self._clock.stopped()
 
     def _choose_leader(self) -> None:
         last = max(self._busy, default=None)

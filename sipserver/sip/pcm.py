@@ -8,6 +8,7 @@ SWIG's own and falls back to that one, loudly, when they differ. Refuses to know
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,18 +29,19 @@ class Outgoing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PcmCopy:
-    """name: method | pointer | slow. read: the 640 bytes of a `MediaFrame`. outgoing: makes one reusable buffer."""
+    """name: method | pointer | slow. read: the 640 bytes of a `MediaFrame`, None when it holds something
+    else. outgoing: makes one reusable buffer."""
 
     name: str
-    read: Callable[[Any], bytes]
+    read: Callable[[Any], bytes | None]
     outgoing: Callable[[], Outgoing]
 
 
 # --- SWIG's own way ---------------------------------------------------------------------------------------------------
 
 
-def _slow_read(frame: Any) -> bytes:
-    return bytes(frame.buf)
+def _slow_read(frame: Any) -> bytes | None:
+    return bytes(frame.buf) if frame.size == FRAME_BYTES else None
 
 
 class _SlowOutgoing:
@@ -47,15 +49,20 @@ class _SlowOutgoing:
         frame.buf = pj.ByteVector(payload)
 
 
-# --- by pointer: the first word of a std::vector is the address of its first element ----------------------------------
+# --- by pointer -------------------------------------------------------------------------------------------------------
+#
+# A MediaFrame is an int, a std::vector<unsigned char> and an unsigned; the vector begins with the addresses of its
+# first element and of its end. So one read of the frame's head tells where the samples are, without a SWIG proxy.
 
+_HEAD = struct.Struct("@i4xPP")
 _pointer_at = ctypes.c_void_p.from_address
 _string_at = ctypes.string_at
 _memmove = ctypes.memmove
 
 
-def _pointer_read(frame: Any) -> bytes:
-    return _string_at(_pointer_at(int(frame.buf.this)).value or 0, FRAME_BYTES)
+def _pointer_read(frame: Any) -> bytes | None:
+    _, first, end = _HEAD.unpack(_string_at(int(frame.this), _HEAD.size))
+    return _string_at(first, FRAME_BYTES) if end - first == FRAME_BYTES else None
 
 
 class _PointerOutgoing:
@@ -71,7 +78,9 @@ class _PointerOutgoing:
 # --- by PJSIP 2.16's methods ------------------------------------------------------------------------------------------
 
 
-def _method_read(frame: Any) -> bytes:
+def _method_read(frame: Any) -> bytes | None:
+    if frame.size != FRAME_BYTES:
+        return None
     target = bytearray(FRAME_BYTES)
     frame.buf.copy_to_bytearray(target)
     return bytes(target)
@@ -117,6 +126,9 @@ def _samples() -> Iterator[bytes]:
 def _agrees(candidate: PcmCopy, payload: bytes) -> bool:
     read = pj.MediaFrame()
     read.buf, read.size = pj.ByteVector(payload), FRAME_BYTES
+    empty = pj.MediaFrame()
+    if candidate.read(empty) is not None:
+        return False
     written = pj.MediaFrame()
     outgoing = candidate.outgoing()
     outgoing.put(written, bytes(FRAME_BYTES))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pjsua2 as pj
 
-from sipserver.audio.frame import FRAME_BYTES, FRAME_MS, SILENCE_PAYLOAD
+from sipserver.audio.frame import FRAME_MS, SILENCE_PAYLOAD
 from sipserver.audio.playout import Playout
 from sipserver.sip.pcm import PcmCopy
 
@@ -47,6 +47,7 @@ class MediaClock:
         self._woken = False
         self._late: deque[float] = deque(maxlen=_SAMPLES)
         self._last_ns: int | None = None
+        self._ticked_ns: int | None = None  # None: the next tick has no predecessor
 
     @property
     def last_tick_s(self) -> float | None:
@@ -54,9 +55,10 @@ class MediaClock:
         return None if self._last_ns is None else self._last_ns / 1e9
 
     def tick(self, now_ns: int) -> None:
-        last_ns, self._last_ns = self._last_ns, now_ns
-        if last_ns is not None:
-            self._late.append((now_ns - last_ns) / 1e6 - FRAME_MS)
+        before_ns, self._ticked_ns = self._ticked_ns, now_ns
+        self._last_ns = now_ns
+        if before_ns is not None:
+            self._late.append((now_ns - before_ns) / 1e6 - FRAME_MS)
         self.wake()
 
     def wake(self) -> None:
@@ -69,11 +71,12 @@ class MediaClock:
         self._woken = False
 
     def started(self) -> None:
-        """The clock was started: it has until the watchdog's patience ends to make its first tick."""
+        """A first call gets media: from now on ticks are expected. Sip thread."""
+        self._ticked_ns = None
         self._last_ns = _now_ns()
 
     def stopped(self) -> None:
-        """The clock was stopped on purpose."""
+        """No call has media: no tick is expected. Sip thread."""
         self._last_ns = None
 
     def take_lateness_ms(self) -> list[float]:
@@ -104,8 +107,7 @@ class LegPort(pj.AudioMediaPort):  # type: ignore[misc]
         payload = None if line is None or line.muted else line.playout.pull()
         self._played = payload or SILENCE_PAYLOAD
         frame.type = pj.PJMEDIA_FRAME_TYPE_AUDIO
-        self._put(frame, self._played)
-        frame.size = FRAME_BYTES
+        self._put(frame, self._played)  # PJSIP has set the size that it wants, which is ours
 
     def onFrameReceived(self, frame: Any) -> None:  # noqa: N802
         now_ns = _now_ns()
@@ -114,7 +116,7 @@ class LegPort(pj.AudioMediaPort):  # type: ignore[misc]
             frames = line.frames
             if len(frames) == _BOUND:
                 line.overruns += 1
-            frames.append((now_ns, self._read(frame) if frame.size == FRAME_BYTES else SILENCE_PAYLOAD, self._played))
+            frames.append((now_ns, self._read(frame) or SILENCE_PAYLOAD, self._played))
             self._played = SILENCE_PAYLOAD
             if len(frames) > 1:  # the leading port has missed a tick
                 self._clock.wake()

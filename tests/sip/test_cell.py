@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 import numpy as np
@@ -16,7 +17,9 @@ from sipserver.events import (
     LegDisconnected,
     LegHeld,
     LegResumed,
+    MediaRecovered,
     MediaSourceChanged,
+    MediaStalled,
     MediaStarted,
     RtpStats,
     SipMessage,
@@ -392,14 +395,13 @@ async def test_a_taken_port_is_named() -> None:
 
 
 async def test_stop_ends_running_calls() -> None:
-    async with running() as rig:
-        async with SipPeer.open(rig.port) as peer:
-            call = peer.call()
-            listener = await call.connect_with(rig, sdp(4000))
-            stopping = asyncio.create_task(rig.cell.stop())
-            peer.answer(await peer.receive("BYE"), "200 OK")
-            await stopping
-            assert not (await listener.event(LegDisconnected)).by_peer
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        call = peer.call()
+        listener = await call.connect_with(rig, sdp(4000))
+        stopping = asyncio.create_task(rig.cell.stop())
+        peer.answer(await peer.receive("BYE"), "200 OK")
+        await stopping
+        assert not (await listener.event(LegDisconnected)).by_peer
 
 
 async def test_stop_does_not_wait_for_a_dead_peer() -> None:
@@ -436,3 +438,85 @@ async def test_a_new_ssrc_is_reported() -> None:
             changed = await listener.event(MediaSourceChanged)
         assert changed.old.endswith("ssrc 1234abcd")
         assert changed.new.endswith("ssrc feedbeef")
+
+
+async def test_rtp_that_stops_and_comes_back_is_told() -> None:
+    async with running(rtp_stalled_s=0.5) as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        call = peer.call()
+        listener = await call.connect_with(rig, sdp(media.port))
+        async with media.stream(call.media_port):
+            await asyncio.sleep(1.2)
+        assert (await listener.event(MediaStalled)).silent_ms >= 500
+        async with media.stream(call.media_port):
+            assert (await listener.event(MediaRecovered)).silent_ms >= 500
+        assert not listener.of(LegDisconnected)
+
+
+async def test_rtp_that_stays_away_ends_the_call() -> None:
+    async with running(rtp_timeout_s=0.5) as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        call = peer.call()
+        listener = await call.connect_with(rig, sdp(media.port))
+        async with media.stream(call.media_port):
+            await asyncio.sleep(1.2)
+        peer.answer(await peer.receive("BYE"), "200 OK")
+        gone = await listener.event(LegDisconnected)
+        assert (gone.cause, gone.by_peer) == ("no RTP", False)
+
+
+async def test_lost_reordered_and_doubled_packets_are_counted_and_the_call_goes_on() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        call = peer.call()
+        listener = await call.connect_with(rig, sdp(media.port))
+        for index in range(60):
+            if index % 10 == 9:  # lost
+                media.sequence += 1
+                media.timestamp += 160
+            media.send(call.media_port, LOUD)
+            if index == 30:  # doubled
+                media.sequence -= 1
+                media.timestamp -= 160
+                media.send(call.media_port, LOUD)
+            await asyncio.sleep(0.01)
+        await listener.until(lambda: listener.loudest() > 10_000)
+        media.timestamp += 8_000_000  # a jump in time
+        async with media.stream(call.media_port, LOUD):
+            await asyncio.sleep(0.2)
+            await listener.until(lambda: listener.loudest(3) > 10_000)
+        await call.transact("BYE")
+        await listener.event(LegDisconnected)
+        last = listener.of(RtpStats)[-1]
+        assert (last.lost in (5, 6), last.duplicated) == (True, 1)  # PJSIP sets a double off against a loss
+        assert last.received >= 60
+        assert last.mos is not None
+
+
+async def test_many_short_calls_leave_nothing_behind() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        for turn in range(25):
+            call = peer.call()
+            listener = await call.connect_with(rig, sdp(media.port), echo=True)
+            await listener.ticks(1)
+            if turn % 5 == 0:
+                gc.collect()
+            await call.transact("BYE")
+            await listener.event(LegDisconnected)
+        board = rig.cell._running()[1]
+        assert rig.cell.calls == 0
+        await rig.cell.command(lambda _: None)
+        assert (board._calls, board._over) == ({}, [])
+
+
+async def test_a_burst_of_refused_calls_does_no_harm() -> None:
+    async with running(inbound_calls=1) as rig, SipPeer.open(rig.port) as peer:
+        first = peer.call()
+        await first.connect_with(rig, sdp(4000))
+        for _ in range(60):
+            call = peer.call()
+            call.invite(sdp(4000))
+            assert status_of(await call.final()) == 486
+        assert rig.cell.refused == {"limit": 60}
+        assert status_of(await first.transact("BYE")) == 200

@@ -217,7 +217,8 @@ GARBAGE = [
     b"INVITE sip:a@b SIP/2.0\r\n\r\n",
     b"SIP/2.0 200 OK\r\n\r\n",
     b"SIP/2.0 99999 OK\r\nVia: x\r\n\r\n",
-    b"INVITE sip:a@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKa\r\nCSeq: 9999999999999 INVITE\r\n\r\n",
+    b"INVITE sip:a@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKa\r\n"
+    b"CSeq: 9999999999999 INVITE\r\n\r\n",
     b"INVITE sip:" + b"a" * 5000 + b"@127.0.0.1 SIP/2.0\r\n\r\n",
     b"BYE sip:a@127.0.0.1 SIP/3.0\r\nVia: SIP/3.0/UDP 127.0.0.1\r\n\r\n",
     b"\r\n\r\n\r\n\r\n",
@@ -243,7 +244,8 @@ async def test_malformed_messages_do_no_harm(packet: bytes) -> None:
         "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP "
         + "0 " * 300
         + "\r\n",
-        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\na=ptime:0\r\n",
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+        "m=audio 4000 RTP/AVP 0\r\na=ptime:0\r\n",
     ],
 )
 async def test_broken_sdp_is_refused_or_served(body: str) -> None:
@@ -302,9 +304,12 @@ async def test_calls_over_tcp() -> None:
         body = sdp(4000)
         writer.write(
             (
-                f"INVITE sip:demo@127.0.0.1:{rig.port} SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:{local};branch=z9hG4bKtcp\r\n"
-                f"Max-Forwards: 70\r\nFrom: <sip:peer@127.0.0.1>;tag=a\r\nTo: <sip:demo@127.0.0.1>\r\nCall-ID: tcp@peer\r\n"
-                f"CSeq: 1 INVITE\r\nContact: <sip:peer@127.0.0.1:{local};transport=tcp>\r\nContent-Type: application/sdp\r\n"
+                f"INVITE sip:demo@127.0.0.1:{rig.port} SIP/2.0\r\n"
+                f"Via: SIP/2.0/TCP 127.0.0.1:{local};branch=z9hG4bKtcp\r\n"
+                f"Max-Forwards: 70\r\nFrom: <sip:peer@127.0.0.1>;tag=a\r\nTo: <sip:demo@127.0.0.1>\r\n"
+                f"Call-ID: tcp@peer\r\n"
+                f"CSeq: 1 INVITE\r\nContact: <sip:peer@127.0.0.1:{local};transport=tcp>\r\n"
+                f"Content-Type: application/sdp\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n{body}"
             ).encode()
         )
@@ -322,6 +327,6 @@ async def test_calls_over_tcp() -> None:
 
 async def test_tcp_can_be_off() -> None:
     async with running(tcp=False) as rig, SipPeer.open(rig.port) as peer:
-        with pytest.raises(OSError, match="refused|Connect"):
+        with pytest.raises(OSError, match=r"refused|Connect"):
             await asyncio.open_connection("127.0.0.1", rig.port)
         await works(rig, peer)
