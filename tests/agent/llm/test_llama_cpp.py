@@ -12,7 +12,7 @@ import pytest
 from sipserver.agent.llm import llama_cpp, process, table
 from sipserver.agent.llm.contract import Finished, Message, TextDelta
 from sipserver.agent.llm.llama_cpp import LlamaCppLlm
-from sipserver.agent.settings import LlamaCppSettings, OpenAiLlmSettings
+from sipserver.agent.settings import LlamaCppSettings, LlmSettings, OpenAiLlmSettings
 from sipserver.errors import ModelMissing, ProviderBusy, SettingsError
 from tests.fakes.openai_chat import OpenAiChat
 
@@ -78,7 +78,7 @@ async def test_an_unknown_name_is_a_mistake_in_the_settings(tmp_path: Path) -> N
 
 async def test_when_one_cannot_be_loaded_none_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
-    settings = {
+    settings: dict[str, LlmSettings] = {
         "cloud": OpenAiLlmSettings(vendor="openai", model="any"),
         "local": LlamaCppSettings(model="no-such-model.gguf"),
     }
