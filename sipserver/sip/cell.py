@@ -153,7 +153,7 @@ class Cell:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Calls refused since the start, by reason: limit, draining, source."""
+        """Calls refused since the start, by reason: limit, draining, source, pace."""
         return dict(self._admission.refused)
 
     @property

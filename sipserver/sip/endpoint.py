@@ -14,7 +14,7 @@ import pjsua2 as pj
 from sipserver.audio.frame import FRAME_MS, RATE_HZ
 from sipserver.errors import ConfigError, InternalError, SipServerError
 from sipserver.log import logger
-from sipserver.sip import capacity, native
+from sipserver.sip import capacity, handles, native
 from sipserver.sip.log_writer import LogWriter
 from sipserver.sip.settings import SipSettings
 
@@ -69,6 +69,7 @@ class SipEndpoint:
         endpoint.libInit(_endpoint_config(self._settings))
         self.capacity = probed or capacity.read() or 1
         self.version = str(endpoint.libVersion().full)
+        handles.enlarge()
         before_start()
         self._bind()
         endpoint.libStart()

@@ -18,6 +18,7 @@ from sipserver.sip import capacity, pcm
 from sipserver.sip.admission import Admission
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
+from sipserver.sip.handles import Pace
 from sipserver.sip.message import SipText
 from sipserver.sip.methods import NEEDS_DIALOG, OUTSIDE_DIALOGS, MethodGate
 from sipserver.sip.offer import SipOffer
@@ -47,6 +48,7 @@ class Switchboard:
         self._over: list[PjCall] = []
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
+        self._pace = Pace()
         self.tell = tell
         self.patch_bay: PatchBay
         self.record_messages = settings.record_messages
@@ -159,6 +161,9 @@ class Switchboard:
         if method == "INVITE" and (capacity.taken() or len(self._calls)) >= self.capacity:
             self._admission.refused["draining" if self._admission.draining else "limit"] += 1
             return 503 if self._admission.draining else 486
+        if method == "INVITE" and not self._pace.take():
+            self._admission.refused["pace"] += 1
+            return 503
         return 0
 
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
