@@ -41,7 +41,7 @@ _NOT = {
     "it": r"(?:non)",
 }
 _NOISES = {
-    "en": "mhm mm mmm mmhm hm hmm uh huh uhhuh uh-huh ah oh yeah yes yep yup okay ok right sure i see aha",
+    "en": "mhm mm mmm mmhm hm hmm uh huh uhhuh ah oh yeah yes yep yup okay ok right sure i see aha",
     "de": "mhm mm mmm hm hmm ah oh aha ach so ja jaja genau okay ok gut klar stimmt richtig verstehe",
     "fr": "mhm mm hm hmm ah oh oui ouais d'accord ok okay bien voilà",
     "es": "mhm mm hm hmm ah oh sí si claro vale ok okay ya bueno",
@@ -66,7 +66,7 @@ def words(text: str) -> str:
 
 def is_backchannel(text: str, language: str) -> bool:
     """True when the text is nothing but listener's noises; an empty text is not one."""
-    spoken = words(text).split()
+    spoken = words(text).replace("-", " ").split()
     known = _BACKCHANNELS.get(language, _BACKCHANNELS["en"]) | _BACKCHANNELS["en"]
     return 0 < len(spoken) <= _MOST_BACKCHANNEL_WORDS and all(word in known for word in spoken)
 

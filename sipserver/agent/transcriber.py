@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,15 @@ from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.errors import ProviderError, ProviderRejected, ProviderTimeout
 from sipserver.events import Emit, ProviderFailed, Transcript
 from sipserver.speech.contract import Stt
+
+_SOUNDS = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]")
+"""How engines trained on subtitles write what is no speech: `(coughing)`, `[BLANK_AUDIO]`, `*sighs*`."""
+
+
+def spoken(text: str) -> str:
+    """The words in a transcript; empty when there are none."""
+    said = " ".join(_SOUNDS.sub(" ", text).split())
+    return said if any(character.isalnum() for character in said) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class Transcriber:
             else:
                 self._health.worked(engine.name)
                 return Heard(
-                    answer.text.strip(),
+                    spoken(answer.text),
                     answer.language,
                     engine.name,
                     len(samples) * 1000 // RATE_HZ,

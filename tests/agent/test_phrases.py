@@ -46,6 +46,7 @@ def test_wishes(text: str, language: str, wish: str | None) -> None:
         ("Mhm.", "en", True),
         ("Yeah, okay.", "en", True),
         ("Uh-huh", "en", True),
+        ("Mm-hmm.", "en", True),
         ("Ja genau.", "de", True),
         ("Ach so", "de", True),
         ("okay", "de", True),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from sipserver.agent.transcriber import Heard, Transcriber
+from sipserver.agent.transcriber import Heard, Transcriber, spoken
 from sipserver.errors import ProviderBusy, ProviderRejected, ProviderTimeout
 from sipserver.events import Event, ProviderFailed
 from tests.fakes.engines import FakeStt, loud
@@ -36,8 +38,6 @@ async def test_the_next_takes_over_after_the_timeout() -> None:
 
 @virtual
 async def test_after_its_rest_the_first_is_asked_first_again() -> None:
-    import asyncio
-
     first = FakeStt(ProviderBusy("first", "queue full"), "Hi", name="first")
     transcriber, _ = ears(first, FakeStt("Ho", name="second"))
     assert (await transcriber.transcribe(loud(100))).engine == "second"
@@ -76,3 +76,17 @@ async def test_an_engine_that_does_not_understand_it_does_what_it_can() -> None:
     transcriber, _ = ears(english, language="de")
     await transcriber.transcribe(loud(100))
     assert english.asked[0][1] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("(coughing)", ""),
+        ("[BLANK_AUDIO]", ""),
+        ("*sighs* Well, yes.", "Well, yes."),
+        ("...", ""),
+        (" Room 5 ", "Room 5"),
+    ],
+)
+def test_sounds_in_a_transcript_are_no_words(text: str, words: str) -> None:
+    assert spoken(text) == words
