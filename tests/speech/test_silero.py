@@ -14,7 +14,14 @@ import pytest
 from sipserver.audio.frame import FRAME_SAMPLES, Frame, Samples
 from sipserver.errors import ModelMissing
 from sipserver.speech.vendors import silero
-from sipserver.speech.vendors.silero import BACKLOG_CHUNKS, CHUNK_SAMPLES, SileroStream, SileroVad
+from sipserver.speech.vendors.silero import (
+    BACKLOG_CHUNKS,
+    CHUNK_SAMPLES,
+    HUSH_AFTER_CHUNKS,
+    HUSH_PEAK,
+    SileroStream,
+    SileroVad,
+)
 
 FRAME_NS = 20_000_000
 
@@ -208,6 +215,23 @@ async def test_a_batch_that_fails_is_counted_and_the_next_one_works(vad: SileroV
     await ear.told_of(1)
     assert ear.told[0][1] == 64_000_000
     assert vad.failed == 1
+
+
+async def test_hush_after_silence_does_not_wake_the_model(vad: SileroVad, session: FakeSession) -> None:
+    ear = Ear(vad)
+    quiet = tone(0.16, level=HUSH_PEAK - 2)
+    for turn in range(4):
+        ear.hear(quiet)
+        await ear.told_of(5 * (turn + 1))
+    assert (len(session.batches), vad.hushed) == (HUSH_AFTER_CHUNKS, 20 - HUSH_AFTER_CHUNKS)
+    assert {probability for probability, _ in ear.told[HUSH_AFTER_CHUNKS:]} == {0.0}
+    assert [at_ns for _, at_ns in ear.told] == [32_000_000 * number for number in range(1, 21)]
+    ear.hear(tone(0.16, level=20_000))
+    await ear.told_of(25)
+    assert len(session.batches) == HUSH_AFTER_CHUNKS + 5
+    ear.hear(quiet)
+    await ear.told_of(30)
+    assert len(session.batches) == HUSH_AFTER_CHUNKS + 10, "the end of speech is the model's to judge"
 
 
 async def test_after_closing_nothing_is_told(session: FakeSession) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tools.bench import call_cost, echo_delay, response, setup_time
+from tools.bench import call_cost, echo_delay, response, setup_time, speech
 from tools.bench.report import Row, markdown, write
 
 BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
@@ -17,6 +17,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "cost": ("CPU and memory", call_cost.measure),
     "barge-in": ("Barge-in", response.measure_barge_in),
     "response": ("Response time of an agent", response.measure_response),
+    "speech": ("Speech engines", speech.measure),
 }
 
 

@@ -6,6 +6,8 @@ decide what speech is: callers put thresholds on the probability (usual: speech 
 The model runs at 8 kHz: that halves its cost, and on telephone sound, which holds nothing above 4 kHz, it breaks
 speech up less often than at 16 kHz. Streams fed in one turn of the loop share a batch; streams on other clocks are
 gathered for up to `GATHER_S`, so a process runs the model at most 62 times a second, whatever the number of calls.
+A stream that has been silent for a while and stays below -54 dBFS is not shown to the model: waking the thread and its
+cold caches costs five times what the model itself does, and a caller who listens to the agent is mostly that quiet.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from sipserver.speech.contract import OnProbability
 CHUNK_SAMPLES = 512
 GATHER_S = 0.016
 BACKLOG_CHUNKS = 10
+HUSH_PEAK = 64
+HUSH_AFTER_CHUNKS = 10
+HUSH_PROBABILITY = 0.35
 
 _MODEL_RATE_HZ = 8_000
 _MODEL_CONTEXT = 32
@@ -75,6 +80,8 @@ class SileroStream:
         self._heard = np.zeros(_WINDOW_SAMPLES + CHUNK_SAMPLES, np.int16)
         self._filled = _WINDOW_SAMPLES - CHUNK_SAMPLES
         self._backlog: deque[tuple[NDArray[np.int16], int]] = deque()
+        self._in_flight = False
+        self._silent_chunks = 0
         self.state: Floats = np.zeros((2, _STATE), np.float32)
 
     def hear(self, frame: Frame) -> None:
@@ -86,14 +93,23 @@ class SileroStream:
         if self._filled < _WINDOW_SAMPLES:
             return
         beyond = self._filled - _WINDOW_SAMPLES
+        self._cut(frame.at_ns - beyond * 1_000_000_000 // RATE_HZ)
+        kept = self._filled - CHUNK_SAMPLES
+        self._heard[:kept] = self._heard[CHUNK_SAMPLES : self._filled].copy()
+        self._filled = kept
+
+    def _cut(self, at_ns: int) -> None:
+        """A chunk is complete: to the model with it, or straight back if it is hush after silence."""
+        idle = not self._backlog and not self._in_flight
+        new = self._heard[_WINDOW_SAMPLES - CHUNK_SAMPLES : _WINDOW_SAMPLES]
+        if idle and self._silent_chunks >= HUSH_AFTER_CHUNKS and new.max() < HUSH_PEAK and new.min() > -HUSH_PEAK:
+            self._vad.hush(self, at_ns)
+            return
         if len(self._backlog) == BACKLOG_CHUNKS:
             self._backlog.popleft()
             self.dropped += 1
             self._vad.dropped += 1
-        self._backlog.append((self._heard[:_WINDOW_SAMPLES].copy(), frame.at_ns - beyond * 1_000_000_000 // RATE_HZ))
-        kept = self._filled - CHUNK_SAMPLES
-        self._heard[:kept] = self._heard[CHUNK_SAMPLES : self._filled].copy()
-        self._filled = kept
+        self._backlog.append((self._heard[:_WINDOW_SAMPLES].copy(), at_ns))
         self._vad.wake(self)
 
     def close(self) -> None:
@@ -105,24 +121,32 @@ class SileroStream:
         return bool(self._backlog)
 
     def take(self) -> tuple[NDArray[np.int16], int] | None:
-        """The oldest chunk with what came before it, and the time of its end."""
-        return self._backlog.popleft() if self._backlog else None
+        """The oldest chunk with what came before it, and the time of its end. `landed` must follow."""
+        if not self._backlog:
+            return None
+        self._in_flight = True
+        return self._backlog.popleft()
 
     def tell(self, probability: float, at_ns: int) -> None:
+        self._silent_chunks = self._silent_chunks + 1 if probability < HUSH_PROBABILITY else 0
         if not self.closed:
             self._on_probability(probability, at_ns)
+
+    def landed(self) -> None:
+        """The chunk that was taken is back, judged or not."""
+        self._in_flight = False
 
 
 _Batch = list[tuple[SileroStream, NDArray[np.int16], int]]
 
 
 class SileroVad:
-    """Satisfies `contract.Vad`. dropped: chunks lost in all streams. failed: batches that the model refused."""
+    """Satisfies `contract.Vad`. Counts chunks that were dropped or hushed, batches, and batches that failed."""
 
     name = "silero"
 
     def __init__(self, session: Any) -> None:
-        self.dropped = self.failed = self.batches = 0
+        self.dropped = self.failed = self.batches = self.hushed = 0
         self._session = session
         self._loop = asyncio.get_running_loop()
         self._log = log.logger("speech", engine=self.name)
@@ -154,6 +178,12 @@ class SileroVad:
         """A stream has a chunk. The batch leaves at the end of this turn of the loop, or when the gathering is over."""
         self._ready[stream] = None
         self._plan()
+
+    def hush(self, stream: SileroStream, at_ns: int) -> None:
+        """A chunk without anything to judge: told like any other, after this turn of the loop."""
+        if not self._closed:
+            self.hushed += 1
+            self._loop.call_soon(stream.tell, 0.0, at_ns)
 
     def _plan(self) -> None:
         if self._busy or self._planned or self._closed or not self._ready:
@@ -210,6 +240,7 @@ class SileroVad:
         self._busy = False
         self.batches += 1
         for stream, _, _ in batch:
+            stream.landed()
             if stream.waiting:
                 self._ready[stream] = None
         self._plan()
