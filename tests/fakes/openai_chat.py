@@ -120,3 +120,34 @@ def _complete_answer() -> dict[str, Any]:
         "model": "fake",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
     }
+
+
+class ForgetfulChat:
+    """A server that keeps connections alive as it promises, and closes each when the next request comes on it."""
+
+    def __init__(self) -> None:
+        self.base_url = ""
+        self.connections = 0
+
+    async def __aenter__(self) -> ForgetfulChat:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+        await reader.readexactly(int(length))
+        body = b"".join(_event(step) for step in text("Hello") if isinstance(step, dict)) + b"data: [DONE]\n\n"
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: keep-alive\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        await writer.drain()
+        await reader.read(1)
+        writer.close()

@@ -77,11 +77,8 @@ class OpenAiLlm:
         """Have the prompt read, so that its cache is filled; one token is asked for and thrown away."""
         try:
             async with self._errors():
-                await self._client.chat.completions.create(
-                    messages=[_wire(message) for message in messages],  # type: ignore[misc]
-                    model=self._settings.model,
-                    max_tokens=1,
-                )
+                wired = [_wire(message) for message in messages]
+                await self._ask({"messages": wired, "model": self._settings.model, "max_tokens": 1})
         except ProviderError:
             return
 
@@ -103,7 +100,7 @@ class OpenAiLlm:
             request["tools"] = [_wire_tool(tool) for tool in tools]
         deadline = asyncio.get_running_loop().time() + self._settings.first_token_timeout_s
         async with asyncio.timeout_at(deadline):
-            chunks = await self._client.chat.completions.create(**request)
+            chunks = await self._ask(request)
         answer = _Answer()
         try:
             iterator = aiter(chunks)
@@ -121,6 +118,17 @@ class OpenAiLlm:
         for call in answer.calls():
             yield ToolCallDelta(call)
         yield Finished(answer.reason, answer.tokens_in, answer.tokens_out)
+
+    async def _ask(self, request: dict[str, Any]) -> Any:
+        """Send a request. A kept connection may be closed by the server just then (RFC 9112, section 9.3.1, allows to
+        ask again on another one); llama.cpp closes it after every stream. Nothing else is retried here.
+        """
+        try:
+            return await self._client.chat.completions.create(**request)
+        except self._openai.APITimeoutError:
+            raise
+        except self._openai.APIConnectionError:
+            return await self._client.chat.completions.create(**request)
 
     @asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:

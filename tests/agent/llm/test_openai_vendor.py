@@ -17,7 +17,7 @@ from sipserver.agent.llm.openai_vendor import OpenAiLlm
 from sipserver.agent.settings import OpenAiLlmSettings
 from sipserver.errors import ProviderBusy, ProviderError, ProviderRejected, ProviderTimeout, SettingsError
 from tests.fakes import openai_chat
-from tests.fakes.openai_chat import OpenAiChat, Step
+from tests.fakes.openai_chat import ForgetfulChat, OpenAiChat, Step
 
 HELLO = [Message("system", "You answer the phone."), Message("user", "Hello?")]
 
@@ -125,6 +125,18 @@ async def test_nobody_listens(free_port: int) -> None:
     async with engine_for(server) as engine:
         with pytest.raises(ProviderBusy, match="connection failed"):
             await ask(engine)
+
+
+async def test_a_kept_connection_that_the_server_closes_is_replaced() -> None:
+    async with ForgetfulChat() as server:
+        settings = OpenAiLlmSettings(vendor="openai", base_url=server.base_url, model="fake")
+        engine = await openai_vendor.connect("local", settings, "secret")
+        try:
+            for _ in range(4):
+                assert TextDelta("Hello") in await ask(engine)
+        finally:
+            await engine.close()
+    assert server.connections == 4
 
 
 async def test_beyond_its_bound_it_is_busy_and_afterwards_free_again() -> None:
