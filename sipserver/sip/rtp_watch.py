@@ -62,7 +62,8 @@ class RtpWatch:
         expected = seen.received + seen.lost
         if not expected or not seen.received:
             return None
-        missing = min(100.0, 100.0 * (seen.lost + seen.discarded) / expected)
+        late = max(0, seen.discarded - seen.duplicated)  # a second copy is discarded too, and nobody misses it
+        missing = min(100.0, 100.0 * (seen.lost + late) / expected)
         one_way_ms = (seen.round_trip_ms or 0.0) / 2 + seen.buffer_ms + _PACKET_MS
         return round(opinion(rating(one_way_ms, missing, self.codec)), 2)
 

@@ -11,6 +11,9 @@ import pjsua2 as pj
 from sipserver.sip import native
 from sipserver.sip.facts import MediaUp, Snapshot
 
+_FRAMES_A_PACKET = 2
+"""The jitter buffer counts in the codec's frames: 10 ms for G.711 and G.722, whose packets are mostly 20 ms."""
+
 _RTP_VERSION_2 = 0x80
 _PEER_SSRC_AT = 40
 """Offset in `pjmedia_rtp_session` (pjmedia/rtp.h): 12 bytes header, 20 of sequence control, payload type, sequence
@@ -63,7 +66,7 @@ def snapshot(call: pj.Call, index: int, stream: int, before: Snapshot) -> Snapsh
         lost=before.lost + int(received.loss),
         duplicated=before.duplicated + int(received.dup),
         reordered=before.reordered + int(received.reorder),
-        discarded=before.discarded + int(received.discard) + int(buffer.discard),
+        discarded=before.discarded + int(received.discard) + int(buffer.discard) // _FRAMES_A_PACKET,
         jitter_ms=received.jitterUsec.mean / 1000,
         sent=before.sent + int(sent.pkt),
         remote_lost=before.remote_lost + int(sent.loss),

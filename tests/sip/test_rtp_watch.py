@@ -76,3 +76,11 @@ def test_the_opinion_falls_with_loss_and_delay() -> None:
     assert 4.5 > perfect.mos > 4.3 > lossy.mos > late.mos > 1
     assert lossy.round_trip_ms == 20.0
     assert watcher.report(Snapshot(0)).mos is None
+
+
+def test_a_second_copy_of_each_packet_is_no_loss() -> None:
+    doubled = RtpWatch(2).report(Snapshot(0, received=2000, duplicated=1000, discarded=1000))
+    late = RtpWatch(2).report(Snapshot(0, received=1000, discarded=250))
+    assert doubled.mos is not None
+    assert late.mos is not None
+    assert doubled.mos > 4.3 > late.mos
