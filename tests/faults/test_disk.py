@@ -60,6 +60,7 @@ def test_the_call_goes_on_when_the_disk_is_full(tmp_path: Path, small_disk: Path
         for left in small_disk.rglob("*.wav"):
             left.unlink()
         assert phone.invite("record").code == 200
+        time.sleep(0.5)
         phone.bye()
         (record,) = ended(server.database, phone.call_id)
         assert record.recording_status == "complete"

@@ -156,6 +156,12 @@ def tcp_alive(server: ServerProcess) -> bool:
         return stream.recv(4096).startswith(b"SIP/2.0 200")
 
 
+def tcp_serves(server: ServerProcess) -> bool:
+    with suppress(OSError):
+        return tcp_alive(server)
+    return False
+
+
 @pytest.mark.parametrize(
     "stream",
     [
@@ -185,6 +191,36 @@ def test_many_half_sent_messages_on_streams_hold_nobody_up(server: ServerProcess
     finally:
         for stream in streams:
             stream.close()
+
+
+# --- bursts -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_calls_that_are_refused_does_no_harm(server: ServerProcess, sender: Sender) -> None:
+    """PJSIP aborts the process when sockets come and go faster than its table of handles frees them."""
+    for _ in range(400):
+        sender.send(Torture("", message(), frozenset()).filled(sender.port, uuid.uuid4().hex))
+        time.sleep(0.002)
+    assert sender.alive()
+
+
+def test_a_burst_of_connections_does_no_harm(server: ServerProcess) -> None:
+    for _ in range(200):
+        tcp(server).close()
+        time.sleep(0.002)
+    assert tcp_alive(server)
+
+
+def test_a_hundred_idle_connections_do_no_harm(server: ServerProcess, sender: Sender) -> None:
+    streams = [tcp(server) for _ in range(100)]
+    try:
+        assert sender.alive()
+    finally:
+        for stream in streams:
+            stream.close()
+    deadline = time.monotonic() + 5
+    while not tcp_serves(server):
+        assert time.monotonic() < deadline
 
 
 def test_a_good_call_after_all_that(server: ServerProcess, sender: Sender) -> None:

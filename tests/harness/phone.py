@@ -129,7 +129,8 @@ class Phone:
             f"Max-Forwards: 70\r\nFrom: <sip:{self.user}@127.0.0.1:{self.sip_port}>;tag={self.tag}\r\n"
             f"To: {self.to}\r\n"
             f"Call-ID: {self.call_id}\r\nCSeq: {self.sequence if sequence is None else sequence} {method}\r\n"
-            f"Contact: <sip:{self.user}@127.0.0.1:{self.sip_port}>\r\n{headers}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
+            f"Contact: <sip:{self.user}@127.0.0.1:{self.sip_port}>\r\n"
+            f"{headers}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
         )
 
     def send(self, text: str) -> int:
@@ -216,7 +217,8 @@ class Phone:
             (
                 f"SIP/2.0 200 OK\r\n{vias}From: {header(text, 'From')}\r\nTo: {header(text, 'To')}\r\n"
                 f"Call-ID: {header(text, 'Call-ID')}\r\nCSeq: {header(text, 'CSeq')}\r\n"
-                f"Contact: <sip:{self.user}@127.0.0.1:{self.sip_port}>\r\n{kind}Content-Length: {len(body)}\r\n\r\n{body}"
+                f"Contact: <sip:{self.user}@127.0.0.1:{self.sip_port}>\r\n"
+                f"{kind}Content-Length: {len(body)}\r\n\r\n{body}"
             ).encode(),
             peer,
         )

@@ -106,7 +106,7 @@ def call(
     keys: Mapping[str, str | int] | None = None,
     options: tuple[str, ...] = (),
 ) -> Outcome:
-    """Place one call by scenario. With a script, an RTP peer beside SIPp sends and listens; without, port 9 is named."""
+    """Place one call by scenario. With a script, an RTP peer sends and listens; without, port 9 is named."""
     with RtpPeer(script) if script else nullcontext() as peer:
         media = {"rtp_port": peer.port if peer else 9, **(keys or {})}
         sipp = Sipp(name, folder, server_port, user=user, tcp=tcp, limit_s=limit_s, keys=media, options=options)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.harness.records import ended
+from tests.harness.records import Record, ended
 from tests.harness.server import ServerProcess
 from tests.peers import rtp
 from tests.peers.baresip import Baresip
@@ -48,6 +48,11 @@ def heard(softphone: Baresip) -> rtp.Signal:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
+def last(server: ServerProcess) -> Record:
+    """The call that began last. baresip chooses its Call-ID itself."""
+    return ended(server.database)[-1]
+
+
 @pytest.mark.parametrize("softphone", ["PCMU", "PCMA"], indirect=True)
 def test_the_echo_comes_back_whole(softphone: Baresip, server: ServerProcess, request: pytest.FixtureRequest) -> None:
     dial(softphone, server, "echo")
@@ -62,7 +67,7 @@ def test_the_echo_comes_back_whole(softphone: Baresip, server: ServerProcess, re
     assert rtp.strongest_hz(samples, 8000) == pytest.approx(SAID_HZ, abs=5)
     gaps = voiced[-1] - voiced[0] + 1 - len(voiced)
     assert gaps <= 2, levels.round().tolist()
-    record = ended(server.database)[-1]
+    record = last(server)
     assert record.reason == "caller_hangup"
     assert record.of("media.started")[0]["codec"] == request.node.callspec.params["softphone"]
     assert record.of("media.rtp")[-1]["lost"] == 0
@@ -74,7 +79,7 @@ def test_digits_choose_from_the_menu(softphone: Baresip, server: ServerProcess) 
         softphone.command("sndcode", digit)
         time.sleep(0.3)
     softphone.wait_for("CALL_CLOSED")
-    record = ended(server.database)[-1]
+    record = last(server)
     assert record.reason == "dialplan_hangup"
     assert "".join(event["digit"] for event in record.of("digit.received")) == "427"
     assert rtp.strongest_hz(heard(softphone)[-4000:], 8000) == pytest.approx(PROMPT_HZ, abs=15)
@@ -89,7 +94,7 @@ def test_hold_and_resume(softphone: Baresip, server: ServerProcess) -> None:
     time.sleep(0.8)
     softphone.command("hangup")
     softphone.wait_for("CALL_CLOSED")
-    record = ended(server.database)[-1]
+    record = last(server)
     assert record.reason == "caller_hangup"
     kinds = [kind for kind in record.kinds if kind in ("leg.held", "leg.resumed")]
     assert kinds == ["leg.held", "leg.resumed"]
