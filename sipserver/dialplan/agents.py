@@ -63,7 +63,7 @@ class Turn(Strict):
     """When the caller has finished and what happens when they speak over the agent."""
 
     end_silence_ms: int = Field(default=400, ge=100, le=3000)
-    speculate_after_ms: int = Field(default=120, ge=60, le=1000)
+    speculate_after_ms: int = Field(default=96, ge=60, le=1000)
     min_voice_ms: int = Field(default=96, ge=32, le=1000)
     barge_in: Literal["pause", "off"] = "pause"
     decide_ms: int = Field(default=400, ge=100, le=2000)

@@ -28,7 +28,8 @@ agents:
       Answer in one short sentence.
     greeting: Hello, this is the Garden Shop.
     silence_s: 300
-    turn: {{end_silence_ms: 400, speculate_after_ms: 100}}
+    llm: {{use: local, max_tokens: 40}}
+    turn: {{end_silence_ms: 400}}
 flows:
   quiet: [answer, record, {{agent: {{use: quiet, on: {{failed: end}}}}}}]
   talker: [answer, {{agent: {{use: talker, on: {{failed: end}}}}}}]

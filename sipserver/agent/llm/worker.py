@@ -19,8 +19,8 @@ KEY_VARIABLE = "SIPSERVER_LLM_KEY"
 _PR_SET_PDEATHSIG = 1
 _CACHE_MIB = 512
 """Prompts kept in memory beside the slots: the system prompts of the agents."""
-_NICE = 5
-"""Words may wait for sound: the media clock shares the cores with the model."""
+_NICE = 10
+"""Words may wait for sound: the media clock, Whisper and the voice share the cores with the model."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
