@@ -38,17 +38,19 @@ class Admission:
         """None to let the call in. source: host:port of the peer. inbound: calls that already are in. Counts
         refusals.
         """
-        refusal = self._judge(source, inbound)
-        if refusal is not None:
-            self.refused[refusal.why] += 1
-        return refusal
-
-    def _judge(self, source: str, inbound: int) -> Refusal | None:
         if not self._known(source):
-            return _SOURCE
+            return self._counted(_SOURCE)
+        return self.crowded(inbound)
+
+    def crowded(self, inbound: int, *, full: bool = False) -> Refusal | None:
+        """The same without a look at the source. full: PJSIP has no slot left, whoever took it."""
         if self.draining:
-            return _DRAINING
-        return _LIMIT if inbound >= self.limit else None
+            return self._counted(_DRAINING)
+        return self._counted(_LIMIT) if full or inbound >= self.limit else None
+
+    def _counted(self, refusal: Refusal) -> Refusal:
+        self.refused[refusal.why] += 1
+        return refusal
 
     def _known(self, source: str) -> bool:
         if not self._networks:

@@ -39,7 +39,8 @@ CALLS_AT_ONCE = 100
 """New calls let in within KEY_FREE_S. Each has two sockets, so the added keys do for twice as many."""
 
 _POOL_BYTES = 65_536
-_PROBE_KEYS = 5
+_PROBE_KEYS = (5, 11)
+_POOL_HEAD = 512
 _HEAD_WITHIN = 16_384
 _WORD = ctypes.sizeof(c_void_p)
 
@@ -93,24 +94,33 @@ def _create(create: Any, pool: int, keys: int) -> int:
 
 
 def _find_free_list(new_pool: Any, create: Any) -> int | None:
-    """Offset of the list of free keys in `pj_ioqueue_t`: the ring of exactly as many nodes as the queue has keys."""
-    pool = new_pool(b"sipserver-probe", _POOL_BYTES, _POOL_BYTES)
-    queue = _create(create, pool, _PROBE_KEYS)
-    if not pool < queue < pool + _POOL_BYTES - _HEAD_WITHIN - 2 * _WORD:
-        return None
-    for offset in range(0, _HEAD_WITHIN, _WORD):
-        if _ring(queue + offset, pool, pool + _POOL_BYTES - 2 * _WORD) == _PROBE_KEYS:
-            return offset
-    return None
+    """Offset of the list of free keys in `pj_ioqueue_t`: the first ring of exactly as many nodes as the queue has keys.
+
+    PJSIP leaves parts of the structure as malloc gave them, and what an earlier queue left there can look like a ring.
+    So the pool is wiped, and a first queue uses up the part next to the pool's own head, which must not be touched.
+    """
+    offsets: set[int | None] = set()
+    for keys in _PROBE_KEYS:
+        pool = new_pool(b"sipserver-probe", _POOL_BYTES, _POOL_BYTES)
+        ctypes.memset(pool + _POOL_HEAD, 0, _POOL_BYTES - 2 * _POOL_HEAD)
+        _create(create, pool, keys)
+        queue = _create(create, pool, keys)
+        if not pool + _POOL_HEAD < queue < pool + _POOL_BYTES - _HEAD_WITHIN - 2 * _WORD:
+            return None
+        last = pool + _POOL_BYTES - 2 * _WORD
+        rings = (offset for offset in range(0, _HEAD_WITHIN, _WORD) if _ring(queue + offset, pool, last, keys) == keys)
+        offsets.add(next(rings, None))
+    return offsets.pop() if len(offsets) == 1 else None
 
 
-def _ring(head: int, low: int, high: int) -> int:
-    """How many other nodes a `pj_list` (prev, next) at head has; 0 if there is none. Only reads from low to high."""
+def _ring(head: int, low: int, high: int, most: int) -> int:
+    """How many other nodes a `pj_list` (prev, next) at head has, counting up to `most`; 0 if there is none. Only reads
+    from low to high."""
     node, count = head, 0
-    while count <= _PROBE_KEYS:
+    while count <= most:
         following = c_void_p.from_address(node + _WORD).value or 0
         if following == head:
-            return count
+            return count if c_void_p.from_address(head).value == node else 0
         if not low <= following <= high or c_void_p.from_address(following).value != node:
             return 0
         node, count = following, count + 1

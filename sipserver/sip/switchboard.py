@@ -146,6 +146,9 @@ class Switchboard:
             raise CarrierError("the leg is gone")
         return call
 
+    def _inbound(self) -> int:
+        return sum(call.inbound for call in self._calls.values())
+
     def _bury(self) -> None:
         """Destroy calls that are over; never from inside one of their callbacks."""
         while self._over:
@@ -158,9 +161,12 @@ class Switchboard:
             return 405
         if method == "OPTIONS" and self._admission.draining:
             return 503
-        if method == "INVITE" and (capacity.taken() or len(self._calls)) >= self.capacity:
-            self._admission.refused["draining" if self._admission.draining else "limit"] += 1
-            return 503 if self._admission.draining else 486
+        if method == "INVITE":
+            full = (capacity.taken() or len(self._calls)) >= self.capacity
+            refusal = self._admission.crowded(self._inbound(), full=full)
+            if refusal is not None:  # before PJSIP opens sockets for it
+                logger("sip").info("call refused", why=refusal.why, code=refusal.code)
+                return refusal.code
         if method == "INVITE" and not self._pace.take():
             self._admission.refused["pace"] += 1
             return 503
@@ -170,7 +176,7 @@ class Switchboard:
         serial = self.next_serial()
         line = MediaLine(Playout())
         call = PjCall(self, serial, account, line, call_id)
-        inbound = sum(other.inbound for other in self._calls.values())
+        inbound = self._inbound()
         self._calls[serial] = call
         refusal = self._admission.decide(source, inbound)
         if refusal is not None:
