@@ -35,7 +35,7 @@ Mangle = Callable[[bytes], Iterator[bytes]]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     overrides = {
-        "sip": {"rtp_stalled_s": STALLED_S, "rtp_timeout_s": TIMEOUT_S},
+        "sip": {"rtp_stalled_s": STALLED_S},
         "calls": {"media_timeout_s": TIMEOUT_S},
     }
     with ServerProcess(tmp_path_factory.mktemp("rtp"), {"media.yaml": PLAN}, overrides) as process:

@@ -195,7 +195,7 @@ CASES = {
     "uac-refer-405": NO_CALL,
     "uac-refer-refused": Case(),
     "uac-register-405": NO_CALL,
-    "uac-reinvite-488-call-goes-on": Case(script=TONE, hears=HEARD, checks=(codec("PCMA"),)),
+    "uac-reinvite-no-codec-call-goes-on": Case(script=TONE, hears=HEARD, checks=(codec("PCMA"),)),
     "uac-reinvite-codec-change": Case(
         script=Script(PCMU, tone_hz=1000), hears=(PCMU, 1000.0), checks=(codec("PCMA", "PCMU"),)
     ),
