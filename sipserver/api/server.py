@@ -6,9 +6,11 @@ Refuses to know calls, engines and sockets of other rooms; what it shows comes f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import web, web_response
+from aiohttp.http import HttpProcessingError
 
 from sipserver.api.health import Readiness
 from sipserver.api.health import routes as health_routes
@@ -33,6 +35,20 @@ MAX_BODY_BYTES = 64 * 1024
 STOP_S = 5.0
 
 _log = logger("api")
+
+vars(web_response)["SERVER_SOFTWARE"] = HEADERS["Server"]
+"""aiohttp refuses what it cannot parse before any handler of ours, and would name itself and Python in the answer."""
+
+
+class _NoBadRequests(logging.Filter):
+    """Drops what aiohttp logs, with a traceback, about requests that it could not parse: the client's fault."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, HttpProcessingError)
+
+
+logging.getLogger("aiohttp.server").addFilter(_NoBadRequests())
 
 
 class HttpServer:

@@ -27,6 +27,7 @@ routes:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("http"), {"http.yaml": PLAN}) as process:
         yield process
+        assert "Traceback" not in process.log()
 
 
 def client(server: ServerProcess, request: bytes = b"") -> socket.socket:
@@ -93,6 +94,7 @@ def test_a_rude_request_gets_a_plain_refusal(server: ServerProcess, request_byte
     with client(server, request_bytes) as connection:
         answer = connection.recv(65_536)
     assert int(answer.split(b" ", 2)[1]) in codes
+    assert b"Python" not in answer
     assert b"Traceback" not in answer
     assert json.loads(server.get("/healthz", 3)) == {"status": "ok"}
 
