@@ -187,9 +187,7 @@ class Cell:
 
     def _leg(self, serial: int, offer: SipOffer, line: MediaLine) -> SipLeg:
         control = _Control(self, serial)
-        leg = SipLeg(
-            offer, control, line, stalled_s=self._settings.rtp_stalled_s, timeout_s=self._settings.rtp_timeout_s
-        )
+        leg = SipLeg(offer, control, line, stalled_s=self._settings.rtp_stalled_s)
         self._legs[serial] = leg
         self._empty.clear()
         return leg

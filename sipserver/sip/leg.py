@@ -57,14 +57,11 @@ class Control(Protocol):
 class SipLeg:
     """All methods: loop thread. Made by the cell."""
 
-    def __init__(
-        self, offer: SipOffer, control: Control, line: MediaLine, *, stalled_s: float, timeout_s: float
-    ) -> None:
+    def __init__(self, offer: SipOffer, control: Control, line: MediaLine, *, stalled_s: float) -> None:
         self._offer = offer
         self._control = control
         self._line = line
         self._watch = RtpWatch(stalled_s)
-        self._timeout_s = timeout_s
         self._presses = PressFilter()
         self._earlier: deque[Event] = deque(maxlen=_EARLIER_EVENTS)
         self._emit: Emit = self._earlier.append
@@ -272,8 +269,6 @@ class SipLeg:
         held = self._media is not None and self._media.held
         for event in self._watch.observe(seen, held=held):
             self._emit(event)
-        if not held and not self._own_cause and self._watch.silent_s(seen) >= self._timeout_s:
-            self._end_ourselves("no RTP", 408)
 
     def _end_ourselves(self, cause: str, code: int) -> None:
         logger("sip").warning("ending the call", cause=cause, sip_call_id=self._offer.sip_call_id)

@@ -74,7 +74,8 @@ class PatchBay:
 
     def _stop_clock(self) -> None:
         if self._running:
-            self._devices.setNoDev()
+            self._devices.setNoDev()  # returns when the clock's thread has ended
+            self._clock.thread_state.drop()
             self._running = False
 
     def _choose_leader(self) -> None:

@@ -16,6 +16,7 @@ import pjsua2 as pj
 from sipserver.audio.frame import FRAME_MS, SILENCE_PAYLOAD
 from sipserver.audio.playout import Playout
 from sipserver.sip.pcm import PcmCopy
+from sipserver.sip.thread_state import KeptState
 
 _BOUND = 50  # frames a call may wait for the loop: one second
 _SAMPLES = 500
@@ -43,6 +44,7 @@ class MediaClock:
     """Counts ticks and wakes the loop, coalesced. `tick` and `wake`: clock thread; the rest: loop."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
+        self.thread_state = KeptState()
         self._wake = wake
         self._woken = False
         self._late: deque[float] = deque(maxlen=_SAMPLES)
@@ -103,6 +105,8 @@ class LegPort(pj.AudioMediaPort):  # type: ignore[misc]
         self._played = SILENCE_PAYLOAD
 
     def onFrameRequested(self, frame: Any) -> None:  # noqa: N802
+        if not self._clock.thread_state.kept:
+            self._clock.thread_state.keep()
         line = self.line
         payload = None if line is None or line.muted else line.playout.pull()
         self._played = payload or SILENCE_PAYLOAD

@@ -38,10 +38,6 @@ class RtpWatch:
             self._reported_s = seen.at_s
             yield self.report(seen)
 
-    def silent_s(self, seen: Snapshot) -> float:
-        """How long no packet has come; 0 as long as none ever came: some peers only listen."""
-        return seen.at_s - self._heard_s if self._heard_s is not None and self._received else 0.0
-
     def report(self, seen: Snapshot) -> RtpStats:
         """The statistics event for these totals."""
         return RtpStats(

@@ -18,7 +18,6 @@ class SipSettings(BaseModel):
     allow: source networks (CIDR) that may call; empty means anyone who can reach the socket. Others get 403.
     min_session_expires_s, session_expires_s: session timers (RFC 4028).
     rtp_stalled_s: silence on the wire after which `media.stalled` is reported.
-    rtp_timeout_s: silence on the wire, once RTP has come and outside a hold, after which the call is ended.
     record_messages: keep the SIP messages, redacted, in the call record.
     """
 
@@ -38,7 +37,6 @@ class SipSettings(BaseModel):
     session_expires_s: int = Field(default=1800, ge=90)
     min_session_expires_s: int = Field(default=90, ge=90)
     rtp_stalled_s: float = Field(default=2, gt=0)
-    rtp_timeout_s: float = Field(default=30, gt=0)
     record_messages: bool = True
     pjsip_log_level: int = Field(default=1, ge=0, le=6)
 

@@ -11,7 +11,7 @@ from sipserver.audio.frame import SILENCE_PAYLOAD
 from sipserver.audio.playout import Playout
 from sipserver.calls.leg import Leg
 from sipserver.errors import CarrierError
-from sipserver.events import DigitReceived, LegAnswered, LegDisconnected, LegHeld, LegResumed, MediaStarted
+from sipserver.events import DigitReceived, LegAnswered, LegHeld, LegResumed, MediaStarted
 from sipserver.sip import facts
 from sipserver.sip.leg import SipLeg
 from sipserver.sip.offer import SipOffer
@@ -41,10 +41,10 @@ class Control:
         return self._do((keys, duration_ms))
 
 
-def made(direction: str = "inbound", timeout_s: float = 30) -> tuple[SipLeg, Control]:
+def made(direction: str = "inbound") -> tuple[SipLeg, Control]:
     control = Control()
     offer = SipOffer(direction, "sip:a@b", "a", "sip:c@d", "c", "192.0.2.1:5060", "udp", "id", {})
-    return SipLeg(offer, control, MediaLine(Playout()), stalled_s=2, timeout_s=timeout_s), control
+    return SipLeg(offer, control, MediaLine(Playout()), stalled_s=2), control
 
 
 async def test_it_is_a_leg_for_calls() -> None:
@@ -152,22 +152,6 @@ async def test_a_failing_listener_does_not_stop_the_frames() -> None:
     leg.deliver()
     assert len(calls) == 3
     assert leg.overruns == 0
-
-
-async def test_silence_on_the_wire_ends_the_call_only_when_sound_had_come() -> None:
-    leg, control = made(timeout_s=30)
-    listener = Listener(leg)
-    leg.apply(MEDIA)
-    for second in (0, 31, 62):
-        leg.apply(facts.Snapshot(second))
-    assert control.sent == []
-    leg.apply(facts.Snapshot(63, received=1))
-    leg.apply(facts.Snapshot(94, received=1))
-    leg.apply(facts.Snapshot(95, received=1))
-    await asyncio.sleep(0)
-    assert control.sent == [("end", 408)]
-    leg.apply(facts.Ended(200, "OK", False, None))
-    assert (await listener.event(LegDisconnected)).cause == "no RTP"
 
 
 async def test_digits_need_media_and_must_be_digits() -> None:

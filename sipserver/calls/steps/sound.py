@@ -14,8 +14,8 @@ from sipserver.calls.scene import Left, Scene
 from sipserver.dialplan import steps, template
 from sipserver.errors import ConfigError, ProviderError
 
-MOST_ECHO_MS = 40
-"""More than this never waits in the playout: an echo that lags behind is worse than one with a gap."""
+MOST_ECHO_MS = 20
+"""More than one frame never waits in the playout: an echo that lags behind is worse than one with a gap."""
 
 
 async def say(step: steps.Say, scene: Scene) -> Left:
