@@ -10,6 +10,7 @@ TCP connections: a flood of thousands a second is for the edge to keep away.
 The free keys are a `pj_list` within `pj_ioqueue_t`, whose layout no header of the wheel tells. It is found by its
 shape, in a queue of our own in a pool of our own, where every pointer can be checked before it is followed. Then the
 keys of further queues are moved over by PJSIP's own list function. Sip thread only, before the first socket.
+Why this and nothing else: docs/decisions/0008-more-keys-for-pjsip.md.
 """
 
 from __future__ import annotations

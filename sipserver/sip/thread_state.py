@@ -1,8 +1,8 @@
 """Keeps Python's state of a native thread alive between callbacks.
 
 A callback from a thread that Python did not start makes a thread state and throws it away again (PyGILState_Ensure and
-PyGILState_Release, CPython C API, "Non-Python created threads"): 30 us and two mmap/munmap pairs a callback, which is
-most of what PJMEDIA's clock thread costs. One more Ensure keeps the state; it has to be deleted when the thread is gone.
+PyGILState_Release, CPython C API, "Non-Python created threads"), with an mmap and a munmap each time. One more Ensure
+keeps the state; it has to be deleted when the thread is gone. See docs/decisions/0007-clock-thread-keeps-its-state.md.
 """
 
 from __future__ import annotations
