@@ -69,7 +69,17 @@ def test_a_call_is_explained(folder: Path) -> None:
     (folder / "a.yaml").write_text(
         written("main: [answer]", routes=f"- {{match: {match}, flow: main}}", head="timezone: UTC")
     )
-    words = ["explain", "--to", "sip:100@here", "--from", "ada", "--header", "X-Vip=yes", "--path", folder]
+    words: list[str | Path] = [
+        "explain",
+        "--to",
+        "sip:100@here",
+        "--from",
+        "ada",
+        "--header",
+        "X-Vip=yes",
+        "--path",
+        folder,
+    ]
     saturday = run(*words, "--at", "2026-11-28T12:00:00Z")
     assert saturday.exit_code == 0
     assert "takes the call" in saturday.stdout

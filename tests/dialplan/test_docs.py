@@ -76,7 +76,8 @@ def test_every_key_of_the_file_and_of_agents() -> None:
     check(PlanFile, section("## The file"))
     agents, *parts = re.split(r"\n`(?:llm|tts|turn|http_tools)\b", section("## Agents"))
     check(AgentSpec, agents)
-    for model, part in zip((LlmChoice, TtsChoice, Turn, HttpTool), parts, strict=True):
+    choices: tuple[type[BaseModel], ...] = (LlmChoice, TtsChoice, Turn, HttpTool)
+    for model, part in zip(choices, parts, strict=True):
         check(model, part)
 
 

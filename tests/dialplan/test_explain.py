@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from textwrap import dedent
+from typing import Any
 
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.explain import MAX_DEPTH, explain, flow_lines
@@ -27,7 +28,7 @@ bye:
 ROUTES = "- {match: {to: 2*}, flow: bye}\n- {match: {to: 1*, hours: mon-fri 20:00-24:00}, flow: main}\n- flow: help"
 
 
-def lines(found: Plan, **facts: str) -> str:
+def lines(found: Plan, **facts: Any) -> str:
     explanation = explain(Book((found,)), CallFacts(**{"to_user": "1", **facts}), NOW)
     return "\n".join(explanation.lines())
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sipserver.cli import models as command
 from sipserver.settings import Settings
-from sipserver.speech import models
+from sipserver.speech import catalogue
 from tests.fakes.models import JOINED, ONE, WHOLE, SitePackages
 
 
@@ -97,4 +97,4 @@ def test_uses_name_every_local_engine() -> None:
     assert used["tiny.en"] == ["speech.stt.whisper"]
     assert used["en_US-joe-medium"] == ["speech.tts.piper"]
     assert used["smollm2-135m"] == ["llm.local"]
-    assert models.CATALOGUE.keys() >= used.keys()
+    assert catalogue.CATALOGUE.keys() >= used.keys()

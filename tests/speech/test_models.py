@@ -196,7 +196,7 @@ def test_a_pip_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch, pip: Fake
 
 
 def test_an_environment_without_pip_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="ensurepip"):
         models._pip([ONE], again=False)
 

@@ -94,7 +94,7 @@ async def test_refusals_are_told_apart_and_not_retried(
 
 
 async def test_an_answer_that_is_no_json_is_an_error(engine: openai_stt.OpenAiStt, server: OpenAiAudioServer) -> None:
-    server.broken = True
+    server.broken = "no JSON"
     with pytest.raises(ProviderError):
         await engine.transcribe(SOUND)
 

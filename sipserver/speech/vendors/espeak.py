@@ -12,7 +12,7 @@ import re
 import shutil
 import struct
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Espeak:
     def depth(self) -> int:
         return self.gate.depth
 
-    async def synthesise(self, text: str, *, voice: str = "", language: str = "en") -> AsyncIterator[Samples]:
+    async def synthesise(self, text: str, *, voice: str = "", language: str = "en") -> AsyncGenerator[Samples, None]:
         chosen = self._choose(voice, language)
         if not text.strip():
             return
@@ -84,7 +84,7 @@ class Espeak:
         self._processes.add(process)
         return process
 
-    async def _spoken(self, process: Process, text: str) -> AsyncIterator[Samples]:
+    async def _spoken(self, process: Process, text: str) -> AsyncGenerator[Samples, None]:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -39,7 +39,7 @@ class OpenAiTts:
     def depth(self) -> int:
         return self.gate.depth
 
-    async def synthesise(self, text: str, *, voice: str = "", language: str = "en") -> AsyncIterator[Samples]:
+    async def synthesise(self, text: str, *, voice: str = "", language: str = "en") -> AsyncGenerator[Samples, None]:
         if not text.strip():
             return
         resampler = Resampler(PCM_HZ)

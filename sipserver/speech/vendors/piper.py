@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Piper:
     def depth(self) -> int:
         return self.queue.depth
 
-    async def synthesise(self, text: str, *, voice: str = "", language: str = "en") -> AsyncIterator[Samples]:
+    async def synthesise(self, text: str, *, voice: str = "", language: str = "en") -> AsyncGenerator[Samples, None]:
         clause = Clause(text, self._choose(voice, language), asyncio.get_running_loop())
         if not text.strip():
             return
