@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-import jsonschema
 
 from sipserver.agent.chain import Clock, milliseconds
 from sipserver.agent.llm.contract import ToolCall, ToolSpec
@@ -124,6 +123,8 @@ class Toolbox:
         spec = next((spec for spec in self.specs if spec.name == call.name), None)
         if spec is None:
             raise _ToolError(f"there is no tool {call.name}")
+        import jsonschema  # 3 MB that only servers with tools need
+
         try:
             arguments = json.loads(call.arguments or "{}")
             jsonschema.validate(arguments, dict(spec.parameters), jsonschema.Draft202012Validator)

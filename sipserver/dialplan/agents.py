@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from jsonschema import Draft202012Validator, SchemaError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from sipserver.dialplan import template
@@ -18,6 +17,8 @@ def _checked(text: str) -> str:
 
 
 def _json_schema(value: dict[str, Any]) -> dict[str, Any]:
+    from jsonschema import Draft202012Validator, SchemaError  # 3 MB that only servers with tools need
+
     try:
         Draft202012Validator.check_schema(value)
     except SchemaError as problem:
