@@ -61,10 +61,11 @@ class SipText:
 
     @property
     def summary(self) -> str:
-        """ "INVITE", or "200 OK (INVITE)"."""
+        """ "INVITE", or "200 OK (INVITE)"; of a response without CSeq only its first line."""
         if not self.is_response:
             return self.start_line.partition(" ")[0]
-        return f"{self.start_line.removeprefix('SIP/2.0 ')} ({self.method})"
+        answered = f" ({self.method})" if self.header("cseq") else ""
+        return self.start_line.removeprefix("SIP/2.0 ") + answered
 
     @property
     def request_uri(self) -> str:

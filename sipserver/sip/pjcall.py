@@ -66,6 +66,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self._before = Snapshot(0.0)  # totals of streams that are gone
         self._media: MediaUp | None = None
         self._ended_by_us = False
+        self._refusing = False
         self._own_cause = ""
         self._peer = ""
         self._last_message = ("", "")
@@ -88,7 +89,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         prm.opt.audioCount, prm.opt.videoCount = 1, 0
         _add_headers(prm, headers or {})
         if code >= 300:
-            self._ended_by_us = True
+            self._ended_by_us = self._refusing = True
         self.answer(prm)
 
     def end(self, code: int) -> None:
@@ -246,6 +247,9 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     def _finish(self, code: int, cause: str, by_peer: bool) -> None:
         last = self.snapshot()
+        if self._refusing and self._host.record_messages:
+            # PJSIP reports the end before it sends the refusal, and does not show it: only its first line is known
+            self._tell(Message("sent", self._peer, f"SIP/2.0 {code} {cause}"))
         if self._port is not None:
             self._host.patch_bay.give(self._port)
             self._port = None

@@ -125,6 +125,7 @@ async def test_a_leg_is_refused_with_code_reason_and_headers() -> None:
         assert header(answer, "X-Why") == "no route"
         gone = await listener.event(LegDisconnected)
         assert (gone.code, gone.by_peer) == (404, False)
+        assert listener.of(SipMessage)[-1].summary == "404 No such flow"
         with pytest.raises(ValueError, match="200"):
             await listener.leg.reject(200)
 
