@@ -11,11 +11,13 @@ from sipserver.log import logger
 from sipserver.sip.message import redact
 
 _METHODS = {1: "error", 2: "warning", 3: "info"}
-_MESSAGE = re.compile(r"\b(?:INVITE|SIP/2\.0|Via:)", re.I)
+_USER = re.compile(r"(sips?:|tel:)[^@\s>;]+", re.I)
 
 
 class LogWriter(pj.LogWriter):  # type: ignore[misc]
     """Called on any of PJSIP's threads, the media clock's among them; at level 1 only when something is wrong.
+
+    A single line is logged as `line` with the users of its URIs hidden; whole SIP messages are private `text`.
 
     PJSIP deletes its writer in `libDestroy`: hand it over with `given()`.
     """
@@ -23,10 +25,9 @@ class LogWriter(pj.LogWriter):  # type: ignore[misc]
     def write(self, entry: Any) -> None:
         try:
             text = entry.msg.strip()
+            content = {"text": redact(text)} if "\n" in text else {"line": _USER.sub(r"\1...", text)}
             method = _METHODS.get(entry.level, "debug")
-            getattr(logger("sip"), method)(
-                "pjsip", pjsip_level=entry.level, thread=entry.threadName.strip(), text=redact(text)
-            )
+            getattr(logger("sip"), method)("pjsip", pjsip_level=entry.level, thread=entry.threadName.strip(), **content)
         except Exception:  # nothing may pass through C++ frames
             return
 

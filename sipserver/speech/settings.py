@@ -45,11 +45,16 @@ class OpenAiSttSettings(_Engine):
 
 
 class PiperSettings(_Engine):
-    """voices: catalogue names or paths of .onnx files; the first that speaks a language is its default."""
+    """voices: catalogue names or paths of .onnx files; the first that speaks a language is its default.
+
+    gain_db: Piper raises every clause to full scale; at -4 dB its active level is -22 dBov, which leaves telephones
+    some headroom (ITU-T P.56 tells how it is measured).
+    """
 
     vendor: Literal["piper"] = "piper"
     voices: tuple[str, ...] = ("en_US-joe-medium",)
     threads: int = Field(default=2, ge=1)
+    gain_db: float = Field(default=-4, ge=-30, le=0)
 
 
 class EspeakSettings(_Engine):

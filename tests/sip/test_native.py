@@ -62,8 +62,8 @@ async def test_pjsips_own_log_goes_to_ours() -> None:
             await call.transact("BYE")
     lines = [entry for entry in logs if entry["event"] == "pjsip"]
     assert {"info", "debug"} <= {entry["log_level"] for entry in lines}
-    assert any("INVITE" in entry["text"] for entry in lines)
-    assert not any("sesame" in entry["text"] for entry in lines)
+    assert any("INVITE" in entry.get("text", "") for entry in lines)
+    assert not any("sesame" in str(entry) for entry in lines)
 
 
 async def test_pjsip_is_silent_otherwise(capfd: pytest.CaptureFixture[str]) -> None:

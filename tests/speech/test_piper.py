@@ -69,6 +69,16 @@ async def test_the_silence_before_the_first_word_is_cut(engine: Piper) -> None:
     assert np.flatnonzero(np.abs(samples) > 100)[0] <= 160
 
 
+async def test_the_gain_leaves_headroom(voice: FakeVoice) -> None:
+    loudest = []
+    for gain in (1.0, 0.5):
+        engine = Piper("mouth", {"amy": Voice("amy", "en", voice, gain)}, PiperSettings())
+        (samples,) = await spoken(engine, "Hello")
+        loudest.append(int(np.abs(samples.astype(int)).max()))
+        await engine.close()
+    assert loudest[1] == pytest.approx(loudest[0] / 2, abs=1)
+
+
 async def test_sentences_come_as_they_are_ready_and_only_the_first_is_cut(engine: Piper, voice: FakeVoice) -> None:
     stream = engine.synthesise("One. Two")
     first = await anext(stream)

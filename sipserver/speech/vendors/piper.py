@@ -32,11 +32,12 @@ _LEAD = RATE_HZ // 100
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """engine: a loaded `piper.PiperVoice`; its methods block and may run in several threads."""
+    """engine: a loaded `piper.PiperVoice`; its methods block and may run in several threads. gain: a factor."""
 
     name: str
     language: str
     engine: Any
+    gain: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +117,7 @@ def _speak(clauses: Sequence[Clause]) -> list[None]:
             if clause.abandoned:
                 break
             samples = resample(sentence.audio_int16_array, sentence.sample_rate)
+            samples = (samples * np.float32(clause.voice.gain)).astype(np.int16)
             if first:
                 samples = without_lead(samples)
             if len(samples):
@@ -130,7 +132,7 @@ async def load(name: str, settings: PiperSettings, folder: Path) -> Piper:
     Raises ModelMissing.
     """
     paths = [_voice_file(models.find(voice, folder)) for voice in settings.voices]
-    voices = await asyncio.to_thread(lambda: [_load(path, settings.threads) for path in paths])
+    voices = await asyncio.to_thread(lambda: [_load(path, settings) for path in paths])
     return Piper(name, {voice.name: voice for voice in voices}, settings)
 
 
@@ -142,11 +144,11 @@ def _voice_file(path: Path) -> Path:
     return files[0]
 
 
-def _load(path: Path, threads: int) -> Voice:
+def _load(path: Path, settings: PiperSettings) -> Voice:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     piper: Any = importlib.import_module("piper")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(threads, os.cpu_count() or threads)
+    options.intra_op_num_threads = min(settings.threads, os.cpu_count() or settings.threads)
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
@@ -157,4 +159,4 @@ def _load(path: Path, threads: int) -> Voice:
         raise ConfigError(f"{path} could not be loaded: {problem}") from problem
     engine = piper.PiperVoice(session=session, config=config, download_dir=path.parent)
     list(engine.synthesize("One."))
-    return Voice(path.stem, languages.primary(config.espeak_voice), engine)
+    return Voice(path.stem, languages.primary(config.espeak_voice), engine, 10 ** (settings.gain_db / 20))
