@@ -120,7 +120,7 @@ class EngineRoom:
             for name in (spec.llm.use, *spec.llm.fallback):
                 if name in self._llm and (name, spec.prompt) not in warmed:
                     warmed.add((name, spec.prompt))
-                    await self._llm[name].warm(History(spec.prompt).prompt())
+                    await self._llm[name].warm(History(spec.prompt, spec.examples).prompt())
         voice = Voice(self._tts, lambda _event: None, self.cache)
         for text in book.texts():
             await voice.prepare(text.text, chain=text.tts or tuple(self._tts), voice=text.voice, language=text.language)

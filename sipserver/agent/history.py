@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sipserver.agent.llm.contract import Message
+from sipserver.agent.options import ExampleOptions
 
 MAX_MESSAGES = 40
 MAX_CHARACTERS = 8_000
@@ -19,17 +20,29 @@ class History:
     """The messages of one conversation.
 
     Bound: beyond 40 messages or 8,000 characters the oldest are dropped up to the next message of the caller, so that
-    a tool's answer never stands without its call. The system prompt is never dropped.
+    a tool's answer never stands without its call. The system prompt and the examples are never dropped.
+
+    examples: turns that were never said, by which the model learns how to answer.
     """
 
-    def __init__(self, system: str, max_messages: int = MAX_MESSAGES, max_characters: int = MAX_CHARACTERS) -> None:
+    def __init__(
+        self,
+        system: str,
+        examples: Sequence[ExampleOptions] = (),
+        *,
+        max_messages: int = MAX_MESSAGES,
+        max_characters: int = MAX_CHARACTERS,
+    ) -> None:
         self._system = system
+        self._examples: list[Message] = []
+        for example in examples:
+            self._examples += [Message("user", example.caller), Message("assistant", example.agent)]
         self._messages: list[Message] = []
         self._max_messages, self._max_characters = max_messages, max_characters
 
     @property
     def messages(self) -> Sequence[Message]:
-        """Without the system prompt, oldest first."""
+        """Without the system prompt and the examples, oldest first."""
         return tuple(self._messages)
 
     @property
@@ -38,17 +51,17 @@ class History:
         return self._messages[-1].content if self._messages and self._messages[-1].role == "user" else ""
 
     def prompt(self, user: str = "", language: str = "") -> list[Message]:
-        """What to send: system prompt, history, and `user` as the caller's last words without keeping them.
+        """What to send: system prompt, examples, history, and `user` as the caller's last words without keeping them.
 
         language: a primary tag to answer in; it stands behind the prompt, so that a prompt cache keeps its prefix.
         """
         system = self._system
         if language:
             system += f"\nAnswer in {_LANGUAGES.get(language, language)}."
-        messages = [Message("system", system), *self._messages]
+        said = list(self._messages)
         if user:
-            self._join(messages, user)
-        return messages
+            self._join(said, user)
+        return [Message("system", system), *self._examples, *said]
 
     def add_user(self, text: str) -> None:
         """The caller's words. A second turn without an answer between them continues the first."""

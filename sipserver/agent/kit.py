@@ -110,7 +110,7 @@ def equip(
         playout=playout,
         emit=emit,
         clock=clock,
-        history=History(options.prompt),
+        history=History(options.prompt, options.examples),
         transcriber=Transcriber(engines.stt, options.stt, options.language, timeout_s, emit, clock),
         mind=Mind(engines.llm, options.llm, timeout_s, emit, clock),
         toolbox=Toolbox(options.tools, options.http_tools, digits, variables, emit, clock),

@@ -83,6 +83,13 @@ class HttpTool(Strict):
     timeout_s: float = Field(default=5, gt=0, le=60)
 
 
+class Example(Strict):
+    """What a caller might say and what the agent should answer then: shown to the model as if it had been said."""
+
+    caller: Text
+    agent: Text
+
+
 class AgentSpec(Strict):
     """tools: built-in tools that the model may use.
 
@@ -91,6 +98,7 @@ class AgentSpec(Strict):
 
     prompt: Template
     greeting: Template = ""
+    examples: tuple[Example, ...] = ()
     language: Text = "en"
     stt: tuple[Text, ...] = Field(default=("whisper",), min_length=1)
     llm: LlmChoice = LlmChoice()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sipserver.agent.history import History
 from sipserver.agent.llm.contract import Message, ToolCall
+from sipserver.dialplan.agents import Example
 
 
 def shown(history: History, user: str = "", language: str = "") -> list[tuple[str, str]]:
@@ -47,7 +48,7 @@ def test_the_language_stands_behind_the_prompt() -> None:
 
 
 def test_the_oldest_are_dropped_up_to_a_message_of_the_caller() -> None:
-    history = History("System.", max_messages=4)
+    history = History("System.", [Example(caller="Open?", agent="Yes.")], max_messages=4)
     history.add_user("one")
     history.add(
         Message("assistant", "", (ToolCall("1", "book", "{}"),)),
@@ -55,7 +56,8 @@ def test_the_oldest_are_dropped_up_to_a_message_of_the_caller() -> None:
         Message("assistant", "Done."),
     )
     history.add_user("two")
-    assert shown(history) == [("system", "System."), ("user", "two")]
+    examples = [("user", "Open?"), ("assistant", "Yes.")]
+    assert shown(history) == [("system", "System."), *examples, ("user", "two")]
 
 
 def test_long_texts_are_bounded_but_never_the_last_message() -> None:

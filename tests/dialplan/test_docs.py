@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from sipserver.dialplan.agents import AgentSpec, HttpTool, LlmChoice, TtsChoice, Turn
+from sipserver.dialplan.agents import AgentSpec, Example, HttpTool, LlmChoice, TtsChoice, Turn
 from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.match import Match
 from sipserver.dialplan.plan import PlanFile
@@ -74,9 +74,9 @@ def test_every_match_key() -> None:
 
 def test_every_key_of_the_file_and_of_agents() -> None:
     check(PlanFile, section("## The file"))
-    agents, *parts = re.split(r"\n`(?:llm|tts|turn|http_tools)\b", section("## Agents"))
+    agents, *parts = re.split(r"\n`(?:llm|tts|turn|examples|http_tools)\b", section("## Agents"))
     check(AgentSpec, agents)
-    choices: tuple[type[BaseModel], ...] = (LlmChoice, TtsChoice, Turn, HttpTool)
+    choices: tuple[type[BaseModel], ...] = (LlmChoice, TtsChoice, Turn, Example, HttpTool)
     for model, part in zip(choices, parts, strict=True):
         check(model, part)
 
