@@ -22,6 +22,7 @@ from sipserver.sip.patch_bay import PatchBay
 from sipserver.sip.port import LegPort, MediaLine
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+_SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
 _LIVE = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD)
 
 
@@ -105,6 +106,12 @@ class PjCall(pj.Call):  # type: ignore[misc]
         if self._host.record_messages:
             self._tell(Message("sent", self._peer, "BYE" if answered else "CANCEL"))
         self.hangup(pj.CallOpParam())
+
+    def lost(self, error: pj.Error | None) -> None:
+        """PJSIP ended the call without telling. error: its answer to our last command, which may hold a SIP status."""
+        status = (error.status if error is not None else 0) - _SIP_STATUS_ERRORS
+        code = status if 300 <= status < 700 else 480
+        self._finish(code, "ended by PJSIP" if error is None else str(error.reason), by_peer=False)
 
     def press(self, keys: str, duration_ms: int) -> None:
         """Send RFC 4733 events. PJSIP queues them and keeps a pause in between."""

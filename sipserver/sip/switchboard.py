@@ -7,7 +7,8 @@ except for the plain values that are fixed once `open` has returned.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import pjsua2 as pj
 
@@ -45,6 +46,7 @@ class Switchboard:
         self._arrive = arrive
         self._serials = itertools.count(1)
         self._calls: dict[int, PjCall] = {}
+        self._fresh: list[int] = []
         self._over: list[PjCall] = []
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
@@ -84,9 +86,12 @@ class Switchboard:
         self._bury()
         if self._endpoint is not None:
             self._endpoint.poll(milliseconds)
+            self._drop_refused()
 
     def supervise(self) -> None:
         """Once a second: the counters of each call, the clock's rest."""
+        for call in [call for call in self._calls.values() if not call.isActive()]:
+            call.lost(None)
         for serial, call in self._calls.items():
             seen = call.snapshot()
             if seen is not None:
@@ -97,7 +102,7 @@ class Switchboard:
         """Destroy everything that is left."""
         self._over += self._calls.values()
         self._calls.clear()
-        self._bury()
+        self._bury(closing=True)
         self.patch_bay.close()
         self._gate.remove()
         endpoint, self._endpoint = self._endpoint, None
@@ -118,10 +123,12 @@ class Switchboard:
             raise
 
     def respond(self, serial: int, code: int, reason: str, headers: Mapping[str, str]) -> None:
-        self._call(serial).respond(code, reason, headers)
+        with self._unless_lost(serial) as call:
+            call.respond(code, reason, headers)
 
     def end(self, serial: int, code: int) -> None:
-        self._call(serial).end(code)
+        with self._unless_lost(serial) as call:
+            call.end(code)
 
     def press(self, serial: int, keys: str, duration_ms: int) -> None:
         self._call(serial).press(keys, duration_ms)
@@ -140,6 +147,27 @@ class Switchboard:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _unless_lost(self, serial: int) -> Iterator[PjCall]:
+        """For commands to a call that PJSIP may have ended without telling: it refuses some INVITEs itself (422: the
+        session interval is too small) when we answer them. Such a call is over; its id may belong to the next one.
+        """
+        call = self._call(serial)
+        try:
+            yield call
+        except pj.Error as error:
+            if call.isActive():
+                raise
+            call.lost(error)
+            raise CarrierError(f"PJSIP ended the call: {error.reason}") from None
+
+    def _drop_refused(self) -> None:
+        """PJSIP refuses some INVITEs after it has shown them (422), tells nobody, and gives the id to the next call."""
+        while self._fresh:
+            call = self._calls.get(self._fresh.pop())
+            if call is not None and not call.isActive():
+                call.lost(None)
+
     def _call(self, serial: int) -> PjCall:
         call = self._calls.get(serial)
         if call is None:
@@ -149,10 +177,19 @@ class Switchboard:
     def _inbound(self) -> int:
         return sum(call.inbound for call in self._calls.values())
 
-    def _bury(self) -> None:
-        """Destroy calls that are over; never from inside one of their callbacks."""
-        while self._over:
-            pj.Call.__swig_destroy__(self._over.pop())
+    def _bury(self, *, closing: bool = False) -> None:
+        """Destroy calls that are over; never from inside one of their callbacks.
+
+        The destructor of `pj::Call` hangs up whatever call has its id by then. PJSIP reads several packets at once, so
+        the next INVITE may have taken the id already: such an object waits until the id is free again.
+        """
+        waiting = []
+        for call in self._over:
+            if not closing and call.isActive():
+                waiting.append(call)
+            else:
+                pj.Call.__swig_destroy__(call)
+        self._over = waiting
 
     def _decide(self, method: str) -> int:
         if method in NEEDS_DIALOG:
@@ -178,6 +215,7 @@ class Switchboard:
         call = PjCall(self, serial, account, line, call_id)
         inbound = self._inbound()
         self._calls[serial] = call
+        self._fresh.append(serial)
         refusal = self._admission.decide(source, inbound)
         if refusal is not None:
             retry = {"Retry-After": str(self._settings.retry_after_s)} if refusal.retry_after else {}

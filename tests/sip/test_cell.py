@@ -130,6 +130,30 @@ async def test_a_leg_is_refused_with_code_reason_and_headers() -> None:
             await listener.leg.reject(200)
 
 
+async def test_a_call_that_takes_the_id_of_one_that_just_ended_lives() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        thread = rig.cell._thread
+        assert thread is not None
+        held = thread.submit(lambda: time.sleep(0.2))  # so that PJSIP reads all the messages in one go
+        await asyncio.sleep(0.05)
+        for _ in range(rig.cell.capacity):  # PJSIP hands its ids out in turn
+            given_up = peer.call()
+            given_up.invite(sdp(4000))
+            peer.send(given_up.request("CANCEL", same_transaction=True))
+        last = peer.call()
+        last.invite(sdp(4002))
+        await held
+        for _ in range(rig.cell.capacity):
+            assert (await Listener(await rig.leg()).event(LegDisconnected)).code == 487
+        listener = Listener(await rig.leg())
+        await listener.leg.answer()
+        assert status_of(await last.final()) == 200
+        peer.send(last.request("ACK"))
+        await asyncio.sleep(0.3)
+        assert not listener.of(LegDisconnected)
+        assert rig.cell.calls == 1
+
+
 async def test_hangup_without_an_answer_refuses() -> None:
     async with running() as rig, SipPeer.open(rig.port) as peer:
         call = peer.call()
