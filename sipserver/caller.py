@@ -148,7 +148,7 @@ class Caller:
                 gone = self._gone.result()
                 raise CarrierError(f"the call was refused: {gone.code} {gone.cause}", gone.code)
             if not self._answered.is_set():
-                raise CarrierError(f"no answer within {answer_timeout_s:g} s", 408)
+                raise CarrierError(f"no answer within {answer_timeout_s:g} s; does a server listen there?", 408)
             setup_ms = round((loop.time() - began) * 1000)
             greeting = await self._listen(turn_timeout_s / 3, turn_timeout_s)
             exchanges = []

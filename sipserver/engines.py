@@ -134,7 +134,7 @@ class EngineRoom:
             ("llm", want.llm, self._llm),
         )
         return [
-            Check(f"{part}.{name}", name in there, "not loaded")
+            Check(f"{part}.{name}", getattr(there.get(name), "ready", name in there), "not loaded, or being restarted")
             for part, names, there in parts
             for name in sorted(names)
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,11 @@ from sipserver.speech.settings import EspeakSettings, PiperSettings, SpeechSetti
 
 NOBODY = ("0.0.0.0/32",)
 """Source networks that may call the caller."""
+
+RTP_PORTS = (30_000, 30_199)
+"""Not those of a server on the same machine."""
+
+_URI = re.compile(r"sip:[^@\s<>]+@([A-Za-z0-9.-]+)(?::(\d{1,5}))?(;transport=(udp|tcp))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,10 @@ def call(
         raise typer.BadParameter("nothing to do: give --say TEXT, --wav FILE or --dtmf DIGITS")
     log.setup("warning", "console")
     script = Script(uri, tuple(say or ()), tuple(wav or ()), dtmf, record, transcribe)
-    known = settings_file.load(config).speech if config.exists() else SpeechSettings()
+    known = SpeechSettings()
+    if config.exists() or config != settings_file.DEFAULT_FILE:
+        known = settings_file.load(config).speech
+    _reached_by(uri)
     result, texts = asyncio.run(_place(script, known))
     if record is not None:
         record.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +85,8 @@ async def _place(script: Script, known: SpeechSettings) -> tuple[CallResult, lis
         lines += [Line(text=path.name, samples=await asyncio.to_thread(sound_file.read, path)) for path in script.wav]
         if script.digits:
             lines.insert(0, Line(digits=script.digits))
-        settings = SipSettings(host=_local_address(script.uri), port=0, tcp=False, allow=NOBODY)
+        host, tcp = _reached_by(script.uri)
+        settings = SipSettings(host=host, port=0, tcp=tcp, allow=NOBODY, rtp_ports=RTP_PORTS)
         cell = Cell(settings, _take_no_call)
         await cell.start()
         try:
@@ -118,12 +128,16 @@ async def _text_of(speech: Any, heard: Heard | None) -> str:
         return f"({problem})"
 
 
-def _local_address(uri: str) -> str:
-    """Loopback for a server on this machine, all interfaces otherwise."""
-    host = uri.removeprefix("sip:").rpartition("@")[2].split(";")[0].partition(":")[0]
-    if not host:
-        raise ConfigError(f"{uri!r} is not a SIP URI; write it like sip:demo@127.0.0.1:5060")
-    return "127.0.0.1" if host in ("localhost", "127.0.0.1") else "0.0.0.0"  # noqa: S104 - a phone must be reachable
+def _reached_by(uri: str) -> tuple[str, bool]:
+    """The address to call from, loopback for a server on this machine, and whether TCP is asked for.
+
+    Raises ConfigError for what is not a SIP URI that can be called.
+    """
+    found = _URI.fullmatch(uri)
+    if found is None or not 0 < int(found[2] or 5060) < 65_536:
+        raise ConfigError(f"{uri!r} cannot be called; write it like sip:demo@127.0.0.1:5060 or with ;transport=tcp")
+    here = found[1] in ("localhost", "127.0.0.1")
+    return "127.0.0.1" if here else "0.0.0.0", found[4] == "tcp"  # noqa: S104 - a phone must be reachable
 
 
 def _take_no_call(_leg: SipLeg) -> None:
