@@ -62,7 +62,7 @@ def measure(folder: Path) -> Sequence[Row]:
             "RTP echo round trip, one call",
             spread(trips, digits=1),
             "p50 <= 42, p95 <= 50 ms",
-            "5 calls, 20 clicks each",
+            f"{CALLS} calls, {CLICKS} clicks each",
         ),
         Row("... its spread within a call (p90 - p10), worst call", f"{drift:.1f} ms", "", "constant within a call"),
     ]
