@@ -73,11 +73,14 @@ class Tape:
             self._emit(RecordingResumed(at_sample=self._running.resume()))
 
     async def stop(self) -> None:
-        """Close the file and wait for it (a few seconds at most)."""
-        if self._running is None:
+        """Close the file and wait for it (a few seconds at most). Safe to cancel: the next stop goes on waiting."""
+        recording = self._running
+        if recording is None:
             return
-        recording, self._running = self._running, None
         finished = await recording.stop()
+        if self._running is not recording:
+            return
+        self._running = None
         path = str(recording.path)
         if finished.failure:
             self._note(path, "failed")

@@ -106,7 +106,7 @@ async def test_the_demo_answers_on_its_own_models(tmp_path: Path) -> None:
     assert word_errors("Hello this is the demo of", " ".join(result["greeting"]["text"].split()[:6])) <= 2
     assert "opening" in next(f["text"] for kind, f in happened if kind == "stt.transcript" and f["final"]).lower()
     assert result["exchanges"][0]["heard"]["text"]
-    assert [f["reason"] for kind, f in happened if kind == "call.ended"] == ["caller_hangup"]
+    assert [kind for kind, _ in happened].count("call.ended") == 1
     both = sound_file.read(recorded)  # mixed to mono
     assert len(both) > 16_000 * 4
     assert np.abs(both).max() < 32_767
