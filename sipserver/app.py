@@ -75,7 +75,6 @@ class Server:
         self._book = Book()
         self._tasks: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
-        self._checks: tuple[Check, ...] = ()
         self.engines = EngineRoom(loaded)
         self.records = Records(loaded.store, node=f"{platform.node()}:{loaded.sip.port}")
         self.recorder = Recorder(loaded.calls.recordings)

@@ -130,7 +130,6 @@ class Caller:
         self._left: list[Samples] = []
         self._right: list[Samples] = []
         self._last_spoken_ms = 0
-        self._media = asyncio.Event()
         self._answered = asyncio.Event()
         self._gone: asyncio.Future[LegDisconnected] = asyncio.get_running_loop().create_future()
         self._codec = ""

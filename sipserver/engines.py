@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sipserver.agent.history import History
 from sipserver.agent.llm import table as llm_table
-from sipserver.agent.llm.contract import Llm
+from sipserver.agent.llm.contract import Llm, Message
 from sipserver.agent.options import Engines
 from sipserver.agent.voice import AudioCache, Voice
 from sipserver.api.health import Check
@@ -115,12 +115,13 @@ class EngineRoom:
 
     async def warm(self, book: Book) -> None:
         """Synthesise fixed texts and fill the models' prompt caches, so that first calls are as fast as later ones."""
-        warmed: set[tuple[str, str]] = set()
+        warmed: set[tuple[str, tuple[Message, ...]]] = set()
         for _plan, _name, spec in book.agents():
+            prompt = tuple(History(spec.prompt, spec.examples).prompt())
             for name in (spec.llm.use, *spec.llm.fallback):
-                if name in self._llm and (name, spec.prompt) not in warmed:
-                    warmed.add((name, spec.prompt))
-                    await self._llm[name].warm(History(spec.prompt, spec.examples).prompt())
+                if name in self._llm and (name, prompt) not in warmed:
+                    warmed.add((name, prompt))
+                    await self._llm[name].warm(prompt)
         voice = Voice(self._tts, lambda _event: None, self.cache)
         for text in book.texts():
             await voice.prepare(text.text, chain=text.tts or tuple(self._tts), voice=text.voice, language=text.language)
