@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sipserver import yaml_check, yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
 from sipserver.api.settings import HttpSettings
+from sipserver.bus.settings import BusSettings
 from sipserver.calls.settings import CallSettings
+from sipserver.edge.settings import EdgeSettings, TrunkSettings
 from sipserver.errors import SettingsError
+from sipserver.fleet.settings import FleetSettings
 from sipserver.sip.settings import SipSettings
 from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
@@ -29,12 +32,20 @@ class LogSettings(BaseModel):
     private: bool = False
 
 
-class Settings(BaseModel):
-    """Everything. Relative paths are relative to the file's folder; `resolved` makes them absolute."""
+class TenantLimits(BaseModel):
+    """calls: at a time, on all machines together; 0: no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    mode: Literal["single"] = "single"
+    calls: int = Field(default=0, ge=0)
+
+
+class Settings(BaseModel):
+    """Everything. tenants: limits by the tenant's name. Relative paths are relative to the file's folder; `resolved` makes them absolute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["single", "fleet"] = "single"
     dialplans: Path = Path("../dialplans")
     sip: SipSettings = SipSettings()
     http: HttpSettings = HttpSettings()
@@ -42,7 +53,21 @@ class Settings(BaseModel):
     llm: dict[str, LlmSettings] = {"local": LlamaCppSettings()}
     calls: CallSettings = CallSettings()
     store: StoreSettings = StoreSettings()
+    bus: BusSettings = BusSettings()
+    fleet: FleetSettings = FleetSettings()
+    edge: EdgeSettings = EdgeSettings()
+    trunks: tuple[TrunkSettings, ...] = ()
+    tenants: dict[str, TenantLimits] = {}
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [trunk.name for trunk in self.trunks]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"trunks: two trunks are called {', '.join(sorted(twice))}")
+        if self.mode == "fleet" and not self.bus.url:
+            raise ValueError("mode: fleet needs bus.url, e.g. redis://127.0.0.1:6379/0")
+        return self
 
     def resolved(self, folder: Path) -> Settings:
         """The same settings with absolute paths, `folder` being the folder of the file."""
@@ -56,12 +81,19 @@ class Settings(BaseModel):
             if slashes and path and prefix.startswith("sqlite")
             else self.store.url
         )
+        tls = self.edge.tls
+        if tls is not None:
+            files = {"certificate": absolute(tls.certificate), "key": absolute(tls.key)}
+            tls = tls.model_copy(update={**files, "ca": absolute(tls.ca) if tls.ca is not None else None})
         return self.model_copy(
             update={
                 "dialplans": absolute(self.dialplans),
                 "speech": self.speech.model_copy(update={"models": absolute(self.speech.models)}),
                 "calls": self.calls.model_copy(update={"recordings": absolute(self.calls.recordings)}),
                 "store": self.store.model_copy(update={"url": url}),
+                "bus": self.bus.model_copy(update={"spool": absolute(self.bus.spool)}),
+                "fleet": self.fleet.model_copy(update={"runtime": absolute(self.fleet.runtime)}),
+                "edge": self.edge.model_copy(update={"folder": absolute(self.edge.folder), "tls": tls}),
             }
         )
 

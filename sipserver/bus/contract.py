@@ -1,0 +1,156 @@
+"""What a bus can do. Two backends satisfy it: `memory` (one process) and `redis`. All methods: loop thread.
+
+A bus belongs to one process, known by `node` (the machine) and `run` (this life of the process). While Redis is away
+nothing here raises for that reason alone unless it says so: calls must go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sipserver.journal import Entry
+
+Json = Mapping[str, Any]
+"""Plain JSON-able fields."""
+
+Handler = Callable[[str, Json], Awaitable[Json]]
+"""(verb, arguments) -> answer. What it raises as SipServerError reaches the asker with its class name, text and codes."""
+
+
+class Delivery(Protocol):
+    """Some entries in order, kept by the bus until `done`."""
+
+    @property
+    def entries(self) -> Sequence[Entry]: ...
+    async def done(self) -> None:
+        """They are written; forget them. Without it they come again (to this reader or the next)."""
+        ...
+
+
+class Journal(Protocol):
+    """Entries on their way from those who tell to the one who writes; at least once, in order within a run."""
+
+    def tell(self, entry: Entry) -> None:
+        """Never blocks, never raises. Held in memory, beyond that bound in the spool on disk, until the bus has it."""
+        ...
+
+    async def flush(self, timeout_s: float) -> bool:
+        """True when all that was told has reached the bus; what has not is in the spool when this returns False."""
+        ...
+
+    async def adopt(self, run: str) -> int:
+        """Deliver what the spool of a dead process of this node still holds. Returns the number of entries."""
+        ...
+
+    def read(self, node: str) -> AsyncIterator[Delivery]:
+        """The journal of a node for its one reader, from the first entry that is not `done`; waits for more for ever.
+        A second reader that takes over after the first died is given what that one did not finish.
+        """
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Entries told and not yet on the bus, memory and spool together."""
+        ...
+
+
+class Subscription(Protocol):
+    async def close(self) -> None: ...
+
+
+class Commands(Protocol):
+    """Questions with an answer. An address is `run:<run>`, `call:<call id>`, `node:<node>` or `all` (nobody answers)."""
+
+    async def serve(self, address: str, handler: Handler) -> Subscription:
+        """Answer what is asked of this address, until the subscription is closed. Handlers run concurrently."""
+        ...
+
+    async def ask(self, address: str, verb: str, arguments: Json, *, timeout_s: float = 2.0) -> Json:
+        """Raises NotFound (nobody serves it), BusDown, or what the handler raised, as RemoteError."""
+        ...
+
+    async def announce(self, verb: str, arguments: Json) -> None:
+        """To everyone who serves `all`; nobody answers. Lost while the bus is away."""
+        ...
+
+
+class Lease(Protocol):
+    """A key that lives as long as its owner. Renewed by the bus by itself until `close`; comes back after an outage."""
+
+    def update(self, value: Json) -> None:
+        """What the next renewal writes; sent soon."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Leases(Protocol):
+    """Who is there: `node/<node>`, `run/<run>`, `call/<call id>`, `writer/<node>`, ... with small JSON values."""
+
+    async def hold(self, key: str, value: Json, *, ttl_s: float | None = None) -> Lease:
+        """Hold a key of our own. ttl_s: the settings' lease_s by default."""
+        ...
+
+    async def contend(self, key: str, value: Json) -> Lease | None:
+        """Hold a key that several want; None while another has it. Lost leases are noticed: `Lease.close` is a no-op
+        then and `get` names the other."""
+        ...
+
+    async def get(self, key: str) -> Json | None: ...
+
+    async def find(self, prefix: str) -> dict[str, Json]:
+        """All live keys that begin so. Raises BusDown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """A limit that was reached. shared: False when Redis is away and only our own share of it is used up: another
+    process may still have a place."""
+
+    scope: str
+    limit: int
+    shared: bool
+
+
+class Limits(Protocol):
+    """Counted places, e.g. scope `tenant/acme` with 10 calls. Nothing is ever given twice, and nothing leaks: counts
+    belong to a run, are set right with every renewal of the lease, and vanish with the run."""
+
+    async def take(self, places: Mapping[str, int]) -> Full | None:
+        """One place in every scope (scope -> limit), all or none. None: taken. Answers within 100 ms also when Redis
+        hangs: then by the last known share."""
+        ...
+
+    def give(self, scopes: Sequence[str]) -> None:
+        """Back with them; never blocks."""
+        ...
+
+
+class Bus(Protocol):
+    """`open`, use, `close`. up: Redis answers now (always, in memory)."""
+
+    journal: Journal
+    commands: Commands
+    leases: Leases
+    limits: Limits
+
+    @property
+    def node(self) -> str: ...
+    @property
+    def run(self) -> str: ...
+    @property
+    def up(self) -> bool: ...
+
+    async def open(self) -> None:
+        """Raises SettingsError for a server that refuses us (address, password, version); one that is merely away is
+        waited for in the background."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def forget_run(self, run: str) -> None:
+        """A process is dead: its leases and its counts go now instead of when they run out."""
+        ...

@@ -1,0 +1,128 @@
+"""The `edge:` and `trunks:` parts of the settings."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Codec = Literal["opus", "G722", "PCMA", "PCMU"]
+
+
+class DigestUser(BaseModel):
+    """password_env: the environment variable that holds the password; it never stands in the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.!~*'()+-]+$")
+    password_env: str
+
+
+class TrunkLimits(BaseModel):
+    """calls: at a time on all machines; 0: no limit. calls_per_s: new ones at this edge."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calls: int = Field(default=0, ge=0)
+    calls_per_s: int = Field(default=0, ge=0)
+
+
+class TrunkSettings(BaseModel):
+    """Who may call and with what. A call belongs to the first trunk whose sources name its address; where a trunk has
+    digest users, they must answer a challenge too, from these sources or, if there are none, from anywhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    sources: tuple[str, ...] = ()
+    users: tuple[DigestUser, ...] = ()
+    codecs: tuple[Codec, ...] = Field(default=("G722", "PCMA", "PCMU"), min_length=1)
+    limits: TrunkLimits = TrunkLimits()
+
+    @field_validator("sources")
+    @classmethod
+    def _networks(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for source in sources:
+            try:
+                ip_network(source)
+            except ValueError as error:
+                raise ValueError(f"{source!r} is not a network such as 192.0.2.0/24: {error}") from None
+        return sources
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if not self.sources and not self.users:
+            raise ValueError("a trunk needs sources, users, or both: otherwise nobody can call through it")
+        return self
+
+
+class Listen(BaseModel):
+    """One socket of the edge. advertise: host or host:port that peers shall see instead (NAT)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    transport: Literal["udp", "tcp", "tls"]
+    host: str
+    port: int = Field(default=5060, ge=1, le=65_535)
+    advertise: str = ""
+
+
+class TlsSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+    verify_client: bool = False
+
+
+class FloodSettings(BaseModel):
+    """requests: from one address within interval_s; more are dropped and the address is banned for ban_s (pike)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests: int = Field(default=500, ge=1)
+    interval_s: int = Field(default=2, ge=1)
+    ban_s: int = Field(default=300, ge=1)
+
+
+class RtpengineSettings(BaseModel):
+    """The media relay beside the edge. interfaces: as rtpengine names them, e.g. `pub/203.0.113.7`, `priv/10.0.0.5`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    program: str = "rtpengine"
+    control: str = "127.0.0.1:2223"
+    interfaces: tuple[str, ...] = ("outside/127.0.0.1", "inside/127.0.0.1")
+    ports: tuple[int, int] = (40_000, 59_999)
+    strict_source: bool = True
+
+
+class EdgeSettings(BaseModel):
+    """Kamailio. enabled: the supervisor starts it; a machine that only has cells says false and appears in the other
+    machines' lists. inside: address from which the edge talks to cells. folder: rendered files, sockets, pid files.
+    open: take calls from sources that no trunk names (a laboratory; never on the internet).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = True
+    program: str = "kamailio"
+    folder: Path = Path("../var/edge")
+    listen: tuple[Listen, ...] = (Listen(transport="udp", host="127.0.0.1"), Listen(transport="tcp", host="127.0.0.1"))
+    inside: str = "127.0.0.1"
+    inside_port: int = Field(default=5059, ge=1, le=65_535)
+    children: int = Field(default=2, ge=1)
+    memory_mb: int = Field(default=256, ge=32)
+    open: bool = False
+    tls: TlsSettings | None = None
+    flood: FloodSettings = FloodSettings()
+    max_message_bytes: int = Field(default=16_384, ge=1024, le=65_535)
+    ptime_ms: tuple[int, int] = (10, 60)
+    topology_hiding: bool = True
+    probe_s: int = Field(default=2, ge=1)
+    retry_after_s: int = Field(default=5, ge=1)
+    rtpengine: RtpengineSettings | None = None
