@@ -41,7 +41,9 @@ class TenantLimits(BaseModel):
 
 
 class Settings(BaseModel):
-    """Everything. tenants: limits by the tenant's name. Relative paths are relative to the file's folder; `resolved` makes them absolute."""
+    """Everything. tenants: limits by the tenant's name. Relative paths are relative to the file's folder; `resolved`
+    makes them absolute.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from sipserver.dialplan import book, load
@@ -24,11 +25,34 @@ _SETTLE_S = 0.2
 _MOST_WAITS = 25
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A folder as it was read at one moment. Read before a fork, it is shared by all children."""
+
+    book: Book
+    stamps: Stamps
+
+
+def snapshot(folder: Path) -> Snapshot:
+    """Read the folder. Blocks on the disk.
+
+    Raises DialplanError with the first mistake: a server does not start with half of its dialplans, or with none.
+    """
+    stamps = _stamps(folder)
+    reading = book.read(folder)
+    if reading.errors:
+        raise reading.errors[0]
+    if not reading.book.plans:
+        raise DialplanError("no dialplan (*.yaml) is in this folder", file=folder)
+    return Snapshot(reading.book, stamps)
+
+
 class Watcher:
     """Keeps the current book of a folder. All methods: loop thread; the disk is read in a worker thread.
 
     on_change: called with every new book. on_problem: called with every mistake found in a changed file.
-    Both are called on the loop and must not block.
+    Both are called on the loop and must not block. snapshot: begin with what was read already, and look at the folder
+    only when `refresh` or `reload` says so: somebody else watches it.
     """
 
     def __init__(
@@ -38,27 +62,25 @@ class Watcher:
         on_change: Callable[[Book], None] = lambda _book: None,
         on_problem: Callable[[ConfigError], None] = lambda _problem: None,
         interval_s: float = 1.0,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.folder = folder
         self.book = Book()
+        self._given = snapshot
         self._on_change, self._on_problem, self._interval_s = on_change, on_problem, interval_s
         self._stamps: Stamps = {}
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Book:
-        """Read the folder and begin to watch it.
-
-        Raises DialplanError with the first mistake: a server does not start with half of its dialplans, or with none.
-        """
+        """Read the folder and begin to watch it, or take the snapshot that was given. Raises what `snapshot` raises."""
         async with self._lock:
-            self._stamps = await asyncio.to_thread(_stamps, self.folder)
-            reading = await asyncio.to_thread(book.read, self.folder)
-            if reading.errors:
-                raise reading.errors[0]
-            if not reading.book.plans:
-                raise DialplanError("no dialplan (*.yaml) is in this folder", file=self.folder)
-            self.book = reading.book
+            taken = self._given
+            if taken is None:
+                taken = await asyncio.to_thread(snapshot, self.folder)
+            self.book, self._stamps = taken.book, taken.stamps
+        if self._given is not None:
+            return self.book
         self._task = asyncio.create_task(self._watch(), name="dialplan-watch")
         return self.book
 
@@ -75,6 +97,12 @@ class Watcher:
         for what the files say. Safe to cancel: the book is then the old or the new one."""
         async with self._lock:
             await self._renew(everything=True)
+        return self.book
+
+    async def refresh(self) -> Book:
+        """Read the files that have changed now. Otherwise like `reload`."""
+        async with self._lock:
+            await self._renew(everything=False)
         return self.book
 
     async def _watch(self) -> None:

@@ -1,1 +1,1 @@
-"""Many processes as one server: the supervisor, the warm parent that forks, and what each kind of process consists of."""
+"""Many processes as one server: the supervisor, the warm parent that forks, what each kind of process consists of."""
