@@ -9,7 +9,7 @@ Times are milliseconds; `..._ms` fields are durations unless the name says `at`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -407,3 +407,22 @@ class Fault(Event):
     kind: ClassVar[str] = "fault.other"
     where: str
     error: str
+
+
+KINDS: dict[str, type[Event]] = {
+    each.kind: each
+    for each in list(globals().values())
+    if isinstance(each, type) and issubclass(each, Event) and each is not Event
+}
+"""Every event by its kind."""
+
+
+def restore(kind: str, fields: Mapping[str, Any]) -> Event | None:
+    """The event that `fields()` was taken from, e.g. in another process; None for what this version does not know."""
+    made = KINDS.get(kind)
+    if made is None:
+        return None
+    try:
+        return made(**fields)
+    except TypeError:
+        return None

@@ -117,14 +117,18 @@ class _ProbeCollector(Collector):
 
 
 class Metrics:
-    """One registry of its own. `observe` is a listener for every call's events: loop thread, never blocks or raises."""
+    """One registry of its own. `observe` is a listener for every call's events: loop thread, never blocks or raises.
+
+    probes: None for a process that only counts what others tell.
+    """
 
     def __init__(self, probes: Probes | None = None) -> None:
         self.registry = CollectorRegistry()
         self._bounded: dict[str, _Bounded] = {}
         self._rtp = RtpTotals()
         ProcessCollector(registry=self.registry)
-        self.registry.register(_ProbeCollector(probes or Probes()))
+        if probes is not None:
+            self.registry.register(_ProbeCollector(probes))
         self._declare_calls()
         self._declare_media()
         self._declare_conversation()
