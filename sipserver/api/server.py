@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web, web_response
 from aiohttp.http import HttpProcessingError
 
 from sipserver.api.health import Readiness
 from sipserver.api.health import routes as health_routes
-from sipserver.api.metrics import Metrics
 from sipserver.api.settings import HttpSettings
 from sipserver.errors import SettingsError, SipServerError
 from sipserver.log import logger
@@ -51,11 +52,29 @@ class _NoBadRequests(logging.Filter):
 logging.getLogger("aiohttp.server").addFilter(_NoBadRequests())
 
 
-class HttpServer:
-    """`start`, use `port`, `stop`. Loop thread."""
+class Exposition(Protocol):
+    """What /metrics shows."""
 
-    def __init__(self, settings: HttpSettings, readiness: Readiness, metrics: Metrics) -> None:
-        self._settings = settings
+    async def handle(self, _request: web.Request) -> web.StreamResponse: ...
+
+
+class HttpServer:
+    """`start`, use `port`, `stop`. Loop thread.
+
+    reuse_port: several processes share the port and the kernel spreads the connections. socket_path: listen on this
+    Unix socket (mode 0600) instead of host and port; an old one there is replaced.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        readiness: Readiness,
+        metrics: Exposition,
+        *,
+        reuse_port: bool = False,
+        socket_path: Path | None = None,
+    ) -> None:
+        self._settings, self._reuse_port, self._socket_path = settings, reuse_port, socket_path
         self._runner = web.AppRunner(application(readiness, metrics), access_log=None, shutdown_timeout=STOP_S)
         self._port = 0
 
@@ -67,21 +86,30 @@ class HttpServer:
     async def start(self) -> None:
         """Bind and listen. Raises SettingsError when the address is taken or not ours."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
+        host, port, path = self._settings.host, self._settings.port, self._socket_path
+        site: web.BaseSite
+        if path is None:
+            site = web.TCPSite(self._runner, host, port, reuse_port=self._reuse_port or None)
+        else:
+            path.unlink(missing_ok=True)
+            site = web.UnixSite(self._runner, path)
         try:
             await site.start()
         except OSError as problem:
             await self._runner.cleanup()
-            where = f"{self._settings.host}:{self._settings.port}"
+            where = path or f"{host}:{port}"
             raise SettingsError(f"cannot listen on {where}: {problem.strerror}", key="http.port") from problem
-        self._port = int(self._runner.addresses[0][1])
+        if path is None:
+            self._port = int(self._runner.addresses[0][1])
+        else:
+            path.chmod(0o600)
 
     async def stop(self) -> None:
         """Close the listening socket, let requests in flight finish for STOP_S seconds, then cut them. Idempotent."""
         await self._runner.cleanup()
 
 
-def application(readiness: Readiness, metrics: Metrics) -> web.Application:
+def application(readiness: Readiness, metrics: Exposition) -> web.Application:
     """The routes and what all of them share, without a socket."""
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import stat
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -121,3 +123,30 @@ async def test_port_in_use_is_the_operators_to_solve() -> None:
         http = HttpServer(HttpSettings(port=port), lambda: [], Metrics())
         with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}"):
             await http.start()
+
+
+async def test_two_processes_may_share_a_port(server: Server) -> None:
+    first = HttpServer(HttpSettings(port=0), lambda: [], Metrics(), reuse_port=True)
+    await first.start()
+    second = HttpServer(HttpSettings(port=first.port), lambda: [], Metrics(), reuse_port=True)
+    await second.start()
+    assert second.port == first.port
+    await first.stop()
+    async with server.client.get(f"http://127.0.0.1:{second.port}/healthz") as answer:
+        assert answer.status == 200
+    await second.stop()
+
+
+async def test_a_unix_socket_is_for_its_owner_and_replaces_a_dead_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    http = HttpServer(HttpSettings(), lambda: [], Metrics(), socket_path=path)
+    await http.start()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client,
+        client.get("http://local/metrics") as answer,
+    ):
+        assert "sipserver_calls_started" in await answer.text()
+    await http.stop()
