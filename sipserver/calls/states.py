@@ -57,6 +57,7 @@ class EndReason(enum.StrEnum):
     CALLER_HANGUP = "caller_hangup"
     CANCELLED = "cancelled"
     DIALPLAN_HANGUP = "dialplan_hangup"
+    OPERATOR_HANGUP = "operator_hangup"
     TRANSFERRED = "transferred"
     NO_ROUTE = "no_route"
     BUSY = "busy"
@@ -76,6 +77,7 @@ SIP_CODES: dict[EndReason, int] = {
     EndReason.CALLER_HANGUP: 487,
     EndReason.CANCELLED: 487,
     EndReason.DIALPLAN_HANGUP: 603,
+    EndReason.OPERATOR_HANGUP: 480,
     EndReason.TRANSFERRED: 603,
     EndReason.NO_ROUTE: 404,
     EndReason.BUSY: 486,

@@ -1,0 +1,54 @@
+"""What may be asked of a process's calls."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sipserver.calls.commands import CallCommands, UnknownCall
+from sipserver.calls.states import State
+from sipserver.errors import CallerError
+from tests.calls.conftest import Stage
+from tests.calls.test_registry import WAITING, registry_of
+from tests.fakes.leg import FakeLeg
+
+
+async def test_calls_are_listed_and_described(stage: Stage) -> None:
+    leg, call = stage.call(WAITING)
+    commands = CallCommands(registry_of(stage))
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    listed = json.loads(json.dumps(await commands.handle("calls", {})))["calls"]
+    assert [(each["id"], each["tenant"], each["state"]) for each in listed] == [(call.id, "acme", "answered")]
+    assert (await commands.handle("status", {"call": call.id}))["from_uri"] == leg.offer.from_uri
+    leg.peer_leaves()
+    await stage.ended(leg)
+    assert await commands.handle("calls", {}) == {"calls": []}
+
+
+async def test_an_operator_hangs_up(stage: Stage) -> None:
+    leg, call = stage.call(WAITING)
+    commands = CallCommands(registry_of(stage))
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    assert await commands.handle("hangup", {"call": call.id, "detail": "by Ann"}) == {"ended": call.id}
+    assert await stage.ended(leg) == "operator_hangup"
+    assert leg.actions == ["answer", "hangup"]
+
+
+async def test_an_unanswered_call_is_refused_with_480(stage: Stage) -> None:
+    leg = FakeLeg()
+    stage.plan("  main: [{wait: 60}]")
+    call = stage.registry().begin(leg)
+    await stage.until(lambda: "ring" in leg.actions, leg)
+    await CallCommands(registry_of(stage)).handle("hangup", {"call": call.id})
+    await stage.ended(leg)
+    assert leg.actions[-1] == "reject 480"
+
+
+async def test_unknown_calls_and_verbs_are_the_askers_fault(stage: Stage) -> None:
+    commands = CallCommands(stage.registry())
+    for verb in ("status", "hangup"):
+        with pytest.raises(UnknownCall, match="no call nobody"):
+            await commands.handle(verb, {"call": "nobody"})
+    with pytest.raises(CallerError, match="there are calls, status, hangup"):
+        await commands.handle("dance", {})
