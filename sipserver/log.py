@@ -1,13 +1,22 @@
 """Structured logs by structlog: JSON lines for machines, a readable form for a terminal.
 
-Owns the processors and the redaction. Speech, digits, phone numbers and keys go into the fields named in `PRIVATE`,
-never into message text; unless the settings say otherwise they leave as a length or as last digits only.
+Owns the processors, the redaction and the way out to stderr. Speech, digits, phone numbers and keys go into the fields
+named in `PRIVATE`, never into message text; unless the settings say otherwise they leave as a length or as last digits
+only.
+
+A full disk or a pipe that nobody reads blocks whoever writes to it. So a server writes its lines `background`: they
+wait in a bounded queue for a thread of their own, and what does not fit is dropped and counted in a later line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import queue
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -16,6 +25,12 @@ PRIVATE = frozenset(
     {"text", "heard", "digits", "digit", "from_uri", "to_uri", "caller", "callee", "arguments", "result", "value"}
 )
 SECRET = frozenset({"api_key", "password", "authorization", "secret", "token"})
+
+
+MOST_LINES = 10_000
+"""Lines that wait for the disk; the newest beyond it are dropped."""
+FLUSH_S = 2.0
+"""How long the end of a process waits for its last lines."""
 
 
 def redact(_logger: Any, _method: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -27,10 +42,108 @@ def redact(_logger: Any, _method: str, entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def setup(level: str = "info", form: str = "json", private: bool = False) -> None:
-    """Configure structlog and the standard library's logging for the process. Call once, before anything logs."""
+class Output:
+    """The stream behind every logger of the process: straight to stderr, or through the queue of `background`.
+
+    `write` never blocks while the thread runs; any thread.
+    """
+
+    def __init__(self, most_lines: int = MOST_LINES) -> None:
+        self._most_lines = most_lines
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._write: Callable[[str], None] = lambda _line: None
+        self.dropped = 0
+        """Lines that did not fit or could not be written, and that no line has told of yet."""
+
+    def write(self, line: str) -> int:
+        if self._thread is None:
+            sys.stderr.write(line)
+        elif threading.current_thread() is self._thread:
+            self._write(line)
+        elif self._lines.qsize() < self._most_lines:
+            self._lines.put(line)
+        else:
+            self.dropped += 1
+        return len(line)
+
+    def flush(self) -> None:
+        if self._thread is None:
+            sys.stderr.flush()
+
+    def start(self) -> None:
+        """Write in a thread from now on. After a fork, never before one."""
+        self._write = _writer()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = FLUSH_S) -> None:
+        """Write what waits, for as long as the timeout lets us; then lines go straight to stderr again."""
+        thread = self._thread
+        if thread is None:
+            return
+        self._lines.put(None)
+        thread.join(timeout_s)
+        if not thread.is_alive():  # else it is stuck, and whoever logs now must not be
+            self._thread = None
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._write(line)
+                if self.dropped and self._lines.empty():
+                    dropped, self.dropped = self.dropped, 0
+                    logger("log").warning("lines dropped: the log could not be written fast enough", lines=dropped)
+            except (OSError, ValueError):  # the reader has gone, the disk is full, the stream is closed
+                self.dropped += 1
+
+
+def _writer() -> Callable[[str], None]:
+    """Writes past Python's buffers: a thread that hangs within them would take the end of the process with it."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError):  # something else stands in for it
+        stream = sys.stderr
+
+        def write_text(line: str) -> None:
+            stream.write(line)
+
+        return write_text
+
+    def write_bytes(line: str) -> None:
+        payload = line.encode(errors="backslashreplace")
+        while payload:
+            payload = payload[os.write(descriptor, payload) :]
+
+    return write_bytes
+
+
+_output = Output()
+
+
+@contextlib.contextmanager
+def background() -> Iterator[None]:
+    """Nobody waits for the log while this runs; at its end the last lines are written."""
+    _output.start()
+    try:
+        yield
+    finally:
+        _output.stop()
+
+
+def setup(level: str = "info", form: str = "json", private: bool = False, *, process: str = "", node: str = "") -> None:
+    """Configure structlog and the standard library's logging for the process, before anything logs; again after a fork.
+
+    process, node: which of a fleet's processes on which machine speaks; on every line, with the pid, unless empty.
+    """
+    origin = {"node": node, "process": process, "pid": os.getpid()} if process else {}
+
+    def say_origin(_logger: Any, _method: str, entry: dict[str, Any]) -> dict[str, Any]:
+        return {**entry, **origin}
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        say_origin,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -43,12 +156,10 @@ def setup(level: str = "info", form: str = "json", private: bool = False) -> Non
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_output),  # type: ignore[arg-type]  # write and flush are enough
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(
-        stream=sys.stderr, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(stream=_output, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
 
 
 def logger(room: str, **fields: Any) -> Any:
