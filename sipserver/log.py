@@ -60,7 +60,7 @@ class Output:
         if self._thread is None:
             sys.stderr.write(line)
         elif threading.current_thread() is self._thread:
-            self._write(line)
+            self._try(line)
         elif self._lines.qsize() < self._most_lines:
             self._lines.put(line)
         else:
@@ -89,13 +89,21 @@ class Output:
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
-            try:
-                self._write(line)
-                if self.dropped and self._lines.empty():
-                    dropped, self.dropped = self.dropped, 0
-                    logger("log").warning("lines dropped: the log could not be written fast enough", lines=dropped)
-            except (OSError, ValueError):  # the reader has gone, the disk is full, the stream is closed
-                self.dropped += 1
+            self._try(line)
+            if self.dropped and self._lines.empty():
+                self._tell()
+        if self.dropped:
+            self._tell()
+
+    def _tell(self) -> None:
+        dropped, self.dropped = self.dropped, 0
+        logger("log").warning("lines dropped: the log could not be written fast enough", lines=dropped)
+
+    def _try(self, line: str) -> None:
+        try:
+            self._write(line)
+        except (OSError, ValueError):  # the reader has gone, the disk is full, the stream is closed
+            self.dropped += 1
 
 
 def _writer() -> Callable[[str], None]:
