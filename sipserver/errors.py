@@ -16,6 +16,9 @@ SipServerError
 │   └── ProviderBusy           its queue is full; a moment later may do
 ├── CapacityError          ours: more calls than this cell holds            486 with Retry-After
 ├── Draining               ours: shutting down, running calls go on         503 with Retry-After
+├── NotFound               the asker's: no such call, run or machine        404
+├── BusDown                ours: the bus between the processes is away      503
+├── RemoteError            what another process raised; has its codes
 └── InternalError          ours: a bug
 """
 
@@ -23,7 +26,6 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import ClassVar
 
 
 class Fault(enum.StrEnum):
@@ -37,10 +39,10 @@ class Fault(enum.StrEnum):
 class SipServerError(Exception):
     """fault: who has to act. retry: the same again may succeed. sip_code and http_code: what the outside is told."""
 
-    fault: ClassVar[Fault] = Fault.OURS
-    retry: ClassVar[bool] = False
-    sip_code: ClassVar[int] = 500
-    http_code: ClassVar[int] = 500
+    fault: Fault = Fault.OURS
+    retry: bool = False
+    sip_code: int = 500
+    http_code: int = 500
 
 
 class ConfigError(SipServerError):
@@ -137,6 +139,29 @@ class Draining(SipServerError):
     retry = True
     sip_code = 503
     http_code = 503
+
+
+class NotFound(SipServerError):
+    fault = Fault.CALLER
+    sip_code = 404
+    http_code = 404
+
+
+class BusDown(SipServerError):
+    retry = True
+    sip_code = 503
+    http_code = 503
+
+
+class RemoteError(SipServerError):
+    """A SipServerError of another process. name: of its class. The codes are those of the original."""
+
+    def __init__(
+        self, name: str, text: str, *, fault: Fault, retry: bool = False, sip_code: int = 500, http_code: int = 500
+    ) -> None:
+        self.name, self.text = name, text
+        self.fault, self.retry, self.sip_code, self.http_code = fault, retry, sip_code, http_code
+        super().__init__(f"{name}: {text}" if text else name)
 
 
 class InternalError(SipServerError):

@@ -6,7 +6,7 @@ nothing here raises for that reason alone unless it says so: calls must go on.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 """Plain JSON-able fields."""
 
 Handler = Callable[[str, Json], Awaitable[Json]]
-"""(verb, arguments) -> answer. What it raises as SipServerError reaches the asker with its class name, text and codes."""
+"""(verb, arguments) -> answer. A SipServerError that it raises reaches the asker with class name, text, codes."""
 
 
 class Delivery(Protocol):
@@ -44,7 +44,7 @@ class Journal(Protocol):
         """Deliver what the spool of a dead process of this node still holds. Returns the number of entries."""
         ...
 
-    def read(self, node: str) -> AsyncIterator[Delivery]:
+    def read(self, node: str) -> AsyncGenerator[Delivery, None]:
         """The journal of a node for its one reader, from the first entry that is not `done`; waits for more for ever.
         A second reader that takes over after the first died is given what that one did not finish.
         """
@@ -61,7 +61,11 @@ class Subscription(Protocol):
 
 
 class Commands(Protocol):
-    """Questions with an answer. An address is `run:<run>`, `call:<call id>`, `node:<node>` or `all` (nobody answers)."""
+    """Questions with an answer. An address is `run:<run>`, `call:<call id>`, `node:<node>` or `all` (nobody answers).
+
+    A call needs no address of its own: whoever holds the lease `call/<call id>` with `run` in its value is asked at
+    `run:<run>`, with `call_id` among the arguments.
+    """
 
     async def serve(self, address: str, handler: Handler) -> Subscription:
         """Answer what is asked of this address, until the subscription is closed. Handlers run concurrently."""
@@ -132,11 +136,14 @@ class Limits(Protocol):
 class Bus(Protocol):
     """`open`, use, `close`. up: Redis answers now (always, in memory)."""
 
-    journal: Journal
-    commands: Commands
-    leases: Leases
-    limits: Limits
-
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def commands(self) -> Commands: ...
+    @property
+    def leases(self) -> Leases: ...
+    @property
+    def limits(self) -> Limits: ...
     @property
     def node(self) -> str: ...
     @property
