@@ -33,6 +33,8 @@ class Offer(Protocol):
     @property
     def sip_call_id(self) -> str: ...
     @property
+    def trunk(self) -> str: ...  # name of the trunk that the edge found for it; empty without one
+    @property
     def headers(self) -> Mapping[str, str]: ...  # custom headers by lower-case name; repeated ones joined by ", "
 
 

@@ -109,5 +109,8 @@ class Ending:
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """Retry-After for what may be gone in a moment (RFC 3261, section 20.33)."""
-        return {"Retry-After": str(RETRY_AFTER_S)} if self.reason in _RETRY_LATER else None
+        """Retry-After for what may be gone in a moment (RFC 3261, section 20.33). What drains is for another cell."""
+        if self.reason not in _RETRY_LATER:
+            return None
+        draining = {"X-Sipserver-Refusal": "draining"} if self.reason is EndReason.DRAIN else {}
+        return {"Retry-After": str(RETRY_AFTER_S), **draining}

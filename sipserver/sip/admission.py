@@ -10,19 +10,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+REFUSAL_HEADER = "X-Sipserver-Refusal"
+"""Tells the edge that this cell refused, and not the dialplan of the call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """why: source | limit | draining, the key under which it is counted."""
+    """why: source | limit | draining | pace, the key under which it is counted. kind: what the edge reads in
+    `X-Sipserver-Refusal`, so that it tries another cell; empty where no cell would take the call. Those that have a
+    kind pass and carry `Retry-After`.
+    """
 
     code: int
     why: str
-    retry_after: bool
+    kind: str = ""
+
+    def headers(self, retry_after_s: int) -> dict[str, str]:
+        return {"Retry-After": str(retry_after_s), REFUSAL_HEADER: self.kind} if self.kind else {}
 
 
-_SOURCE = Refusal(403, "source", False)
-_LIMIT = Refusal(486, "limit", True)
-_DRAINING = Refusal(503, "draining", True)
+SOURCE = Refusal(403, "source")
+LIMIT = Refusal(486, "limit", "full")
+DRAINING = Refusal(503, "draining", "draining")
+PACE = Refusal(503, "pace", "full")
 
 
 class Admission:
@@ -39,16 +49,17 @@ class Admission:
         refusals.
         """
         if not self._known(source):
-            return self._counted(_SOURCE)
+            return self.counted(SOURCE)
         return self.crowded(inbound)
 
     def crowded(self, inbound: int, *, full: bool = False) -> Refusal | None:
         """The same without a look at the source. full: PJSIP has no slot left, whoever took it."""
         if self.draining:
-            return self._counted(_DRAINING)
-        return self._counted(_LIMIT) if full or inbound >= self.limit else None
+            return self.counted(DRAINING)
+        return self.counted(LIMIT) if full or inbound >= self.limit else None
 
-    def _counted(self, refusal: Refusal) -> Refusal:
+    def counted(self, refusal: Refusal) -> Refusal:
+        """Count a refusal that goes out."""
         self.refused[refusal.why] += 1
         return refusal
 

@@ -17,6 +17,33 @@ ASK_FOR = 32
 _NOWHERE = "sip:probe@127.0.0.1:9"
 
 
+def count() -> int:
+    """Calls that the linked PJSIP holds at a time. For a throw-away process: it opens and closes an endpoint.
+
+    The calling thread becomes PJSIP's main thread. Raises pj.Error. Prints nothing.
+    """
+    quieten()
+    endpoint = pj.Endpoint()
+    endpoint.libCreate()
+    try:
+        settings = pj.EpConfig()
+        settings.logConfig.level = settings.logConfig.consoleLevel = 0
+        settings.uaConfig.threadCnt, settings.uaConfig.maxCalls = 0, ASK_FOR
+        endpoint.libInit(settings)
+        found = read()
+    finally:
+        endpoint.libDestroy()
+        pj.Endpoint.__swig_destroy__(endpoint)
+    return found or probe()
+
+
+def quieten() -> None:
+    """Until `libInit` sets its level PJSIP would write to stdout."""
+    set_level = native.function("pj_log_set_level")
+    if set_level is not None:
+        set_level(0)
+
+
 def read() -> int | None:
     """What PJSIP says, None if it cannot be asked. Sip thread, after `libInit`."""
     count = native.function("pjsua_call_get_max_count")

@@ -33,11 +33,13 @@ class Cell:
     another.
 
     on_leg: called on the loop with each inbound leg that was let in, still unanswered; it must not block or raise.
-    goodbye_s: how long `stop` waits for peers that do not answer the BYE.
+    goodbye_s: how long `stop` waits for peers that do not answer the BYE. capacity_hint: calls that PJSIP holds, if
+    another process has counted them already (`capacity.count`).
     """
 
-    def __init__(self, settings: SipSettings, on_leg: OnLeg, *, goodbye_s: float = 2.0) -> None:
+    def __init__(self, settings: SipSettings, on_leg: OnLeg, *, goodbye_s: float = 2.0, capacity_hint: int = 0) -> None:
         self._goodbye_s = goodbye_s
+        self._capacity_hint = capacity_hint
         self._settings = settings
         self._on_leg = on_leg
         self._legs: dict[int, SipLeg] = {}
@@ -53,7 +55,7 @@ class Cell:
         small.
         """
         sys.setswitchinterval(_SWITCH_S)
-        board = Switchboard(self._settings, self._admission, self._clock, self._tell, self._arrive)
+        board = Switchboard(self._settings, self._admission, self._clock, self._tell, self._arrive, self._capacity_hint)
         self._thread = SipThread(board.poll, translate)
         self._thread.every(1.0, board.supervise)
         await self._thread.start(board.open)

@@ -46,10 +46,14 @@ class _Account(pj.Account):  # type: ignore[misc]
 
 
 class SipEndpoint:
-    """Create with `open`; `poll` in between; `close` at the end. `pjsua2` allows one at a time in a process."""
+    """Create with `open`; `poll` in between; `close` at the end. `pjsua2` allows one at a time in a process.
 
-    def __init__(self, settings: SipSettings) -> None:
+    capacity_hint: what `capacity.count` said in another process, used where PJSIP cannot be asked; 0: find out.
+    """
+
+    def __init__(self, settings: SipSettings, capacity_hint: int = 0) -> None:
         self._settings = settings
+        self._capacity_hint = capacity_hint
         self._opened: pj.Endpoint | None = None
         self._account: _Account | None = None
         self.port = 0
@@ -60,14 +64,14 @@ class SipEndpoint:
     def open(self, incoming: IncomingCall, before_start: Callable[[], object]) -> None:
         """Bring PJSIP up. before_start runs after `libInit`. Raises ConfigError when a port is
         taken, or pj.Error; then `close` it."""
-        quieten = native.function("pj_log_set_level")
-        if quieten is not None:  # until `libInit` PJSIP would write to stdout
-            quieten(0)
-        probed = 0 if native.function("pjsua_call_get_max_count") else capacity.probe()
+        capacity.quieten()
+        found = self._capacity_hint
+        if not found and native.function("pjsua_call_get_max_count") is None:
+            found = capacity.probe()
         self._opened = endpoint = pj.Endpoint()
         endpoint.libCreate()
         endpoint.libInit(_endpoint_config(self._settings))
-        self.capacity = probed or capacity.read() or 1
+        self.capacity = capacity.read() or found or 1
         self.version = str(endpoint.libVersion().full)
         handles.enlarge()
         before_start()
@@ -181,7 +185,8 @@ def _account_config(settings: SipSettings, port: int) -> pj.AccountConfig:
     media.srtpUse = pj.PJMEDIA_SRTP_DISABLED
     first, last = settings.rtp_ports
     transport = media.transportConfig
-    transport.port, transport.portRange, transport.boundAddress = first, last - first, settings.host
+    transport.port, transport.portRange = first, last - first
+    transport.boundAddress = settings.media_host or settings.host
     if settings.public_address:
         transport.publicAddress = settings.public_address
     return config

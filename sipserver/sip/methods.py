@@ -2,20 +2,21 @@
 
 pjsua answers SUBSCRIBE and MESSAGE on its own (with 200), and REGISTER, INFO, PUBLISH and a stray BYE not at all.
 pjsua2 has no hook for them, so one small PJSIP module, made through ctypes, stands between PJSIP's dialog layer and
-pjsua and refuses what its `decide` says: 405 goes out with `Allow`, 486 and 503 with `Retry-After`. Requests inside a
-dialog never reach it. Where the symbols are hidden, the module is not installed: then PJSIP's own behaviour remains,
-and a warning says so.
+pjsua and refuses what its `decide` says: 405 goes out with `Allow`, refused calls with what their `Refusal` says.
+Requests inside a dialog never reach it. Where the symbols are hidden, the module is not installed: then PJSIP's own
+behaviour remains, and a warning says so.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import Structure, byref, c_char_p, c_int, c_ssize_t, c_void_p
 from typing import Any
 
 from sipserver.log import logger
 from sipserver.sip import native
+from sipserver.sip.admission import DRAINING, LIMIT, PACE, Refusal
 from sipserver.sip.native import PjString
 
 SERVED = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO", "PRACK")
@@ -54,8 +55,11 @@ class _Module(Structure):
     )
 
 
-Decide = Callable[[str], int]
-"""Method of a request outside any dialog -> 0 to let PJSIP serve it, or the status to refuse it with. Sip thread."""
+NO_METHOD = Refusal(405, "method")
+NO_DIALOG = Refusal(481, "dialog")
+
+Decide = Callable[[str], Refusal | None]
+"""Method of a request outside any dialog -> how to refuse it, None to let PJSIP serve it. Sip thread."""
 
 
 class MethodGate:
@@ -63,7 +67,7 @@ class MethodGate:
 
     def __init__(self, decide: Decide, retry_after_s: int) -> None:
         self._decide = decide
-        self._retry_after = str(retry_after_s).encode()
+        self._retry_after_s = retry_after_s
         self._name = b"mod-sipserver-methods"
         self._callback = _ON_REQUEST(self._on_request)
         self._module = _Module(
@@ -72,7 +76,7 @@ class MethodGate:
         self._endpoint: int | None = None
         self._pool: int | None = None
         self._kept: list[Any] = []
-        self._headers: dict[int, _List] = {}
+        self._headers: dict[Refusal, _List] = {}
         self.refused = 0
 
     def install(self) -> bool:
@@ -92,9 +96,9 @@ class MethodGate:
         )
         self._endpoint = endpoint()
         self._pool = pool(self._name, 1024, 1024)
-        retry_after = (b"Retry-After", self._retry_after)
-        for status, fields in {405: (b"Allow", ", ".join(SERVED).encode()), 486: retry_after, 503: retry_after}.items():
-            self._headers[status] = self._header_list(fields, header, insert)
+        self._headers[NO_METHOD] = self._header_list({"Allow": ", ".join(SERVED)}, header, insert)
+        for refusal in (LIMIT, DRAINING, PACE):
+            self._headers[refusal] = self._header_list(refusal.headers(self._retry_after_s), header, insert)
         if register(self._endpoint, byref(self._module)) != 0 or self._module.id < 0:
             logger("sip").warning("PJSIP refused the module for unserved methods")
             self._release(self._pool)
@@ -108,24 +112,28 @@ class MethodGate:
             self._release(self._pool)
             self._endpoint = self._pool = None
 
-    def _header_list(self, field: tuple[bytes, bytes], create: Any, insert: Any) -> _List:
-        name, value = (PjString.of(text) for text in field)
+    def _header_list(self, fields: Mapping[str, str], create: Any, insert: Any) -> _List:
         head = _List()
         head.prev = head.next = ctypes.addressof(head)
-        insert(byref(head), create(self._pool, byref(name), byref(value)))
-        self._kept += [name, value, head]
+        self._kept.append(head)
+        for field in fields.items():
+            name, value = (PjString.of(text.encode()) for text in field)
+            insert(byref(head), create(self._pool, byref(name), byref(value)))
+            self._kept += [name, value]
         return head
 
     def _on_request(self, rdata: int) -> int:
         """1: answered here, 0: the next module's turn. Must not raise into C."""
         try:
             method = method_of(self._describe(rdata) or b"")
-            status = self._decide(method)
-            if not status:
+            refusal = self._decide(method)
+            if refusal is None:
                 return 0
             self.refused += 1
-            headers = self._headers.get(status)
-            self._respond(self._endpoint, rdata, status, None, byref(headers) if headers is not None else None, None)
+            headers = self._headers.get(refusal)
+            self._respond(
+                self._endpoint, rdata, refusal.code, None, byref(headers) if headers is not None else None, None
+            )
             return 1
         except Exception:
             logger("sip").exception("a request outside dialogs could not be refused")

@@ -8,20 +8,26 @@ from types import MappingProxyType
 
 from sipserver.sip.message import SipText, uri_of, user_of
 
+TRUNK_HEADER, SOURCE_HEADER = "x-sipserver-trunk", "x-sipserver-source"
+"""What our edge tells about a call. Never shown as a header of the caller, believed or not."""
+
 _MECHANICS = frozenset({
     "via", "from", "to", "call-id", "cseq", "contact", "max-forwards", "content-length", "content-type",
     "content-disposition",
     "route", "record-route", "authorization", "proxy-authorization", "session-expires", "min-se", "accept",
     "accept-encoding", "accept-language", "allow", "supported", "require", "mime-version", "timestamp", "date",
 
-    "rack", "rseq",
+    "rack", "rseq", TRUNK_HEADER, SOURCE_HEADER,
 })  # fmt: skip
+_NOTHING = SipText("", (), "")
 
 
 @dataclass(frozen=True, slots=True)
 class SipOffer:
     """Satisfies `calls.leg.Offer`. headers: what is not dialog mechanics, e.g. p-asserted-identity, diversion,
-    user-to-user, x-...; repeated ones joined by ", ". has_sdp: False for a late offer."""
+    user-to-user, x-...; repeated ones joined by ", ". has_sdp: False for a late offer. trunk: by which of our trunks
+    the call came, as the edge tells; empty without one.
+    """
 
     direction: str
     from_uri: str
@@ -33,10 +39,12 @@ class SipOffer:
     sip_call_id: str
     headers: Mapping[str, str]
     has_sdp: bool = True
+    trunk: str = ""
 
     @classmethod
-    def of_invite(cls, message: SipText, source: str) -> SipOffer:
-        """From an INVITE that came in. source: host:port it came from."""
+    def of_invite(cls, message: SipText, source: str, *, behind_edge: bool = False) -> SipOffer:
+        """From an INVITE that came in. source: host:port it came from. behind_edge: believe what the edge tells."""
+        told = message if behind_edge else _NOTHING
         from_uri = uri_of(message.header("from"))
         return cls(
             direction="inbound",
@@ -44,11 +52,12 @@ class SipOffer:
             from_user=user_of(from_uri),
             to_uri=message.request_uri,
             to_user=user_of(message.request_uri),
-            source=source,
+            source=told.header(SOURCE_HEADER) or source,
             transport=message.transport,
             sip_call_id=message.header("call-id"),
             headers=MappingProxyType(custom_headers(message)),
             has_sdp=message.has_sdp,
+            trunk=told.header(TRUNK_HEADER),
         )
 
     @classmethod

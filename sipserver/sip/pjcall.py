@@ -93,14 +93,14 @@ class PjCall(pj.Call):  # type: ignore[misc]
             self._ended_by_us = self._refusing = True
         self.answer(prm)
 
-    def end(self, code: int) -> None:
-        """BYE, CANCEL, or a final answer with the code.
+    def end(self, code: int, headers: Mapping[str, str] | None = None) -> None:
+        """BYE, CANCEL, or a final answer with the code and the headers.
 
         PJSIP reports the end before it sends BYE or CANCEL, and shows neither: only their names can be recorded.
         """
         answered = self.getInfo().state in (pj.PJSIP_INV_STATE_CONNECTING, pj.PJSIP_INV_STATE_CONFIRMED)
         if self.inbound and not answered:
-            self.respond(code)
+            self.respond(code, "", headers)
             return
         self._ended_by_us = True
         if self._host.record_messages:

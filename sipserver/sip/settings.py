@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 class SipSettings(BaseModel):
     """One cell. Ports are UDP/TCP numbers; `port: 0` lets the system choose (tests).
 
+    media_host: address that RTP is bound to and that SDP names unless there is a public_address; empty: that of `host`.
+    behind_edge: requests come by way of our edge alone (`allow` names it), whose headers X-Sipserver-Source and
+    X-Sipserver-Trunk are believed. Without it both are ignored.
     user: the user part of our own address in calls that we place.
     rtp_ports: first and last UDP port for media, two for each call (RTP even, RTCP odd).
     inbound_calls: calls accepted at a time; 0 means what the linked PJSIP holds, less one (DESIGN, "Why cells").
@@ -24,6 +27,7 @@ class SipSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = "127.0.0.1"
+    media_host: str = ""
     port: int = Field(default=5060, ge=0, le=65535)
     tcp: bool = True
     public_address: str = ""
@@ -33,6 +37,7 @@ class SipSettings(BaseModel):
     inbound_calls: int = Field(default=0, ge=0, le=32)
     retry_after_s: int = Field(default=5, ge=1)
     allow: tuple[str, ...] = ()
+    behind_edge: bool = False
     user_agent: str = "sipserver"
     session_expires_s: int = Field(default=1800, ge=90)
     min_session_expires_s: int = Field(default=90, ge=90)

@@ -16,12 +16,12 @@ from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.log import logger
 from sipserver.sip import capacity, pcm
-from sipserver.sip.admission import Admission
+from sipserver.sip.admission import DRAINING, PACE, Admission, Refusal
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
 from sipserver.sip.message import SipText
-from sipserver.sip.methods import NEEDS_DIALOG, OUTSIDE_DIALOGS, MethodGate
+from sipserver.sip.methods import NEEDS_DIALOG, NO_DIALOG, NO_METHOD, OUTSIDE_DIALOGS, MethodGate
 from sipserver.sip.offer import SipOffer
 from sipserver.sip.patch_bay import PatchBay
 from sipserver.sip.pjcall import PjCall
@@ -38,9 +38,16 @@ class Switchboard:
     """tell: hands a fact about a call to the loop. arrive: hands over a call that was let in. Both from any thread."""
 
     def __init__(
-        self, settings: SipSettings, admission: Admission, clock: MediaClock, tell: Tell, arrive: Arrive
+        self,
+        settings: SipSettings,
+        admission: Admission,
+        clock: MediaClock,
+        tell: Tell,
+        arrive: Arrive,
+        capacity_hint: int = 0,
     ) -> None:
         self._settings = settings
+        self._capacity_hint = capacity_hint
         self._admission = admission
         self._clock = clock
         self._arrive = arrive
@@ -60,7 +67,7 @@ class Switchboard:
 
     def open(self) -> None:
         """Start PJSIP. Raises ConfigError."""
-        endpoint = SipEndpoint(self._settings)
+        endpoint = SipEndpoint(self._settings, self._capacity_hint)
         try:
             endpoint.open(self._on_incoming, self._gate.install)
         except Exception:
@@ -136,7 +143,7 @@ class Switchboard:
     def end_all(self) -> None:
         for call in tuple(self._calls.values()):
             try:
-                call.end(503)
+                call.end(503, DRAINING.headers(self._settings.retry_after_s))
             except pj.Error as error:
                 logger("sip").warning("a call could not be ended", reason=error.reason)
 
@@ -191,23 +198,22 @@ class Switchboard:
                 pj.Call.__swig_destroy__(call)
         self._over = waiting
 
-    def _decide(self, method: str) -> int:
+    def _decide(self, method: str) -> Refusal | None:
         if method in NEEDS_DIALOG:
-            return 481
+            return NO_DIALOG
         if method not in OUTSIDE_DIALOGS:
-            return 405
+            return NO_METHOD
         if method == "OPTIONS" and self._admission.draining:
-            return 503
-        if method == "INVITE":
-            full = (capacity.taken() or len(self._calls)) >= self.capacity
-            refusal = self._admission.crowded(self._inbound(), full=full)
-            if refusal is not None:  # before PJSIP opens sockets for it
-                logger("sip").info("call refused", why=refusal.why, code=refusal.code)
-                return refusal.code
-        if method == "INVITE" and not self._pace.take():
-            self._admission.refused["pace"] += 1
-            return 503
-        return 0
+            return DRAINING
+        if method != "INVITE":
+            return None
+        full = (capacity.taken() or len(self._calls)) >= self.capacity
+        refusal = self._admission.crowded(self._inbound(), full=full)  # before PJSIP opens sockets for it
+        if refusal is None and not self._pace.take():
+            return self._admission.counted(PACE)  # not logged: it is a flood
+        if refusal is not None:
+            logger("sip").info("call refused", why=refusal.why, code=refusal.code)
+        return refusal
 
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
         serial = self.next_serial()
@@ -218,10 +224,10 @@ class Switchboard:
         self._fresh.append(serial)
         refusal = self._admission.decide(source, inbound)
         if refusal is not None:
-            retry = {"Retry-After": str(self._settings.retry_after_s)} if refusal.retry_after else {}
             logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
-            call.respond(refusal.code, "", retry)
+            call.respond(refusal.code, "", refusal.headers(self._settings.retry_after_s))
             return
-        self._arrive(serial, SipOffer.of_invite(SipText.parse(text), source), line)
+        offer = SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
+        self._arrive(serial, offer, line)
         if self.record_messages:
             self.tell(serial, Message("received", source, text))

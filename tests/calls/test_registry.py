@@ -48,7 +48,7 @@ async def test_draining_refuses_new_calls_and_lets_running_ones_go_on(stage: Sta
     refused = registry.begin(late)
     await stage.until(lambda: refused.state is State.ENDED, running)
     assert late.actions == ["reject 503"]
-    assert late.reject_headers == {"Retry-After": "5"}
+    assert late.reject_headers == {"Retry-After": "5", "X-Sipserver-Refusal": "draining"}
     assert call.state is State.ANSWERED
     running.peer_leaves()
     assert await draining == 0

@@ -27,6 +27,7 @@ class FakeOffer:
     transport: str = "udp"
     sip_call_id: str = "abc@127.0.0.1"
     headers: Mapping[str, str] = field(default_factory=dict)
+    trunk: str = ""
 
 
 class FakeLeg:

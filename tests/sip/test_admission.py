@@ -20,7 +20,7 @@ def test_only_known_networks_may_call(source: str, allowed: bool) -> None:
     refusal = admission.decide(source, 0)
     assert (refusal is None) is allowed
     if refusal is not None:
-        assert (refusal.code, refusal.why, refusal.retry_after) == (403, "source", False)
+        assert (refusal.code, refusal.why, refusal.headers(5)) == (403, "source", {})
 
 
 def test_without_networks_anyone_may() -> None:
@@ -35,5 +35,6 @@ def test_limit_and_draining_are_counted() -> None:
     draining = admission.decide("x", 0)
     assert busy is not None
     assert draining is not None
-    assert ((busy.code, busy.retry_after), (draining.code, draining.retry_after)) == ((486, True), (503, True))
+    assert (busy.code, busy.headers(5)) == (486, {"Retry-After": "5", "X-Sipserver-Refusal": "full"})
+    assert (draining.code, draining.headers(7)) == (503, {"Retry-After": "7", "X-Sipserver-Refusal": "draining"})
     assert admission.refused == {"limit": 1, "draining": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import time
 
 import numpy as np
@@ -195,6 +196,58 @@ async def test_custom_headers_are_readable() -> None:
         assert "via" not in leg.offer.headers
 
 
+_BY_EDGE = "X-Sipserver-Source: 203.0.113.9:5060\r\nX-Sipserver-Trunk: carrier\r\nX-Other: kept\r\n"
+
+
+async def test_what_the_edge_tells_replaces_what_the_socket_says() -> None:
+    async with running(behind_edge=True, allow=("127.0.0.0/8",)) as rig, SipPeer.open(rig.port) as peer:
+        peer.call().invite(sdp(4000), _BY_EDGE)
+        offer = (await rig.leg()).offer
+        assert (offer.source, offer.trunk, dict(offer.headers)) == ("203.0.113.9:5060", "carrier", {"x-other": "kept"})
+        peer.call().invite(sdp(4000))
+        offer = (await rig.leg()).offer
+        assert (offer.source, offer.trunk) == (f"127.0.0.1:{peer.port}", "")
+
+
+async def test_without_an_edge_nobody_may_play_one() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        peer.call().invite(sdp(4000), _BY_EDGE)
+        offer = (await rig.leg()).offer
+        assert (offer.source, offer.trunk) == (f"127.0.0.1:{peer.port}", "")
+        assert dict(offer.headers) == {"x-other": "kept"}
+
+
+async def test_a_refusal_of_the_dialplan_is_not_the_cells() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        call = peer.call()
+        call.invite(sdp(4000))
+        await (await rig.leg()).reject(486)
+        assert header(await call.final(), "X-Sipserver-Refusal") == ""
+
+
+async def test_a_cell_that_stops_sends_the_ringing_call_elsewhere() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        call = peer.call()
+        call.invite(sdp(4000))
+        await (await rig.leg()).ring()
+        await rig.cell.stop()
+        answer = await call.final()
+        assert (status_of(answer), header(answer, "X-Sipserver-Refusal")) == (503, "draining")
+
+
+async def test_media_has_an_address_of_its_own() -> None:
+    async with running(media_host="127.0.0.2") as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        call = peer.call()
+        call.invite(sdp(media.port))
+        await rig.answered()
+        answer = await call.final()
+        assert "c=IN IP4 127.0.0.2\r\n" in answer
+        assert "127.0.0.1" in header(answer, "Contact")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, pytest.raises(OSError, match="in use"):
+            taken.bind(("127.0.0.2", int(body_of(answer).partition("m=audio ")[2].split()[0])))
+
+
 async def test_messages_are_recorded_without_credentials_and_each_once() -> None:
     async with running() as rig, SipPeer.open(rig.port) as peer:
         call = peer.call()
@@ -346,6 +399,7 @@ async def test_over_the_limit_is_busy_with_retry_after() -> None:
         second.invite(sdp(4000))
         answer = await second.final()
         assert (status_of(answer), header(answer, "Retry-After")) == (486, "7")
+        assert header(answer, "X-Sipserver-Refusal") == "full"
         assert rig.cell.refused == {"limit": 1}
         await first.transact("BYE")
         await listener.event(LegDisconnected)
@@ -362,6 +416,7 @@ async def test_every_slot_taken_is_busy_with_retry_after_too() -> None:
         answer = await extra.final()
         assert status_of(answer) == 486
         assert header(answer, "Retry-After") == "5"
+        assert header(answer, "X-Sipserver-Refusal") == "full"
         assert rig.cell.refused == {"limit": 1}
         with pytest.raises(CapacityError):
             await rig.cell.dial(f"sip:x@127.0.0.1:{peer.port}")
@@ -386,8 +441,10 @@ async def test_draining_refuses_new_calls_and_keeps_old_ones() -> None:
         second.invite(sdp(4000))
         answer = await second.final()
         assert (status_of(answer), header(answer, "Retry-After")) == (503, "5")
+        assert header(answer, "X-Sipserver-Refusal") == "draining"
         options = await peer.once("OPTIONS")
         assert (status_of(options), header(options, "Retry-After")) == (503, "5")
+        assert header(options, "X-Sipserver-Refusal") == "draining"
         with pytest.raises(Draining):
             await rig.cell.dial(f"sip:x@127.0.0.1:{peer.port}")
         assert rig.cell.refused == {"draining": 1}

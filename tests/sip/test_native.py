@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from sipserver.sip import capacity, in_dialog, native, stream
 from sipserver.sip.cell import Cell
 from sipserver.sip.endpoint import translate
-from sipserver.sip.methods import MethodGate, method_of
+from sipserver.sip.methods import NO_METHOD, MethodGate, method_of
 from sipserver.sip.settings import SipSettings
 from sipserver.sip.thread import SipThread
 from tests.fakes.sip_peer import SipPeer, sdp
@@ -41,7 +41,7 @@ async def test_calls_work_without_the_symbols(hidden: None) -> None:
 
 
 def test_without_symbols_there_is_no_gate_and_no_ssrc(hidden: None) -> None:
-    gate = MethodGate(lambda method: 405, 5)
+    gate = MethodGate(lambda method: NO_METHOD, 5)
     assert not gate.install()
     gate.remove()
     assert stream.peer_ssrc(0) is None
