@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.servers.postgres"]
+
 GRACE_S = 3.0
 PROC = Path("/proc/self")
 

@@ -1,10 +1,11 @@
 """One transaction's worth of records, written so that writing it again does no harm.
 
-A commit whose answer was lost is simply repeated: calls are upserted, events that are there already are left alone.
+A commit whose answer was lost is simply repeated: calls and events that are there already are written over.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from sipserver.store.database import sqlstate
 from sipserver.store.schema import calls, events
 
 Row = dict[str, Any]
@@ -58,18 +60,22 @@ async def _put(connection: AsyncConnection, call_rows: Sequence[Row], event_rows
         await connection.execute(_insert_events(connection.dialect.name), list(event_rows))
 
 
+@functools.cache
 def _upsert_calls(dialect: str) -> Any:
     statement = (postgresql if dialect == "postgresql" else sqlite).insert(calls)
     changing = {column.name: statement.excluded[column.name] for column in calls.columns if not column.primary_key}
     return statement.on_conflict_do_update(index_elements=["id"], set_=changing)
 
 
+@functools.cache
 def _insert_events(dialect: str) -> Any:
     statement = (postgresql if dialect == "postgresql" else sqlite).insert(events)
-    return statement.on_conflict_do_nothing(index_elements=["call_id", "seq"])
+    changing = {name: statement.excluded[name] for name in ("at_ms", "kind", "fields")}
+    return statement.on_conflict_do_update(index_elements=["call_id", "seq"], set_=changing)
 
 
 def _hopeless(problem: Exception) -> bool:
     """Whether the row is to blame, not the database: the same row would fail again."""
     unfit = isinstance(problem, StatementError) and not isinstance(problem, DBAPIError)
-    return unfit or isinstance(problem, (IntegrityError, DataError, *_UNFIT))
+    refused = sqlstate(problem)[:2] in ("22", "23")  # PostgreSQL: data exception, integrity constraint violation
+    return unfit or refused or isinstance(problem, (IntegrityError, DataError, *_UNFIT))

@@ -1,13 +1,17 @@
-"""One database: the engine, SQLite's settings, the schema at its newest version.
+"""One database: the engine, the settings of its connections, the schema at its newest version.
 
 Owns how a connection is made and what a failure means. Refuses to know calls.
 SQLite runs in WAL mode: readers in other processes never wait for the writer, and what was committed survives a killed
 process (synchronous=NORMAL: a power cut may cost the last transactions, never the file).
+PostgreSQL is asked before a connection from the pool is used again, so a server that was restarted is not noticed; one
+that does not answer is given up in time.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +22,44 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sipserver.errors import SettingsError
 from sipserver.store import migrations
+from sipserver.store.settings import StoreSettings
 
 BUSY_TIMEOUT_MS = 2_000
+CONNECT_S = 5.0
+ANSWER_S = 5.0
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+
+UNAVAILABLE = (SQLAlchemyError, OSError, TypeError, ValueError)
+"""What a driver may raise while it connects or works: OSError with TimeoutError; the last two for odd options."""
+
+_REFUSALS = {
+    "28P01": "PostgreSQL refuses the password of {user}: put it into the environment variable {password_env}",
+    "28000": "PostgreSQL does not let {user} in: allow it in pg_hba.conf, or name another user in the URL",
+    "3D000": "PostgreSQL has no database {database}: make it with `createdb -O {user} {database}`",
+    "42501": "{user} may not make tables in {database}: run `ALTER DATABASE {database} OWNER TO {user}`",
+}
+"""By SQLSTATE (PostgreSQL, appendix A): what is wrong and what helps."""
+
+
+class DatabaseAway(SettingsError):
+    """Nobody answers now; later somebody may."""
 
 
 class Database:
-    """Loop thread; statements run on the driver's own threads. `open` before use, `close` after."""
+    """Loop thread; SQLite's statements run on the driver's own threads. `open` before use, `close` after.
 
-    def __init__(self, url: str) -> None:
+    connections: at most so many to a server; one more that is asked for waits.
+    """
+
+    def __init__(self, settings: StoreSettings, *, connections: int = 2) -> None:
         """Raises SettingsError for a URL that names no driver."""
         try:
-            self._url = sa.make_url(url)
-            self.engine: AsyncEngine = create_async_engine(self._url, json_serializer=_json, pool_pre_ping=False)
-        except (ArgumentError, NoSuchModuleError, ImportError) as problem:
+            self._url = _url(settings)
+            self._password_env = settings.password_env
+            self.engine: AsyncEngine = create_async_engine(
+                self._url, json_serializer=_json, **({} if self.is_sqlite else _pool(connections))
+            )
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as problem:
             raise SettingsError(f"not a database that can be used: {problem}", key="store.url") from problem
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _configure)
@@ -46,18 +75,33 @@ class Database:
         return Path(name) if self.is_sqlite and name and name != ":memory:" else None
 
     async def open(self) -> None:
-        """Make the folder and the tables where they are missing. Raises SettingsError when that cannot be done."""
+        """Make the folder and the tables where they are missing; several processes may do so at the same moment.
+
+        Raises DatabaseAway when the server does not answer, SettingsError when it cannot be used as it is.
+        """
         try:
             if self.file is not None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
-            async with self.engine.begin() as connection:
-                await connection.run_sync(migrations.apply)
-        except (SQLAlchemyError, OSError) as problem:
-            await self.close()
-            raise SettingsError(f"the call records cannot be opened: {brief(problem)}", key="store.url") from problem
+            await self._migrate()
         except SettingsError:
             await self.close()
             raise
+        except UNAVAILABLE as problem:
+            await self.close()
+            raise self._refusal(problem) from problem
+
+    async def _migrate(self) -> None:
+        """On a connection of its own where the usual ones give a statement little time: a large table needs more."""
+        if self.is_sqlite:
+            async with self.engine.begin() as connection:
+                await connection.run_sync(migrations.apply)
+            return
+        async with self.engine.connect() as connection:
+            if await connection.run_sync(migrations.version) == migrations.HEAD:
+                return
+        patient = create_async_engine(self._url, poolclass=sa.NullPool, connect_args={"timeout": CONNECT_S})
+        async with patient.begin() as connection:
+            await connection.run_sync(migrations.apply)
 
     async def open_to_read(self) -> None:
         """Change nothing. Raises SettingsError when there is no database or it has another version."""
@@ -70,37 +114,93 @@ class Database:
                 raise SettingsError(
                     f"the call records have version {present}, this program reads {migrations.HEAD}", key="store.url"
                 )
-        except (SQLAlchemyError, OSError) as problem:
-            await self.close()
-            raise SettingsError(f"the call records cannot be opened: {brief(problem)}", key="store.url") from problem
         except SettingsError:
             await self.close()
             raise
+        except UNAVAILABLE as problem:
+            await self.close()
+            raise self._refusal(problem) from problem
 
     async def close(self) -> None:
         """Close all connections and their threads. Idempotent."""
         await self.engine.dispose()
 
+    def _refusal(self, problem: BaseException) -> SettingsError:
+        """What the operator is told. The URL and what the driver says are shown without the password."""
+        said = brief(problem)
+        if self._url.password:
+            said = said.replace(str(self._url.password), "***")
+        if self.is_sqlite:
+            return SettingsError(f"the call records cannot be opened: {said}", key="store.url")
+        if remedy := _REFUSALS.get(sqlstate(problem)):
+            told = remedy.format(user=self._url.username, database=self._url.database, password_env=self._password_env)
+            return SettingsError(f"{told} ({said})", key="store.url")
+        if is_away(problem):
+            where = f"{self._url.host or 'localhost'}:{self._url.port or 5432}"
+            return DatabaseAway(f"PostgreSQL does not answer at {where}: is it running? ({said})", key="store.url")
+        return SettingsError(f"the call records cannot be opened: {said}", key="store.url")
+
 
 def brief(problem: BaseException) -> str:
     """What the database said, without the statement and its private values."""
-    if isinstance(problem, DBAPIError):
-        return f"{type(problem.orig).__name__}: {problem.orig}"
-    return f"{type(problem).__name__}: {problem}"
+    cause: BaseException | None = problem
+    if isinstance(problem, DBAPIError) and problem.orig is not None:
+        cause = problem.orig.__cause__ or problem.orig
+    return f"{type(cause).__name__}: {cause}".removesuffix(": ")
+
+
+def sqlstate(problem: BaseException) -> str:
+    """PostgreSQL's code of the error; empty if there is none."""
+    origin = problem.orig if isinstance(problem, DBAPIError) else problem
+    return str(getattr(origin, "sqlstate", None) or "")
+
+
+def is_away(problem: BaseException) -> bool:
+    """Whether the server cannot be reached or takes nobody now (classes 08, 53 and 57), rather than refuses us."""
+    if isinstance(problem, DBAPIError) and problem.connection_invalidated:
+        return True
+    return isinstance(problem, OSError) or sqlstate(problem)[:2] in ("08", "53", "57")
+
+
+def _url(settings: StoreSettings) -> sa.URL:
+    url = sa.make_url(settings.url)
+    url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() == "postgresql":
+        if password := os.environ.get(settings.password_env):
+            url = url.set(password=password)
+        if mode := url.query.get("sslmode"):  # libpq's name of it
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return url
+
+
+def _pool(connections: int) -> dict[str, Any]:
+    """jit: planning costs more than it saves here. A writer that hangs within a transaction must not keep its locks."""
+    settings = {"application_name": "sipserver", "jit": "off", "idle_in_transaction_session_timeout": "10000"}
+    return {
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_pre_ping": True,
+        "connect_args": {"timeout": CONNECT_S, "command_timeout": ANSWER_S, "server_settings": settings},
+    }
 
 
 def _json(value: Any) -> str:
-    """Escaped to ASCII, so that half characters survive; without NUL, which PostgreSQL keeps in no text."""
-    return json.dumps(_without_nul(value), default=str)
+    """Escaped to ASCII, so that half characters survive; without NUL and NaN, which PostgreSQL does not keep."""
+    text = json.dumps(value, default=str)
+    if "\\u0000" in text or "NaN" in text or "Infinity" in text:
+        return json.dumps(_fit(value), default=str)
+    return text
 
 
-def _without_nul(value: Any) -> Any:
+def _fit(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\x00", "\ufffd")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _without_nul(each) for key, each in value.items()}
+        return {key: _fit(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nul(each) for each in value]
+        return [_fit(each) for each in value]
     return value
 
 

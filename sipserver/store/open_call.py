@@ -1,61 +1,136 @@
-"""A call's row in memory: what the sink's methods and the events say, folded into columns. Knows no database."""
+"""A call's row in memory: what the journal says about the call, folded into columns. Knows no database.
+
+Folding an entry twice changes nothing: the row's counts say which event is the next one.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from sipserver import events
+from sipserver.journal import Entry, Kind
 from sipserver.store.schema import calls
+
+CRASH = "crash"
+
+Row = dict[str, Any]
 
 
 class OpenCall:
     """`row` holds every column. dirty: it differs from what the database has."""
 
-    def __init__(self, **facts: Any) -> None:
-        self.row: dict[str, Any] = {column.name: None for column in calls.columns}
-        self.row.update(state="ringing", turns=0, digits=0, faults=0, events=0, events_dropped=0)
-        self.row.update({key: fitting(key, value) for key, value in facts.items()})
+    def __init__(self, row: Row, *, dirty: bool = False) -> None:
+        """From a row of the database, which becomes ours."""
+        self.row = row
+        self.dirty = dirty
+
+    @classmethod
+    def opened(cls, entry: Entry) -> OpenCall:
+        """A new call, from its OPENED."""
+        row: Row = dict.fromkeys(_COLUMNS)
+        row.update(state="ringing", turns=0, digits=0, faults=0, events=0, events_dropped=0)
+        facts = {"id": entry.call_id, "node": entry.node, "run": entry.run}
+        facts |= {name: str(entry.fields.get(name, "")) for name in _FACTS}
+        row.update({name: fitting(name, value) for name, value in facts.items()})
+        row["started_at"] = moment(entry.at)
+        return cls(row, dirty=True)
+
+    @property
+    def next_seq(self) -> int:
+        return int(self.row["events"] + self.row["events_dropped"])
+
+    @property
+    def over(self) -> bool:
+        return self.row["ended_at"] is not None
+
+    def fold(self, entry: Entry) -> Row | None:
+        """Take over what an entry of this call says; returns the row of its event if it is a new one.
+
+        What a process tells about a call that was closed for it as crashed shows that it lives: its word counts.
+        """
+        fields = entry.fields
+        match entry.kind:
+            case Kind.ANSWERED if self.row["answered_at"] is None:
+                self._set(answered_at=moment(entry.at), state="answered")
+            case Kind.EVENT:
+                return self._event(int(fields["seq"]), int(fields["at_ms"]), str(fields["kind"]), fields["fields"])
+            case Kind.RECORDING:
+                self._set(recording_path=str(fields["path"]), recording_status=str(fields["status"]))
+            case Kind.CLOSED if not self.over or self.row["end_reason"] == CRASH:
+                self._set(
+                    ended_at=moment(entry.at),
+                    end_reason=str(fields["reason"]),
+                    sip_code=int(fields["sip_code"]),
+                    state="ended",
+                )
+            case _:
+                pass
+        return None
+
+    def _event(self, seq: int, at_ms: int, kind: str, fields: Mapping[str, Any]) -> Row | None:
+        if self.row["end_reason"] == CRASH and seq >= self.next_seq - 1:
+            self._reopen()
+        if seq < self.next_seq:
+            return None
+        self.row["events_dropped"] += seq - self.next_seq  # what is missing was lost on the way
+        self.row["events"] += 1
+        self._note(kind, fields)
         self.dirty = True
-        self.next_seq = 0
+        return {
+            "call_id": self.row["id"],
+            "seq": seq,
+            "at_ms": at_ms,
+            "kind": _clean(kind),
+            "fields": dict(fields),
+        }
 
-    def set(self, **columns: Any) -> None:
-        self.row.update({key: fitting(key, value) for key, value in columns.items()})
-        self.dirty = True
-
-    def answered(self, at: datetime) -> None:
-        self.set(answered_at=at, state="answered")
-
-    def ended(self, at: datetime, reason: str, sip_code: int) -> None:
-        self.set(ended_at=at, end_reason=reason, sip_code=sip_code, state="ended")
-
-    def note(self, event: events.Event, *, dropped: bool) -> int:
-        """Count the event and take from it what the row shows; returns the event's seq."""
+    def _note(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """What the row shows of an event."""
         row = self.row
-        row["events_dropped" if dropped else "events"] += 1
-        match event:
-            case events.CallStateChanged(new=new):
-                row["state"] = fitting("state", new)
-            case events.CallRouted(route=route, flow=flow):
-                row.update(route=route, flow=fitting("flow", flow))
-            case events.RtpStats(received=received, lost=lost, jitter_ms=jitter_ms, mos=mos):
-                row.update(rtp_received=received, rtp_lost=lost, jitter_ms=jitter_ms)
-                row["mos"] = mos if mos is not None else row["mos"]
-            case events.TurnEnded():
+        match kind:
+            case events.CallStateChanged.kind:
+                row["state"] = fitting("state", fields.get("new", row["state"]))
+            case events.CallRouted.kind:
+                row.update(route=fields.get("route"), flow=fitting("flow", fields.get("flow")))
+            case events.RtpStats.kind:
+                row.update(rtp_received=fields.get("received"), rtp_lost=fields.get("lost"))
+                row["jitter_ms"] = fields.get("jitter_ms")
+                row["mos"] = row["mos"] if fields.get("mos") is None else fields["mos"]
+            case events.TurnEnded.kind:
                 row["turns"] += 1
-            case events.DigitReceived():
+            case events.DigitReceived.kind:
                 row["digits"] += 1
-            case _ if event.kind.startswith("fault."):
+            case _ if kind.startswith("fault."):
                 row["faults"] += 1
-        self.dirty = True
-        seq = self.next_seq
-        self.next_seq += 1
-        return seq
+
+    def _reopen(self) -> None:
+        """The next event takes the place of the one that told of the crash."""
+        self.row["events"] -= 1
+        state = "answered" if self.row["answered_at"] else "ringing"
+        self._set(ended_at=None, end_reason=None, sip_code=None, state=state)
+
+    def _set(self, **columns: Any) -> None:
+        fit = {name: fitting(name, value) for name, value in columns.items()}
+        if any(self.row[name] != value for name, value in fit.items()):
+            self.row.update(fit)
+            self.dirty = True
+
+
+def moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
 
 
 def fitting(column: str, value: Any) -> Any:
     """Text as both databases take it: no NUL, no half characters, no longer than its column."""
-    if not isinstance(value, str):
-        return value
-    clean = value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    return clean[: getattr(calls.c[column].type, "length", None)]
+    return _clean(value)[: _LENGTHS[column]] if isinstance(value, str) else value
+
+
+def _clean(text: str) -> str:
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+_COLUMNS = tuple(column.name for column in calls.columns)
+_LENGTHS: dict[str, int | None] = {column.name: getattr(column.type, "length", None) for column in calls.columns}
+_FACTS = ("tenant", "direction", "from_uri", "to_uri", "source", "sip_call_id")

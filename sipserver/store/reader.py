@@ -22,8 +22,9 @@ from sipserver.store.settings import StoreSettings
 class CallRow:
     """One call. Moments are aware and in UTC; what has not happened is None. Counts are totals so far.
 
-    recording_status: recording | complete | failed. events counts those in the record, events_dropped those that the
-    full queue refused; the missing numbers in the events' seq tell where.
+    node: the machine that has the call; run: the life of its process. recording_status: recording | complete | failed.
+    events counts those in the record, events_dropped those that were lost on the way, because a full disk refused them;
+    the missing numbers in the events' seq tell where.
     """
 
     id: str
@@ -78,6 +79,8 @@ class CallFile:
 
 Calls = list[CallRow]
 Files = list[CallFile]
+Runs = set[tuple[str, str]]
+"""(node, run) of processes."""
 
 
 class Reader:
@@ -123,6 +126,12 @@ class Reader:
             query = query.where(calls.c.ended_at.is_(None))
         return await self._calls(query)
 
+    async def open_runs(self) -> Runs:
+        """Processes whose calls are not all closed."""
+        query = sa.select(calls.c.node, calls.c.run).where(calls.c.ended_at.is_(None)).distinct()
+        async with self._database.engine.connect() as connection:
+            return {(node, run) for node, run in await connection.execute(query)}
+
     async def delete_older_than(self, moment: datetime) -> Files:
         """Delete calls that ended before the moment, with their events. Returns them, so that recordings can go too."""
         condition = calls.c.ended_at < moment
@@ -142,7 +151,7 @@ class Reader:
 @contextlib.asynccontextmanager
 async def open_reader(settings: StoreSettings) -> AsyncIterator[Reader]:
     """For programs beside the server, such as `calls show`. Creates and migrates nothing; raises SettingsError."""
-    database = Database(settings.url)
+    database = Database(settings, connections=1)
     await database.open_to_read()
     try:
         yield Reader(database)

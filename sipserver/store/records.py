@@ -1,38 +1,41 @@
-"""The call records: what the server tells about its calls, written in batches by one task.
+"""The call records of a server that is one process: what it tells about its calls, written in batches by one task.
 
-Owns the queue between the calls and the database. Its rules: the row of a call, with its start, its end and its
-counts, is held until it is written, however long that takes; events are held up to `queue`, and one that finds the
-queue full is dropped and counted in its call's row. A database that is full, locked or gone costs no call anything: it
-is logged once, counted, and tried again.
+Owns the queue between the calls and the database. Its rules: what is told waits in memory until it is written. A
+database that is full, locked or gone costs no call anything: it is logged once, counted and tried again, and what waits
+goes to the spool on disk, if there is one, and follows in order, also after a restart. Only when that cannot be written
+either, events beyond `queue` are dropped and counted; the beginning and the end of a call never are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import platform
+import re
+import time
 import uuid
 from collections import deque
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-
-import sqlalchemy as sa
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from sipserver import log
-from sipserver.events import CallEnded, Stamped
-from sipserver.store import batch
-from sipserver.store.database import Database, brief
-from sipserver.store.open_call import OpenCall, fitting
+from sipserver.journal import Entry, Kind
+from sipserver.store import crashed
+from sipserver.store.backlog import Backlog
+from sipserver.store.database import Database
+from sipserver.store.journal_sink import JournalSink
+from sipserver.store.keeper import Keeper
+from sipserver.store.ledger import BATCH, Ledger
+from sipserver.store.open_call import fitting
 from sipserver.store.reader import CallFile, CallRow, Calls, EventRow, Files, Reader
-from sipserver.store.schema import calls, events
 from sipserver.store.settings import StoreSettings
 
 __all__ = ["CallFile", "CallRow", "EventRow", "Records"]
 
-BATCH = 200
-"""Events a transaction: building one holds the loop up for 2 ms or so."""
-REMEMBERED = 256
-"""Ended calls that may still get an event or the end of their recording."""
+DISK_HANGS = 10
+"""So many times the queue is held in memory while the disk is at work; then it counts as refusing."""
 LONGEST_PAUSE_S = 5.0
 CLOSE_S = 10.0
 
@@ -41,44 +44,60 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class Records:
+class Records(JournalSink):
     """Satisfies `calls.RecordSink`. Loop thread only.
 
-    node: this server's name in a shared database; the host's name by default. now: the time of day, aware.
-    failures: transactions that failed. lost: rows that the database would never take. strays: what was told about
-    unknown calls.
+    node: this server's name in a shared database; the host's name by default. spool: the folder for what the database
+    does not take. now: the time of day, aware. dropped: events that neither the database nor the disk took.
     """
 
-    def __init__(self, settings: StoreSettings, *, node: str = "", now: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        settings: StoreSettings,
+        *,
+        node: str = "",
+        spool: Path | None = None,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
         """Raises SettingsError for an impossible URL."""
-        self._settings, self._now = settings, now
-        self._node = fitting("node", node or platform.node() or "localhost")
-        self._run = uuid.uuid4().hex
-        self._database = Database(settings.url)
+        self._name = fitting("node", node or platform.node() or "localhost")
+        super().__init__(self._name, uuid.uuid4().hex, self._queue, now=lambda: now().timestamp())
+        self._settings = settings
+        self._database = Database(settings)
         self._reader = Reader(self._database)
-        self._calls: dict[str, OpenCall] = {}
-        self._ended: deque[str] = deque()
-        self._recordings: dict[str, dict[str, str | None]] = {}
-        self._events: deque[batch.Row] = deque()
+        self._backlog = Backlog(spool, f"records-{re.sub(r'[^A-Za-z0-9.-]', '_', self._name)}") if spool else None
+        self._keeper = Keeper(Ledger(self._database), self._backlog)
+        self._waiting: deque[Entry] = deque()
         self._log = log.logger("store")
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._failing = False
-        self.failures = 0
-        self.lost = 0
-        self.strays = 0
         self.dropped = 0
 
     @property
     def depth(self) -> int:
-        """Events that wait to be written."""
-        return len(self._events)
+        """Entries that wait to be written, in memory and on disk."""
+        return len(self._waiting) + self._keeper.depth
 
     @property
     def failing(self) -> bool:
         """The last transaction failed."""
-        return self._failing
+        return self._keeper.failing
+
+    @property
+    def failures(self) -> int:
+        """Transactions that failed."""
+        return self._keeper.failures
+
+    @property
+    def lost(self) -> int:
+        """Rows that the database would never take."""
+        return self._keeper.lost
+
+    @property
+    def spooled(self) -> int:
+        """Entries that went to the disk."""
+        return self._keeper.spooled
 
     # --- lifetime -----------------------------------------------------------------------------------------------------
 
@@ -86,9 +105,12 @@ class Records:
         """Open or make the database, migrate it, start the writer. Raises SettingsError."""
         await self._database.open()
         self._task = asyncio.create_task(self._write_for_ever(), name="call records")
+        self._work.set()
 
     async def close(self) -> None:
-        """Write what is left, for 10 s at most, and stop. What could not be written is named in the log. Idempotent."""
+        """Write what is left and stop; without a spool this is tried for 10 s. What is lost is named in the log.
+        Idempotent.
+        """
         if self._task is None:
             return
         task, self._task = self._task, None
@@ -97,173 +119,72 @@ class Records:
             await task
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                while not await self.flush():  # noqa: ASYNC110  a database does not tell when it can write again
+                while not await self.flush() and self._waiting:  # noqa: ASYNC110  a database does not tell
                     await asyncio.sleep(self._settings.flush_ms / 1000)
-        unwritten = [call_id for call_id, call in self._calls.items() if call.dirty]
-        if unwritten or self._events:
-            self._log.error("call records are lost", calls=unwritten, events=len(self._events))
+        if self._waiting:
+            names = list(dict.fromkeys(entry.call_id for entry in self._waiting))
+            events = sum(entry.kind is Kind.EVENT for entry in self._waiting)
+            self._log.error("call records are lost", calls=names, events=events)
+        elif self._keeper.depth:
+            self._log.warning("call records wait on disk for the next start", entries=self._keeper.depth)
+        if self._backlog is not None:
+            await self._backlog.close()
         await self._database.close()
 
-    # --- what the calls tell (sync, never blocks, never raises) -------------------------------------------------------
+    # --- writing ------------------------------------------------------------------------------------------------------
 
-    def started(
-        self,
-        *,
-        call_id: str,
-        tenant: str,
-        direction: str,
-        from_uri: str,
-        to_uri: str,
-        source: str,
-        sip_call_id: str,
-    ) -> None:
-        """A call has begun. Telling it twice is a stray."""
-        if call_id in self._calls:
-            self.strays += 1
-            return
-        self._calls[call_id] = OpenCall(
-            id=call_id,
-            tenant=tenant,
-            node=self._node,
-            run=self._run,
-            direction=direction,
-            from_uri=from_uri,
-            to_uri=to_uri,
-            source=source,
-            sip_call_id=sip_call_id,
-            started_at=self._now(),
-        )
-        self._work.set()
-
-    def answered(self, call_id: str) -> None:
-        if call := self._known(call_id):
-            call.answered(self._now())
-
-    def append(self, stamped: Stamped) -> None:
-        """Queue an event; dropped and counted when the queue is full. About 10 us."""
-        call = self._known(stamped.call_id)
-        if call is None:
-            return
-        dropped = len(self._events) >= self._settings.queue
-        seq = call.note(stamped.event, dropped=dropped)
-        if dropped:
+    def _queue(self, entry: Entry) -> None:
+        bound = self._settings.queue * (DISK_HANGS if self._keeper.durable else 1)
+        if entry.kind is Kind.EVENT and len(self._waiting) >= bound:
             self.dropped += 1
             return
-        self._events.append(
-            {
-                "call_id": call.row["id"],
-                "seq": seq,
-                "at_ms": stamped.at_ms,
-                "kind": stamped.event.kind,
-                "fields": stamped.event.fields(),
-            }
-        )
-
-    def recording(self, *, call_id: str, path: str, status: str) -> None:
-        """status: recording | complete | failed. Also for calls of an earlier run, whose recording was repaired."""
-        if call := self._calls.get(call_id):
-            call.set(recording_path=path, recording_status=status)
-        else:
-            self._recordings[call_id] = {
-                "recording_path": fitting("recording_path", path),
-                "recording_status": fitting("recording_status", status),
-            }
+        self._waiting.append(entry)
         self._work.set()
-
-    def ended(self, *, call_id: str, reason: str, sip_code: int) -> None:
-        """The call is over; events and the recording's end may still follow."""
-        call = self._known(call_id)
-        if call is None or call.row["ended_at"] is not None:
-            return
-        call.ended(self._now(), reason, sip_code)
-        self._ended.append(call_id)
-
-    def _known(self, call_id: str) -> OpenCall | None:
-        call = self._calls.get(call_id)
-        if call is None:
-            self.strays += 1
-        else:
-            self._work.set()
-        return call
-
-    # --- writing ------------------------------------------------------------------------------------------------------
 
     async def flush(self) -> bool:
         """Write everything told so far. False if the database cannot write now: all is kept then. Safe to cancel."""
         async with self._writing:
-            while self._unwritten():
-                if not await self._write_batch():
+            while self._waiting or self._keeper.depth:
+                if self._keeper.depth:
+                    caught_up = await self._keeper.catch_up()
+                    if not caught_up or len(self._waiting) > self._settings.queue:
+                        await self._set_aside()
+                    if not caught_up:
+                        return False
+                elif not await self._move(self._keeper.keep):
                     return False
-            self._forget_ended()
             return True
 
-    def _unwritten(self) -> bool:
-        return bool(self._events or self._recordings) or any(call.dirty for call in self._calls.values())
+    async def _set_aside(self) -> None:
+        while self._waiting and await self._move(self._keeper.set_aside):
+            pass
 
-    async def _write_for_ever(self) -> None:
-        pause_s = self._settings.flush_ms / 1000
-        while True:
-            await self._work.wait()
-            await asyncio.sleep(pause_s)
-            self._work.clear()
-            if await self.flush():
-                pause_s = self._settings.flush_ms / 1000
-            else:
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                self._work.set()
-
-    async def _write_batch(self) -> bool:
-        """All changed calls and the oldest events, in one transaction. What is not written stays in the queue."""
-        changed = [call for call in self._calls.values() if call.dirty]
-        rows = [dict(call.row) for call in changed]
-        oldest = [self._events[index] for index in range(min(BATCH, len(self._events)))]
-        recordings = dict(self._recordings)
-        for call in changed:
-            call.dirty = False
-        written = False
-        try:
-            lost = await batch.write(self._database.engine, rows, oldest)
-            await self._write_recordings(recordings)
-            written = True
-        except Exception as problem:  # whatever a driver raises, the writer goes on and the rows stay
-            self._failed(problem)
+    async def _move(self, keep: Callable[[Sequence[Entry]], Awaitable[bool]]) -> bool:
+        """The oldest entries in memory, to where they are kept."""
+        oldest = list(itertools.islice(self._waiting, BATCH))
+        if not await keep(oldest):
             return False
-        finally:
-            if not written:
-                for call in changed:
-                    call.dirty = True
         for _ in oldest:
-            self._events.popleft()
-        for call_id, columns in recordings.items():
-            if self._recordings.get(call_id) is columns:
-                del self._recordings[call_id]
-        self._succeeded(lost)
+            self._waiting.popleft()
         return True
 
-    async def _write_recordings(self, recordings: dict[str, dict[str, str | None]]) -> None:
-        if not recordings:
-            return
-        async with self._database.engine.begin() as connection:
-            for call_id, columns in recordings.items():
-                await connection.execute(sa.update(calls).where(calls.c.id == call_id).values(**columns))
-
-    def _failed(self, problem: Exception) -> None:
-        self.failures += 1
-        if not self._failing:
-            self._failing = True
-            self._log.error("call records cannot be written; calls go on, rows are kept", error=brief(problem))
-
-    def _succeeded(self, lost: int) -> None:
-        if lost:
-            self.lost += lost
-            self._log.error("the database refuses some rows of call records", rows=lost)
-        if self._failing:
-            self._failing = False
-            self._log.warning("call records are written again", failures=self.failures, dropped=self.dropped)
-
-    def _forget_ended(self) -> None:
-        while len(self._ended) > REMEMBERED and not self._calls[self._ended[0]].dirty:
-            del self._calls[self._ended.popleft()]
+    async def _write_for_ever(self) -> None:
+        usual_s = pause_s = self._settings.flush_ms / 1000
+        retry_s = 0.0
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(usual_s)
+            self._work.clear()
+            if time.monotonic() < retry_s:
+                async with self._writing:
+                    await self._set_aside()
+            elif await self.flush():
+                pause_s = usual_s
+            else:
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                retry_s = time.monotonic() + pause_s
+            if self.depth:
+                self._work.set()
 
     # --- calls of processes that died ---------------------------------------------------------------------------------
 
@@ -271,50 +192,11 @@ class Records:
         """Close the calls that an earlier process of this node left open, with reason `crash`; call once after `open`.
 
         They end when their last event was written. Returns them, so that their recordings can be repaired; a recording
-        that was running is `failed` until somebody tells better. Raises SQLAlchemyError.
+        that was running is `failed` until somebody tells better. Raises SQLAlchemyError, OSError.
         """
-        left_open = sa.and_(calls.c.ended_at.is_(None), calls.c.node == self._node, calls.c.run != self._run)
-        last = (
-            sa.select(
-                events.c.call_id,
-                sa.func.count().label("written"),
-                sa.func.max(events.c.seq).label("seq"),
-                sa.func.max(events.c.at_ms).label("at_ms"),
-            )
-            .where(events.c.call_id.in_(sa.select(calls.c.id).where(left_open)))
-            .group_by(events.c.call_id)
-            .subquery()
-        )
-        query = (
-            sa.select(calls, last.c.written, last.c.seq, last.c.at_ms)
-            .outerjoin(last, last.c.call_id == calls.c.id)
-            .where(left_open)
-            .order_by(calls.c.started_at, calls.c.id)
-        )
-        swept = []
-        async with self._database.engine.begin() as connection:
-            for row in (await connection.execute(query)).mappings().all():
-                at_ms, seq = row["at_ms"] or 0, -1 if row["seq"] is None else row["seq"]
-                closing = CallEnded(reason="crash", detail="the server's process died during the call")
-                status = "failed" if row["recording_status"] == "recording" else row["recording_status"]
-                await connection.execute(
-                    sa.update(calls)
-                    .where(calls.c.id == row["id"])
-                    .values(
-                        ended_at=row["started_at"] + timedelta(milliseconds=at_ms),
-                        end_reason="crash",
-                        state="ended",
-                        recording_status=status,
-                        events=(row["written"] or 0) + 1,
-                    )
-                )
-                await connection.execute(
-                    sa.insert(events).values(
-                        call_id=row["id"], seq=seq + 1, at_ms=at_ms, kind=closing.kind, fields=closing.fields()
-                    )
-                )
-                swept.append(CallFile(row["id"], row["tenant"], row["recording_path"]))
-        return swept
+        await self.flush()
+        earlier = crashed.of_earlier_runs(self._name, self._run)
+        return await crashed.close(self._database.engine, earlier, "the server's process died during the call")
 
     # --- reading (what was written; `flush` first to see what was told a moment ago) ----------------------------------
 

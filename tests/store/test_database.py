@@ -20,7 +20,7 @@ from tests.fakes.told import start
 
 
 async def test_sqlite_runs_in_wal_mode_with_foreign_keys_and_patience(tmp_path: Path) -> None:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/deep/down/records.db")
+    database = Database(StoreSettings(url=f"sqlite+aiosqlite:///{tmp_path}/deep/down/records.db"))
     await database.open()
     async with database.engine.connect() as connection:
         found = [
@@ -43,7 +43,7 @@ async def test_a_database_in_memory_needs_no_file() -> None:
 
 def test_a_server_whose_driver_is_missing_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="psycopg9"):
-        Database("postgresql+psycopg9://localhost/sipserver")
+        Database(StoreSettings(url="postgresql+psycopg9://localhost/sipserver"))
 
 
 async def test_a_file_that_is_no_database_cannot_be_read(tmp_path: Path) -> None:
@@ -75,28 +75,29 @@ def test_moments_are_kept_in_utc() -> None:
     engine.dispose()
 
 
-async def test_nested_fields_lose_their_nul_only(tmp_path: Path) -> None:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/records.db")
+async def test_nested_fields_lose_only_what_postgresql_does_not_keep(store_settings: StoreSettings) -> None:
+    database = Database(store_settings)
     await database.open()
     table = sa.Table("documents", sa.MetaData(), sa.Column("fields", sa.JSON))
-    kept = {"a": ["x\x00y", ("z", 1)], "path": tmp_path, "escaped": "\\u0000", "none": None}
+    kept = {"a": ["x\x00y", ("z", 1)], "path": Path("/r"), "escaped": "\\u0000", "none": None, "odd": float("nan")}
     async with database.engine.begin() as connection:
         await connection.run_sync(table.create)
-        await connection.execute(table.insert(), {"fields": kept})
-        (found,) = (await connection.execute(sa.select(table))).scalars()
-    assert found == {"a": ["x\ufffdy", ["z", 1]], "path": str(tmp_path), "escaped": "\\u0000", "none": None}
+        await connection.execute(table.insert(), [{"fields": kept}, {"fields": {"half": "\udc80", "NaN": 1}}])
+        first, second = (await connection.execute(sa.select(table))).scalars()
+    assert first == {"a": ["x\ufffdy", ["z", 1]], "path": "/r", "escaped": "\\u0000", "none": None, "odd": None}
+    assert second == {"half": "\udc80", "NaN": 1}
     await database.close()
 
 
-async def test_a_reader_sees_what_a_writer_has_committed_while_it_writes_on(store_settings: StoreSettings) -> None:
-    records = Records(store_settings)
+async def test_a_reader_sees_what_a_writer_has_committed_while_it_writes_on(sqlite_settings: StoreSettings) -> None:
+    records = Records(sqlite_settings)
     await records.open()
     start(records)
     await records.flush()
-    file = store_settings.url.removeprefix("sqlite+aiosqlite:///")
+    file = sqlite_settings.url.removeprefix("sqlite+aiosqlite:///")
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        async with open_reader(store_settings) as reader:
+        async with open_reader(sqlite_settings) as reader:
             assert await reader.get("c1") is not None
         writer.execute("ROLLBACK")
     await records.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 
 from sipserver.errors import SettingsError
 from sipserver.store import migrations, schema
+from sipserver.store.database import Database
 from sipserver.store.reader import CallRow, EventRow
 from sipserver.store.records import Records
 from sipserver.store.settings import StoreSettings
@@ -31,28 +32,56 @@ def test_the_last_version_is_head() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [migrations.HEAD]
 
 
-def test_migrating_gives_the_schema(tmp_path: Path) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path}/records.db")
-    with engine.begin() as connection:
+async def test_migrating_gives_the_schema(empty_settings: StoreSettings) -> None:
+    def migrate(connection: sa.Connection) -> None:
         assert migrations.version(connection) is None
         assert migrations.apply(connection)
-    with engine.connect() as connection:
         assert not migrations.apply(connection)
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, schema.metadata) == []
-    engine.dispose()
+
+    def compare(connection: sa.Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, schema.metadata))
+
+    database = Database(empty_settings)
+    if database.file is not None:
+        database.file.parent.mkdir()
+    async with database.engine.begin() as connection:
+        await connection.run_sync(migrate)
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(compare) == []
+    await database.close()
 
 
-def test_postgresql_takes_the_schema() -> None:
-    """Compiled, not run: every type and constraint has a PostgreSQL form."""
-    from sqlalchemy.dialects import postgresql
+MIGRANT = """
+import asyncio, sys
+from sipserver.store.records import Records
+from sipserver.store.settings import StoreSettings
+async def main():
+    records = Records(StoreSettings(url=sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await records.open()
+    await records.close()
+    print('alembic' in sys.modules)
+asyncio.run(main())
+"""
 
-    statements = [
-        str(sa.schema.CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
-        for table in schema.metadata.sorted_tables
-    ]
-    assert "started_at TIMESTAMP WITH TIME ZONE NOT NULL" in statements[0]
-    assert "fields JSON NOT NULL" in statements[1]
+
+def test_processes_that_migrate_at_the_same_moment_do_not_collide(empty_settings: StoreSettings) -> None:
+    command = [sys.executable, "-c", MIGRANT, empty_settings.url]
+    with contextlib.ExitStack() as stack:
+        migrants = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(3)
+        ]
+        for migrant in migrants:
+            assert migrant.stdout is not None
+            assert migrant.stdout.readline() == "ready\n"
+        for migrant in migrants:
+            assert migrant.stdin is not None
+            migrant.stdin.write("go\n")
+            migrant.stdin.flush()
+        assert [migrant.wait(60) for migrant in migrants] == [0, 0, 0]
 
 
 def test_rows_have_the_columns() -> None:
@@ -61,32 +90,21 @@ def test_rows_have_the_columns() -> None:
 
 
 async def test_a_database_of_the_future_is_refused(store_settings: StoreSettings) -> None:
-    records = Records(store_settings)
-    await records.open()
-    await records.close()
-    file = store_settings.url.removeprefix("sqlite+aiosqlite:///")
-    with contextlib.closing(sqlite3.connect(file)) as newer, newer:
-        newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    database = Database(store_settings)
+    await database.open()
+    async with database.engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    await database.close()
     with pytest.raises(SettingsError, match="9999"):
         await Records(store_settings).open()
+    with pytest.raises(SettingsError, match="9999"):
+        await Database(store_settings).open_to_read()
 
 
-async def test_alembic_is_imported_only_when_there_is_work(store_settings: StoreSettings) -> None:
-    program = (
-        "import asyncio, sys\n"
-        "from sipserver.store.records import Records\n"
-        "from sipserver.store.settings import StoreSettings\n"
-        "async def main():\n"
-        "    records = Records(StoreSettings(url=sys.argv[1]))\n"
-        "    await records.open()\n"
-        "    await records.close()\n"
-        "    print('alembic' in sys.modules)\n"
-        "asyncio.run(main())\n"
-    )
+def test_alembic_is_imported_only_when_there_is_work(empty_settings: StoreSettings) -> None:
+    command = [sys.executable, "-c", MIGRANT, empty_settings.url]
     said = [
-        subprocess.run(  # noqa: ASYNC221
-            [sys.executable, "-c", program, store_settings.url], check=True, capture_output=True, text=True
-        ).stdout.strip()
+        subprocess.run(command, check=True, capture_output=True, text=True, input="go\n").stdout.split()[-1]
         for _ in range(2)
     ]
     assert said == ["True", "False"]

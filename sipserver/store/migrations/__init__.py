@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sipserver.errors import SettingsError
 
 HEAD = "0001"
+LOCK = 0x51BC_A115
+"""Number of the advisory lock on PostgreSQL, which has no names for them."""
 
 
 def apply(connection: sa.Connection) -> bool:
@@ -20,6 +22,9 @@ def apply(connection: sa.Connection) -> bool:
 
     Blocks (run it through `run_sync`). Raises SettingsError when a newer server wrote the database.
     """
+    if version(connection) == HEAD:
+        return False
+    _lock(connection)
     present = version(connection)
     if present == HEAD:
         return False
@@ -36,6 +41,15 @@ def apply(connection: sa.Connection) -> bool:
     config.attributes["connection"] = connection
     command.upgrade(config, HEAD)
     return True
+
+
+def _lock(connection: sa.Connection) -> None:
+    """One process at a time, until the end of the transaction; the next one finds the work done."""
+    if connection.dialect.name == "sqlite":
+        # The driver begins transactions before INSERT and the like, not before CREATE TABLE.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
 
 
 def version(connection: sa.Connection) -> str | None:

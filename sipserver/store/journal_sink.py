@@ -1,0 +1,111 @@
+"""What calls tell their record, as entries of the journal. Knows no database, so that a cell can have it.
+
+Owns the numbers of a call's events. Refuses to know where entries go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sipserver.events import Event, Stamped
+from sipserver.journal import Entry, Kind
+
+REMEMBERED = 256
+"""Ended calls that may still get an event: a leg's last statistics can come late."""
+
+_NAMES: dict[type[Event], tuple[str, ...]] = {}
+
+
+class JournalSink:
+    """Satisfies `calls.RecordSink`. Loop thread; `tell` must not block. About 4 us an event.
+
+    node, run: what every entry carries. now: the time of day in seconds since the epoch. strays: what was told about
+    calls that have not begun or are long over.
+    """
+
+    def __init__(
+        self, node: str, run: str, tell: Callable[[Entry], None], *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._node, self._run, self._tell, self._now = node, run, tell, now
+        self._next_seq: dict[str, int] = {}
+        self._ended: deque[str] = deque()
+        self.strays = 0
+
+    def started(
+        self,
+        *,
+        call_id: str,
+        tenant: str,
+        direction: str,
+        from_uri: str,
+        to_uri: str,
+        source: str,
+        sip_call_id: str,
+    ) -> None:
+        """A call has begun. Telling it twice is a stray."""
+        if call_id in self._next_seq:
+            self.strays += 1
+            return
+        self._next_seq[call_id] = 0
+        facts = {
+            "tenant": tenant,
+            "direction": direction,
+            "from_uri": from_uri,
+            "to_uri": to_uri,
+            "source": source,
+            "sip_call_id": sip_call_id,
+        }
+        self._write(Kind.OPENED, call_id, facts)
+
+    def answered(self, call_id: str) -> None:
+        if self._known(call_id):
+            self._write(Kind.ANSWERED, call_id, {})
+
+    def append(self, stamped: Stamped) -> None:
+        seq = self._next_seq.get(stamped.call_id)
+        if seq is None:
+            self.strays += 1
+            return
+        self._next_seq[stamped.call_id] = seq + 1
+        event = stamped.event
+        fields = {
+            "tenant": stamped.tenant,
+            "seq": seq,
+            "at_ms": stamped.at_ms,
+            "kind": event.kind,
+            "fields": plain_fields(event),
+        }
+        self._write(Kind.EVENT, stamped.call_id, fields)
+
+    def recording(self, *, call_id: str, path: str, status: str) -> None:
+        """status: recording | complete | failed. Also for calls of an earlier run, whose recording was repaired."""
+        self._write(Kind.RECORDING, call_id, {"path": path, "status": status})
+
+    def ended(self, *, call_id: str, reason: str, sip_code: int) -> None:
+        """The call is over; events and the recording's end may still follow. The first end counts."""
+        if not self._known(call_id):
+            return
+        self._write(Kind.CLOSED, call_id, {"reason": reason, "sip_code": sip_code})
+        self._ended.append(call_id)
+        if len(self._ended) > REMEMBERED:
+            self._next_seq.pop(self._ended.popleft(), None)
+
+    def _known(self, call_id: str) -> bool:
+        known = call_id in self._next_seq
+        self.strays += not known
+        return known
+
+    def _write(self, kind: Kind, call_id: str, fields: Mapping[str, Any]) -> None:
+        self._tell(Entry(kind, self._node, self._run, call_id, self._now(), fields))
+
+
+def plain_fields(event: Event) -> dict[str, Any]:
+    """The same as `event.fields()`, without its deep copies: the fields of events are plain."""
+    names = _NAMES.get(type(event))
+    if names is None:
+        names = _NAMES[type(event)] = tuple(field.name for field in dataclasses.fields(event))
+    return {name: getattr(event, name) for name in names}

@@ -1,0 +1,117 @@
+"""Nothing that was told is lost: the database takes it, or the disk until the database is back.
+
+Owns the order: while entries wait on disk, later ones go there too. Refuses to know where entries come from; a single
+server and the writer of a fleet both use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from sipserver import log
+from sipserver.journal import Entry
+from sipserver.store.backlog import Backlog
+from sipserver.store.database import brief
+from sipserver.store.ledger import BATCH, Applied, Ledger
+
+OnApplied = Callable[[Applied], Awaitable[None]]
+
+
+async def _nothing(_applied: Applied) -> None:
+    pass
+
+
+class Keeper:
+    """Loop thread; one task at a time.
+
+    Counters: failures of the database; lost rows, which no database would take; strays: entries about unknown calls
+    and unreadable lines; spooled entries. failing: the last attempt failed. on_applied is awaited before entries count
+    as kept, for what must not be forgotten either (recordings to repair); what it raises is logged.
+    """
+
+    def __init__(self, ledger: Ledger, backlog: Backlog | None, *, on_applied: OnApplied = _nothing) -> None:
+        self._ledger, self._backlog, self._on_applied = ledger, backlog, on_applied
+        self._log = log.logger("store")
+        self.failures = 0
+        self.lost = 0
+        self.strays = 0
+        self.spooled = 0
+        self.failing = False
+        self.disk_refuses = False
+
+    @property
+    def durable(self) -> bool:
+        """The disk takes what the database does not."""
+        return self._backlog is not None and not self.disk_refuses
+
+    @property
+    def depth(self) -> int:
+        """Entries on disk."""
+        return self._backlog.depth if self._backlog is not None else 0
+
+    async def keep(self, entries: Sequence[Entry]) -> bool:
+        """False when neither the database nor the disk takes them: bring them again before others. Safe to cancel;
+        bring them again then, too.
+        """
+        if not self.depth and await self._apply(entries):
+            return True
+        return await self.set_aside(entries)
+
+    async def set_aside(self, entries: Sequence[Entry]) -> bool:
+        """To the disk without trying the database. False when the disk does not take them. Safe to cancel as `keep`."""
+        if self._backlog is None:
+            return False
+        try:
+            await self._backlog.append(entries)
+        except OSError as problem:
+            if not self.disk_refuses:
+                self.disk_refuses = True
+                self._log.error("call records cannot be written to the disk either", error=brief(problem))
+            return False
+        self.disk_refuses = False
+        self.spooled += len(entries)
+        return True
+
+    async def catch_up(self) -> bool:
+        """Give the database the oldest BATCH of what waits on disk. False when it does not take them now."""
+        if self._backlog is None or not self._backlog.depth:
+            return True
+        try:
+            oldest = await self._backlog.oldest(BATCH)
+        except OSError as problem:
+            self._failed(problem)
+            return False
+        if oldest.entries and not await self._apply(oldest.entries):
+            return False
+        self.strays += oldest.unreadable
+        await self._backlog.done(oldest)
+        return True
+
+    async def _apply(self, entries: Sequence[Entry]) -> bool:
+        try:
+            applied = await self._ledger.apply(entries)
+        except Exception as problem:  # whatever a driver raises, the entries are kept
+            self._failed(problem)
+            return False
+        self._succeeded(applied)
+        if applied.crashed or applied.broken:
+            try:
+                await self._on_applied(applied)
+            except Exception as problem:  # a recording is not worth the records
+                self._log.error("after calls had crashed", exc_info=problem)
+        return True
+
+    def _failed(self, problem: Exception) -> None:
+        self.failures += 1
+        if not self.failing:
+            self.failing = True
+            self._log.error("call records cannot be written; calls go on, entries are kept", error=brief(problem))
+
+    def _succeeded(self, applied: Applied) -> None:
+        self.strays += applied.strays
+        if applied.lost:
+            self.lost += applied.lost
+            self._log.error("the database refuses some rows of call records", rows=applied.lost)
+        if self.failing:
+            self.failing = False
+            self._log.warning("call records are written again", failures=self.failures, waiting=self.depth)
