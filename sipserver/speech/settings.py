@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+WYOMING_URI = r"^(tcp://[^/:]+:\d+|tcp://\[[0-9a-fA-F:]+\]:\d+|unix:///.+)$"
+
 
 class _Engine(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,8 +78,36 @@ class OpenAiTtsSettings(_Engine):
     concurrency: int = Field(default=16, ge=1)
 
 
-SttSettings = Annotated[WhisperSettings | WhisperCppSettings | OpenAiSttSettings, Field(discriminator="vendor")]
-TtsSettings = Annotated[PiperSettings | EspeakSettings | OpenAiTtsSettings, Field(discriminator="vendor")]
+class WyomingSttSettings(_Engine):
+    """Any Wyoming server, e.g. wyoming-faster-whisper on a machine with a GPU. model: the one to ask for; empty: its
+    own choice. concurrency: requests at a time from each process.
+    """
+
+    vendor: Literal["wyoming"]
+    uri: str = Field(pattern=WYOMING_URI)
+    model: str = ""
+    concurrency: int = Field(default=16, ge=1)
+
+
+class WyomingTtsSettings(_Engine):
+    """Any Wyoming server, e.g. wyoming-piper. voice: the one to use where the dialplan names none."""
+
+    vendor: Literal["wyoming"]
+    uri: str = Field(pattern=WYOMING_URI)
+    voice: str = ""
+    concurrency: int = Field(default=16, ge=1)
+
+
+SttSettings = Annotated[
+    WhisperSettings | WhisperCppSettings | OpenAiSttSettings | WyomingSttSettings, Field(discriminator="vendor")
+]
+TtsSettings = Annotated[
+    PiperSettings | EspeakSettings | OpenAiTtsSettings | WyomingTtsSettings, Field(discriminator="vendor")
+]
+
+
+HOSTED = (WhisperSettings, WhisperCppSettings, PiperSettings, EspeakSettings)
+"""Engines that run on the machine itself: in a fleet its speech workers have them for all processes."""
 
 
 class SpeechSettings(BaseModel):

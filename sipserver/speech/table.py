@@ -15,8 +15,20 @@ from sipserver.speech.settings import (
     TtsSettings,
     WhisperCppSettings,
     WhisperSettings,
+    WyomingSttSettings,
+    WyomingTtsSettings,
 )
-from sipserver.speech.vendors import espeak, openai_stt, openai_tts, piper, silero, whisper, whisper_cpp
+from sipserver.speech.vendors import (
+    espeak,
+    openai_stt,
+    openai_tts,
+    piper,
+    silero,
+    whisper,
+    whisper_cpp,
+    wyoming_stt,
+    wyoming_tts,
+)
 
 
 class Measured(Protocol):
@@ -54,6 +66,8 @@ async def load_stt(name: str, settings: SttSettings, folder: Path) -> MeasuredSt
             return await whisper_cpp.load(name, settings, folder)
         case OpenAiSttSettings():
             return await openai_stt.load(name, settings)
+        case WyomingSttSettings():
+            return await wyoming_stt.load(name, settings)
 
 
 async def load_tts(name: str, settings: TtsSettings, folder: Path) -> MeasuredTts:
@@ -65,3 +79,5 @@ async def load_tts(name: str, settings: TtsSettings, folder: Path) -> MeasuredTt
             return await espeak.load(name, settings)
         case OpenAiTtsSettings():
             return await openai_tts.load(name, settings)
+        case WyomingTtsSettings():
+            return await wyoming_tts.load(name, settings)

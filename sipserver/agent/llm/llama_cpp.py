@@ -15,7 +15,8 @@ from sipserver.agent.llm import openai_vendor
 from sipserver.agent.llm.contract import Delta, LlmCapabilities, Message, ToolSpec
 from sipserver.agent.llm.openai_vendor import OpenAiLlm
 from sipserver.agent.llm.process import MODULE, WorkerProcess
-from sipserver.agent.settings import LlamaCppSettings, OpenAiLlmSettings
+from sipserver.agent.llm.shared import served
+from sipserver.agent.settings import LlamaCppSettings
 from sipserver.errors import ProviderBusy
 from sipserver.speech import models
 
@@ -30,6 +31,8 @@ class LlamaCppLlm:
         self.capabilities = LlmCapabilities(tools=settings.tools, local=True)
         self._settings = settings
         self._client: OpenAiLlm | None = None
+        self.where: tuple[str, str] | None = None
+        """(address, key) for other processes of the machine; None while no worker listens."""
         self._warm: dict[tuple[Message, ...], None] = {}
         arguments = ["-m", MODULE, "--model", str(model)]
         for option in ("threads", "context", "slots"):
@@ -69,22 +72,13 @@ class LlamaCppLlm:
         await self.worker.close()
 
     async def _connect(self, address: str, key: str) -> None:
-        settings = OpenAiLlmSettings(
-            vendor="openai",
-            base_url=f"{address}/v1",
-            model=self._settings.model,
-            tools=self._settings.tools,
-            first_token_timeout_s=self._settings.first_token_timeout_s,
-            temperature=self._settings.temperature,
-            concurrency=self._settings.concurrency,
-        )
-        client = await openai_vendor.connect(self.name, settings, key, local=True)
+        client = await openai_vendor.connect(self.name, served(self._settings, address), key, local=True)
         for messages in self._warm:
             await client.warm(messages)
-        self._client = client
+        self._client, self.where = client, (address, key)
 
     async def _lost(self) -> None:
-        client, self._client = self._client, None
+        client, self._client, self.where = self._client, None, None
         if client is not None:
             await client.close()
 

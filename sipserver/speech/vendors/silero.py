@@ -36,12 +36,14 @@ HUSH_PEAK = 64
 HUSH_AFTER_CHUNKS = 10
 HUSH_PROBABILITY = 0.35
 
-_MODEL_RATE_HZ = 8_000
+STATE = 128
+MODEL_RATE_HZ = np.array(8_000, np.int64)
 _MODEL_CONTEXT = 32
 _TAPS = 31
 _MIDDLE = _TAPS // 2
-_WINDOW_SAMPLES = CHUNK_SAMPLES + 2 * _MODEL_CONTEXT + _TAPS - 1
-_STATE = 128
+LEAD_SAMPLES = 2 * _MODEL_CONTEXT + _TAPS - 1
+"""Sound before a chunk that has to be shown with it."""
+WINDOW_SAMPLES = LEAD_SAMPLES + CHUNK_SAMPLES
 
 Floats = NDArray[np.float32]
 
@@ -77,12 +79,12 @@ class SileroStream:
         self.dropped = 0
         self.closed = False
         self._vad, self._on_probability = vad, on_probability
-        self._heard = np.zeros(_WINDOW_SAMPLES + CHUNK_SAMPLES, np.int16)
-        self._filled = _WINDOW_SAMPLES - CHUNK_SAMPLES
+        self._heard = np.zeros(WINDOW_SAMPLES + CHUNK_SAMPLES, np.int16)
+        self._filled = WINDOW_SAMPLES - CHUNK_SAMPLES
         self._backlog: deque[tuple[NDArray[np.int16], int]] = deque()
         self._in_flight = False
         self._silent_chunks = 0
-        self.state: Floats = np.zeros((2, _STATE), np.float32)
+        self.state: Floats = np.zeros((2, STATE), np.float32)
 
     def hear(self, frame: Frame) -> None:
         if self.closed:
@@ -90,9 +92,9 @@ class SileroStream:
         samples = frame.samples
         self._heard[self._filled : self._filled + len(samples)] = samples
         self._filled += len(samples)
-        if self._filled < _WINDOW_SAMPLES:
+        if self._filled < WINDOW_SAMPLES:
             return
-        beyond = self._filled - _WINDOW_SAMPLES
+        beyond = self._filled - WINDOW_SAMPLES
         self._cut(frame.at_ns - beyond * 1_000_000_000 // RATE_HZ)
         kept = self._filled - CHUNK_SAMPLES
         self._heard[:kept] = self._heard[CHUNK_SAMPLES : self._filled].copy()
@@ -101,7 +103,7 @@ class SileroStream:
     def _cut(self, at_ns: int) -> None:
         """A chunk is complete: to the model with it, or straight back if it is hush after silence."""
         idle = not self._backlog and not self._in_flight
-        new = self._heard[_WINDOW_SAMPLES - CHUNK_SAMPLES : _WINDOW_SAMPLES]
+        new = self._heard[WINDOW_SAMPLES - CHUNK_SAMPLES : WINDOW_SAMPLES]
         if idle and self._silent_chunks >= HUSH_AFTER_CHUNKS and new.max() < HUSH_PEAK and new.min() > -HUSH_PEAK:
             self._vad.hush(self, at_ns)
             return
@@ -109,7 +111,7 @@ class SileroStream:
             self._backlog.popleft()
             self.dropped += 1
             self._vad.dropped += 1
-        self._backlog.append((self._heard[:_WINDOW_SAMPLES].copy(), at_ns))
+        self._backlog.append((self._heard[:WINDOW_SAMPLES].copy(), at_ns))
         self._vad.wake(self)
 
     def close(self) -> None:
@@ -209,13 +211,12 @@ class SileroVad:
 
     def _work(self) -> None:
         """Worker thread. Nobody else touches a stream's state while the stream is in a batch."""
-        rate = np.array(_MODEL_RATE_HZ, np.int64)
         while (batch := self._inbox.get()) is not None:
             probabilities: list[float] | None = None
             try:
                 sound = halve_rate(np.stack([window for _, window, _ in batch]))
                 state = np.stack([stream.state for stream, _, _ in batch], axis=1)
-                output, state = self._session.run(None, {"input": sound, "state": state, "sr": rate})
+                output, state = self._session.run(None, {"input": sound, "state": state, "sr": MODEL_RATE_HZ})
                 for number, (stream, _, _) in enumerate(batch):
                     stream.state = state[:, number].copy()
                 probabilities = output[:, 0].tolist()
@@ -253,8 +254,13 @@ class SileroVad:
 
 async def load(folder: Path) -> SileroVad:
     """Start the detector. Raises ModelMissing."""
+    return SileroVad(await session(folder))
+
+
+async def session(folder: Path) -> Any:
+    """The model alone, for those who gather batches themselves; `run` blocks. Raises ModelMissing."""
     path = models.find("silero", folder)
-    return SileroVad(await asyncio.to_thread(_session, path))
+    return await asyncio.to_thread(_session, path)
 
 
 def _session(path: Path) -> Any:

@@ -1,0 +1,200 @@
+"""The work of a speech process: has the machine's local engines and serves them to all other processes.
+
+Owns the order: dialplans, detector, sockets, engines, then warming. Refuses to know processes and signals: the fleet's
+process table starts and ends it. The first worker of a machine (index 0) has the language models as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sipserver.agent.llm.llama_cpp import LlamaCppLlm
+from sipserver.agent.settings import LlamaCppSettings
+from sipserver.agent.voice import AudioCache
+from sipserver.audio.frame import Samples
+from sipserver.dialplan.book import Book
+from sipserver.dialplan.watch import Snapshot, Watcher
+from sipserver.engines import EngineRoom, Wanted, wanted
+from sipserver.errors import ConfigError, SipServerError
+from sipserver.log import logger
+from sipserver.settings import Settings
+from sipserver.speech.contract import Stt, Tts
+from sipserver.speech.settings import HOSTED
+from sipserver.speech.vendors import silero
+from sipserver.speech.wire import Wish
+from sipserver.speech.worker.judge import Judge
+from sipserver.speech.worker.server import SpeechServer
+
+RECENT_BYTES = 16 * 1024 * 1024
+"""Clauses that no dialplan has as a fixed text, kept in case that they are asked for again."""
+
+
+def uris(loaded: Settings) -> tuple[str, ...]:
+    """Where the speech workers of this machine listen, by index; empty when the fleet has none."""
+    return tuple(
+        f"unix://{loaded.fleet.runtime / f'speech-{index}.sock'}" for index in range(loaded.fleet.speech_workers)
+    )
+
+
+class SpeechWorker:
+    """Loop thread. `start`, `run` until the end, `close`. Satisfies `speech.worker.host.Host`.
+
+    listen: where; by default the socket of the index under `fleet.runtime`. snapshot: dialplans that were read before;
+    without one the folder is read and watched.
+    """
+
+    def __init__(
+        self, loaded: Settings, index: int = 0, *, listen: Sequence[str] = (), snapshot: Snapshot | None = None
+    ) -> None:
+        self._settings = _hosted_part(loaded, with_models=index == 0)
+        self._listen = tuple(listen) or (uris(loaded)[index],)
+        self._room = EngineRoom(self._settings)
+        self._recent = AudioCache(RECENT_BYTES)
+        self._watcher = Watcher(
+            loaded.dialplans, on_change=self._on_book, on_problem=self._on_problem, snapshot=snapshot
+        )
+        self._judge: Judge | None = None
+        self._judge_lock = asyncio.Lock()
+        self._log = logger("speech", worker=index)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
+        self.server = SpeechServer(self)
+        self.listening: Sequence[str] = ()
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen and have the engines that the dialplans name, the language models aside: they come while it runs.
+
+        Raises ConfigError (ModelMissing among them), OSError. A start that fails leaves nothing behind.
+        """
+        try:
+            book = await self._watcher.start()
+            want = self._hosted_names(wanted(book, tuple(self._settings.speech.tts)))
+            if want.vad:
+                await self._have_judge()
+            for uri in self._listen:
+                if uri.startswith("unix://"):
+                    Path(uri.removeprefix("unix://")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.listening = await self.server.listen(*self._listen)
+            await self._room.bring(Wanted(False, want.stt, want.tts, frozenset()))
+        except BaseException:
+            await self.close()
+            raise
+        self._start_task(self._adopt(book), "adopt")
+        self._log.info("speech worker serves", uris=list(self.listening), stt=sorted(want.stt), tts=sorted(want.tts))
+
+    async def run(self) -> None:
+        """Serve until `close`."""
+        await self._closed.wait()
+
+    async def close(self) -> None:
+        """Let nobody in, end what runs, unload. Idempotent."""
+        self._closed.set()
+        await self._watcher.stop()
+        await self.server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._room.close()
+        judge, self._judge = self._judge, None
+        if judge is not None:
+            await judge.close()
+
+    async def reload(self) -> None:
+        """Read the dialplans again (SIGHUP); a worker that was given a snapshot does so only when told."""
+        await self._watcher.reload()
+
+    def depths(self) -> Mapping[str, float]:
+        """Work that waits, by engine, and streams that are judged."""
+        streams = {"vad.streams": float(self._judge.streams)} if self._judge else {}
+        return {**self._room.depths(), **streams, "connections": float(self.server.connections)}
+
+    # --- what sessions ask --------------------------------------------------------------------------------------------
+
+    @property
+    def stt(self) -> Mapping[str, Stt]:
+        return self._room.engines.stt
+
+    @property
+    def tts(self) -> Mapping[str, Tts]:
+        return self._room.engines.tts
+
+    @property
+    def judge(self) -> Judge | None:
+        return self._judge
+
+    async def bring(self, wish: Wish) -> None:
+        """Load what a client needs and is not there: a reloaded dialplan may reach a cell first."""
+        if wish.vad:
+            await self._have_judge()
+        names = Wanted(False, frozenset(wish.stt), frozenset(wish.tts), frozenset(wish.llm))
+        await self._room.bring(self._hosted_names(names))
+
+    def model(self, name: str) -> tuple[str, str] | None:
+        engine = self._room.engines.llm.get(name)
+        return engine.where if isinstance(engine, LlamaCppLlm) else None
+
+    def kept(self, engine: str, voice: str, language: str, text: str) -> Samples | None:
+        key = (engine, voice, language, text)
+        fixed = self._room.cache.get(key)
+        return fixed if fixed is not None else self._recent.get(key)
+
+    def keep(self, engine: str, voice: str, language: str, text: str, samples: Samples) -> None:
+        self._recent.put((engine, voice, language, text), samples)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _hosted_names(self, want: Wanted) -> Wanted:
+        known = self._settings
+        return Wanted(
+            want.vad,
+            want.stt & known.speech.stt.keys(),
+            want.tts & known.speech.tts.keys(),
+            want.llm & known.llm.keys(),
+        )
+
+    async def _have_judge(self) -> None:
+        async with self._judge_lock:
+            if self._judge is None:
+                self._judge = Judge(await silero.session(self._settings.speech.models))
+
+    def _on_book(self, book: Book) -> None:
+        self._start_task(self._adopt(book), "adopt")
+
+    async def _adopt(self, book: Book) -> None:
+        """Load what a book names and warm it. What cannot be loaded is told to the clients that ask for it."""
+        want = self._hosted_names(wanted(book, tuple(self._settings.speech.tts)))
+        try:
+            if want.vad:
+                await self._have_judge()
+            await self._room.bring(Wanted(False, want.stt, want.tts, want.llm))
+        except SipServerError as problem:
+            self._log.error("an engine cannot be loaded", error=str(problem))
+        await self._room.warm(book)
+        self._log.info("warm", texts=len(self._room.cache))
+
+    def _on_problem(self, problem: ConfigError) -> None:
+        self._log.error("dialplan refused", file=problem.file, line=problem.line, error=str(problem))
+
+    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._log.error("a task of the speech worker broke", task=task.get_name(), exc_info=problem)
+
+
+def _hosted_part(loaded: Settings, *, with_models: bool) -> Settings:
+    """The settings with nothing but what a speech worker has."""
+    speech = loaded.speech
+    stt = {name: known for name, known in speech.stt.items() if isinstance(known, HOSTED)}
+    tts = {name: known for name, known in speech.tts.items() if isinstance(known, HOSTED)}
+    llm = {name: known for name, known in loaded.llm.items() if with_models and isinstance(known, LlamaCppSettings)}
+    return loaded.model_copy(update={"speech": speech.model_copy(update={"stt": stt, "tts": tts}), "llm": llm})
