@@ -1,0 +1,51 @@
+"""The bus of a fleet: Redis, and what to do while it is away.
+
+Puts the parts together, opens them in order and closes them in reverse. Loop thread; made after the fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from sipserver.bus.link import Link
+from sipserver.bus.redis_commands import RedisCommands
+from sipserver.bus.redis_journal import RedisJournal
+from sipserver.bus.redis_leases import RedisLeases
+from sipserver.bus.redis_limits import RedisLimits
+from sipserver.bus.settings import BusSettings
+from sipserver.errors import BusDown
+
+
+class RedisBus:
+    def __init__(self, settings: BusSettings, *, node: str, run: str) -> None:
+        self.node, self.run = node, run
+        self._link = Link(settings, node=node, run=run)
+        self.journal = RedisJournal(self._link, settings, node=node, run=run)
+        self.leases = RedisLeases(self._link, run=run)
+        self.commands = RedisCommands(self._link, self.leases, run=run)
+        self.limits = RedisLimits(self._link, self.commands, run=run)
+        self.leases.with_renewal.append(self.limits.renew)
+
+    @property
+    def up(self) -> bool:
+        return self._link.up
+
+    async def open(self) -> None:
+        await self._link.open()
+        self.journal.open()
+        self.leases.open()
+
+    async def close(self) -> None:
+        """The journal is flushed (or spooled), leases and counts of this run are given up."""
+        await self.journal.close()
+        await self.commands.close()
+        await self.limits.close()
+        await self.leases.close()
+        with contextlib.suppress(BusDown):
+            await self.forget_run(self.run)
+        await self._link.close()
+
+    async def forget_run(self, run: str) -> None:
+        """While Redis is away: BusDown; they run out by themselves."""
+        await self.leases.forget(run)
+        await self.limits.forget(run)

@@ -1,0 +1,215 @@
+"""Counted places over Redis: each process holds a quota of every scope that it uses, and the quotas never exceed the
+limit.
+
+Owns the quotas of this process and how they follow its use. Refuses to know why somebody wants a place. A place within
+the quota is given out without a word to Redis, also while Redis is away; beyond it Redis is asked (`limits_script`).
+With little free there is nothing but what is in use, so the last place goes to whoever comes first, wherever it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from redis import exceptions
+from redis.asyncio import Redis
+
+from sipserver.bus import limits_script, remote
+from sipserver.bus.contract import Full
+from sipserver.bus.link import TIMEOUT_S, Link
+from sipserver.bus.redis_commands import RedisCommands
+from sipserver.errors import BusDown
+from sipserver.log import logger
+
+TAKE_S = 0.1
+SOON_S = 0.02
+RETRY_S = 0.004
+IDLE_S = 600.0
+"""A scope that has not been used for so long is no longer held; a share for the case of an outage goes with it."""
+
+
+@dataclass(slots=True)
+class _Scope:
+    """own: places given out. quota: places that are ours; at least own unless a limit was lowered or an outage ran
+    over a lease. spare: how many of them may stay unused."""
+
+    limit: int
+    own: int = 0
+    quota: int = 0
+    spare: int = 0
+    used_at: float = 0.0
+
+
+class RedisLimits:
+    def __init__(self, link: Link, commands: RedisCommands, *, run: str) -> None:
+        self._link, self._commands, self._run = link, commands, run
+        self._log = logger("bus", run=run)
+        self._scopes: dict[str, _Scope] = {}
+        self._script = _Script(limits_script.TELL)
+        self._forget = _Script(limits_script.FORGET)
+        self._talking = asyncio.Lock()
+        self._number = 0
+        self._server = ""
+        self._listens = False
+        self._telling: asyncio.TimerHandle | None = None
+        self._errands = remote.Errands()
+
+    async def close(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+        await self._errands.close()
+
+    # --- the contract -------------------------------------------------------------------------------------------------
+
+    async def take(self, places: Mapping[str, int]) -> Full | None:
+        scopes = {name: self._scope(name, limit) for name, limit in places.items()}
+        if self._take_own(scopes):
+            return None
+        try:
+            async with asyncio.timeout(TAKE_S):
+                await self._listen()
+                return await self._take(scopes)
+        except (BusDown, TimeoutError):
+            return self._by_share(scopes)
+
+    def give(self, scopes: Sequence[str]) -> None:
+        for name in scopes:
+            scope = self._scopes.get(name)
+            if scope is None or scope.own == 0:
+                continue
+            scope.own -= 1
+            scope.used_at = time.monotonic()
+            if scope.quota - scope.own > scope.spare:
+                self._tell_soon()
+
+    # --- taking -------------------------------------------------------------------------------------------------------
+
+    def _scope(self, name: str, limit: int) -> _Scope:
+        scope = self._scopes.setdefault(name, _Scope(limit))
+        scope.limit, scope.used_at = limit, time.monotonic()
+        return scope
+
+    def _take_own(self, scopes: Mapping[str, _Scope]) -> bool:
+        if not all(scope.own < min(scope.quota, scope.limit) for scope in scopes.values()):
+            return False
+        for scope in scopes.values():
+            scope.own += 1
+        return True
+
+    async def _take(self, scopes: Mapping[str, _Scope]) -> Full | None:
+        """Ask until somebody's unused place has come back, but no longer than the caller waits."""
+        names, pause_s = list(scopes), RETRY_S
+        while True:
+            async with self._talking:
+                if self._take_own(scopes):
+                    return None
+                word, index = await self._tell(scopes, take=True)
+            if word == "ok":
+                return None
+            name = names[index - 1]
+            if word == "full":
+                return Full(name, scopes[name].limit, shared=True)
+            if word == "blind":
+                return Full(name, scopes[name].limit, shared=False)
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+
+    async def _listen(self) -> None:
+        """To those who find no place; from the first place on."""
+        if not self._listens:
+            self._listens = True
+            await self._commands.listen("limits", self.give_back)
+
+    def _by_share(self, scopes: Mapping[str, _Scope]) -> Full | None:
+        if self._take_own(scopes):
+            return None
+        name, scope = next(
+            (name, scope) for name, scope in scopes.items() if scope.own >= min(scope.quota, scope.limit)
+        )
+        return Full(name, scope.limit, shared=False)
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    async def renew(self) -> None:
+        """Tell everything, so that this run counts as alive and its counts are right."""
+        await self._tell_all(dict(self._scopes))
+
+    def give_back(self, scope_name: bytes) -> None:
+        """Somebody finds no place: what is not in use goes back at once."""
+        name = scope_name.decode()
+        scope = self._scopes.get(name)
+        if scope is not None and scope.quota > scope.own:
+            scope.quota = scope.own
+            self._errands.start(self._tell_all({name: scope}, spare=0), "give places back")
+
+    async def forget(self, run: str) -> None:
+        """Raises BusDown."""
+        await self._link.do(lambda redis: self._forget.run(redis, self._link.prefix, [run]))
+
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(SOON_S, self._now)
+
+    def _now(self) -> None:
+        self._telling = None
+        unsaid = {name: scope for name, scope in self._scopes.items() if scope.quota - scope.own > scope.spare}
+        if unsaid:
+            self._errands.start(self._tell_all(unsaid), "tell places")
+
+    async def _tell_all(self, scopes: Mapping[str, _Scope], *, spare: int = limits_script.SPARE_MOST) -> None:
+        if not scopes:
+            return
+        try:
+            async with self._talking:
+                await self._tell(scopes, spare=spare)
+        except BusDown:
+            return  # the next renewal says it
+        now = time.monotonic()
+        for name in [name for name, scope in scopes.items() if not scope.own and now - scope.used_at > IDLE_S]:
+            if scopes[name].quota == 0:
+                self._scopes.pop(name, None)
+
+    async def _tell(
+        self, scopes: Mapping[str, _Scope], *, take: bool = False, spare: int = limits_script.SPARE_MOST
+    ) -> tuple[str, int]:
+        """One request at a time; the lock is held. Answers the word and the index of the scope that it is about."""
+        self._number += 1
+        lost = bool(self._server) and self._server != self._link.server and any(s.quota for s in self._scopes.values())
+        server = self._link.server
+        lease_ms = int(self._link.lease_s * 1000)
+        arguments: list[str | int] = [self._run, self._number, lease_ms, int(lost), int(take)]
+        now = time.monotonic()
+        for name, scope in scopes.items():
+            if scope.quota - scope.own > scope.spare:
+                scope.quota = scope.own + scope.spare
+            wanted = 0 if not scope.own and now - scope.used_at > IDLE_S else spare
+            arguments += [name, scope.limit, scope.own, scope.quota, wanted]
+        before = [scope.own for scope in scopes.values()]
+        answer = await self._link.do(
+            lambda redis: self._script.run(redis, self._link.prefix, arguments), timeout_s=TAKE_S if take else TIMEOUT_S
+        )
+        self._server = server
+        word = answer[0].decode()
+        if word != "ok":
+            return word, int(answer[1]) if len(answer) > 1 else 0
+        for scope, own, quota in zip(scopes.values(), before, answer[1:], strict=True):
+            if take:
+                scope.own += 1
+            scope.spare = max(0, int(quota) - own - take)
+            scope.quota = int(quota)
+        return word, 0
+
+
+class _Script:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._hash = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: Redis, prefix: str, arguments: Sequence[str | int]) -> list[bytes]:
+        try:
+            return await redis.evalsha(self._hash, 1, prefix, *arguments)  # type: ignore[no-any-return]
+        except exceptions.NoScriptError:
+            return await redis.eval(self._text, 1, prefix, *arguments)  # type: ignore[no-any-return]
