@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ class Backlog:
     """Loop thread; the disk is waited for in threads. One process may have it open."""
 
     def __init__(self, folder: Path, owner: str) -> None:
-        """Finds what an earlier process left. Blocks for the disk. Raises OSError."""
-        self._spool = spool.Spool(folder, owner)
+        """owner: any text, e.g. a machine's name. Finds what an earlier process left. Blocks for the disk; raises OSError."""
+        self._spool = spool.Spool(folder, re.sub(r"[^A-Za-z0-9.-]", "_", owner))
 
     @property
     def depth(self) -> int:

@@ -38,6 +38,11 @@ class Keeper:
         self.spooled = 0
         self.failing = False
         self.disk_refuses = False
+        self._oldest_at: float | None = None
+
+    def use(self, backlog: Backlog) -> None:
+        """From here on, what the database does not take goes there; what an earlier process left there comes first."""
+        self._backlog = backlog
 
     @property
     def durable(self) -> bool:
@@ -48,6 +53,13 @@ class Keeper:
     def depth(self) -> int:
         """Entries on disk."""
         return self._backlog.depth if self._backlog is not None else 0
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest entry on disk happened, seconds since the epoch, or a little earlier; None: nothing waits."""
+        if not self.depth:
+            self._oldest_at = None
+        return self._oldest_at
 
     async def keep(self, entries: Sequence[Entry]) -> bool:
         """False when neither the database nor the disk takes them: bring them again before others. Safe to cancel;
@@ -70,6 +82,8 @@ class Keeper:
             return False
         self.disk_refuses = False
         self.spooled += len(entries)
+        if self._oldest_at is None:
+            self._oldest_at = entries[0].at
         return True
 
     async def catch_up(self) -> bool:
@@ -85,6 +99,7 @@ class Keeper:
             return False
         self.strays += oldest.unreadable
         await self._backlog.done(oldest)
+        self._oldest_at = oldest.entries[-1].at if oldest.entries else self._oldest_at
         return True
 
     async def _apply(self, entries: Sequence[Entry]) -> bool:

@@ -132,6 +132,12 @@ class Reader:
         async with self._database.engine.connect() as connection:
             return {(node, run) for node, run in await connection.execute(query)}
 
+    async def nodes(self, since: datetime) -> set[str]:
+        """Machines that had calls which began after a moment."""
+        query = sa.select(calls.c.node).where(calls.c.started_at > since).distinct()
+        async with self._database.engine.connect() as connection:
+            return set((await connection.execute(query)).scalars())
+
     async def delete_older_than(self, moment: datetime) -> Files:
         """Delete calls that ended before the moment, with their events. Returns them, so that recordings can go too."""
         condition = calls.c.ended_at < moment

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import itertools
 import platform
-import re
 import time
 import uuid
 from collections import deque
@@ -65,7 +64,7 @@ class Records(JournalSink):
         self._settings = settings
         self._database = Database(settings)
         self._reader = Reader(self._database)
-        self._backlog = Backlog(spool, f"records-{re.sub(r'[^A-Za-z0-9.-]', '_', self._name)}") if spool else None
+        self._backlog = Backlog(spool, self._name) if spool is not None else None
         self._keeper = Keeper(Ledger(self._database), self._backlog)
         self._waiting: deque[Entry] = deque()
         self._log = log.logger("store")
