@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -119,6 +120,8 @@ class Playout:
         self._clips: list[Clip] = []
         self._room: asyncio.Event | None = None
         self._paused = False
+        self.first_use: Callable[[], None] | None = None
+        """Called once, when the first clip begins: a leg that never plays need not ask for its sound."""
         self.queued = 0
         """Frames ever accepted. The position of the next frame to be queued."""
         self.dropped = 0
@@ -139,6 +142,11 @@ class Playout:
         return self._bound - len(self._frames)
 
     @property
+    def watched(self) -> bool:
+        """Whether a tick may settle something. Any thread."""
+        return bool(self._clips) or self._room is not None
+
+    @property
     def paused(self) -> bool:
         return self._paused
 
@@ -155,6 +163,9 @@ class Playout:
         """Start a clip behind those begun before. Write to one clip at a time: sound plays in the order of writing."""
         clip = Clip(self, label)
         self._clips.append(clip)
+        if self.first_use is not None:
+            first_use, self.first_use = self.first_use, None
+            first_use()
         return clip
 
     def append(self, samples: Samples) -> None:
@@ -198,7 +209,7 @@ class Playout:
         self._paused = False
 
     def tick(self) -> None:
-        """Settle what was played. Called by the leg on the loop once per 20 ms."""
+        """Settle what was played. Called by the leg on the loop once per 20 ms while the queue is `watched`."""
         if self._clips:
             position = self.position
             self._clips = [clip for clip in self._clips if not clip.settle(position)]

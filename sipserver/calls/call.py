@@ -137,6 +137,7 @@ class Call:
         try:
             self._begin()
             self.leg.attach(self._on_event, self._on_media)
+            self.wiring.settle()
             telling = asyncio.create_task(story(), name=f"dialplan of {self.id}")
             await self._until_over(telling)
         except asyncio.CancelledError:
@@ -177,6 +178,7 @@ class Call:
                     self._watch_media(None)
                 case _:
                     pass
+            self.wiring.settle()
 
     def _why_gone(self, event: events.LegDisconnected) -> EndReason:
         if event.by_peer:

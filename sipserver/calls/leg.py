@@ -62,6 +62,19 @@ class Leg(Protocol):
         """Connect the call. Events that happened before are delivered at once. Called exactly once."""
         ...
 
+    def hear(self, wanted: bool) -> None:
+        """Whether `on_media` is to be called: sound that nobody wants costs nothing. It is, until this says otherwise.
+
+        Nothing on a leg that is gone.
+        """
+        ...
+
+    def loop_back(self, on: bool) -> None:
+        """Send the far end's sound straight back to it, or no longer. `on_media` tells it as played. Nothing on a leg
+        that is gone.
+        """
+        ...
+
     async def ring(self) -> None:
         """180 Ringing."""
         ...

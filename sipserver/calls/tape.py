@@ -43,6 +43,8 @@ class Tape:
         self._emit, self._note = emit, note
         self._running: Recording | None = None
         self._number = 0
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a recording begins or has ended."""
 
     @property
     def running(self) -> bool:
@@ -61,6 +63,7 @@ class Tape:
         self._number += 1
         path = self._recorder.folder / file_name(self._tenant, self._day, self._call_id, self._number)
         self._running = self._recorder.start(path, stereo=stereo, on_failure=lambda why: self._failed(path, why))
+        self.changed()
         self._emit(RecordingStarted(path=str(path)))
         self._note(str(path), "recording")
 
@@ -81,6 +84,7 @@ class Tape:
         if self._running is not recording:
             return
         self._running = None
+        self.changed()
         path = str(recording.path)
         if finished.failure:
             self._note(path, "failed")
@@ -92,5 +96,6 @@ class Tape:
         """The call goes on without a recording, and its record says so."""
         if self._running is not None and self._running.path == path:
             self._running = None
+            self.changed()
         self._emit(RecordingFailed(path=str(path), reason=why))
         self._note(str(path), "failed")

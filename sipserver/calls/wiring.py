@@ -29,6 +29,15 @@ class Wiring:
         self._inband = inband
         self._detector: DtmfDetector | None = None
         self._listener: Listener | None = None
+        self._hearing = True
+        tape.changed = self.settle
+
+    def settle(self) -> None:
+        """Tell the leg whether anybody hears it. Call it when that may have changed: after each event of the leg."""
+        wanted = self._listener is not None or self._tape.running or (self._inband and self._leg.wants_inband_digits)
+        if wanted != self._hearing:
+            self._hearing = wanted
+            self._leg.hear(wanted)
 
     def on_media(self, inbound: Frame, outbound: Frame) -> None:
         """What the caller said goes to the listener first: an echo must be queued before the next tick."""
@@ -42,10 +51,12 @@ class Wiring:
     def listening(self, listener: Listener) -> Iterator[None]:
         """Let `listener` hear the caller for the length of a `with` block."""
         self._listener = listener
+        self.settle()
         try:
             yield
         finally:
             self._listener = None
+            self.settle()
 
     def _hear_digits(self, inbound: Frame) -> None:
         if self._detector is None:

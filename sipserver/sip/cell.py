@@ -235,6 +235,12 @@ class Cell:
         for leg in tuple(self._legs.values()):
             leg.deliver()
 
+    def wire(self, serial: int) -> None:
+        """Have the sip thread connect a call's sound. For the legs' controls."""
+        if self._thread is not None and self._board is not None:
+            board = self._board
+            self._thread.post(lambda: board.wire(serial))
+
     def command(self, work: Callable[[Switchboard], None]) -> asyncio.Future[None]:
         """Have the sip thread do something with a call. For the legs' controls."""
         thread, board = self._thread, self._board
@@ -257,6 +263,9 @@ class _Control:
 
     def end(self, code: int) -> Awaitable[None]:
         return self._cell.command(lambda board: board.end(self._serial, code))
+
+    def wire(self) -> None:
+        self._cell.wire(self._serial)
 
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]:
         return self._cell.command(lambda board: board.press(self._serial, keys, duration_ms))

@@ -159,7 +159,7 @@ def _endpoint_config(settings: SipSettings) -> pj.EpConfig:
     media.quality, media.noVad, media.ecTailLen = 4, True, 0
     media.jbInit, media.jbMinPre, media.jbMaxPre, media.jbMax = 0, 0, 80, 200
     media.sndAutoCloseTime = -1  # the patch bay opens and closes it
-    media.hasIoqueue, media.threadCnt = True, 1  # RTP arrives on a native thread: no GIL, no wake of the sip thread
+    media.hasIoqueue, media.threadCnt = True, 1  # never the sip thread: packets must not wake it
     log.level = log.consoleLevel = settings.pjsip_log_level
     log.msgLogging = 1 if settings.pjsip_log_level >= 4 else 0
     log.decor = 0

@@ -45,13 +45,17 @@ _PAUSE_MS = 60  # PJSIP's pause between two digits that it sends, rounded up
 
 
 class Control(Protocol):
-    """How a leg reaches its call on the sip thread. Each raises CarrierError when the call is gone."""
+    """How a leg reaches its call on the sip thread. What can be awaited raises CarrierError when the call is gone."""
 
     def respond(self, code: int, reason: str, headers: Mapping[str, str]) -> Awaitable[None]: ...
 
     def end(self, code: int) -> Awaitable[None]: ...
 
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]: ...
+
+    def wire(self) -> None:
+        """Connect the sound as the line wants it. Nothing when the call is gone."""
+        ...
 
 
 class SipLeg:
@@ -61,6 +65,7 @@ class SipLeg:
         self._offer = offer
         self._control = control
         self._line = line
+        line.playout.first_use = lambda: self._want(speaks=True)
         self._watch = RtpWatch(stalled_s)
         self._presses = PressFilter()
         self._earlier: deque[Event] = deque(maxlen=_EARLIER_EVENTS)
@@ -99,6 +104,14 @@ class SipLeg:
         self._line.frames.clear()
         for event in earlier:
             emit(event)
+
+    def hear(self, wanted: bool) -> None:
+        """Whether `on_media` is to be called. Takes effect within a tick or two."""
+        self._want(hears=wanted)
+
+    def loop_back(self, on: bool) -> None:
+        """Send the far end's sound straight back to it, within PJMEDIA; `on_media` tells it as played."""
+        self._want(loops=on)
 
     async def ring(self) -> None:
         """180 Ringing. Raises CarrierError when the leg is gone."""
@@ -212,7 +225,7 @@ class SipLeg:
                 self._end(fact)
 
     def deliver(self) -> None:
-        """Hand over the frames of the ticks since the last call. Called by the cell once per tick."""
+        """Hand over the frames of the ticks since the last call. Called by the cell when a tick had something."""
         frames = self._line.frames
         while frames:
             at_ns, received, played = frames.popleft()
@@ -224,6 +237,15 @@ class SipLeg:
         self._line.playout.tick()
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _want(self, **changes: bool) -> None:
+        self._line.wanted = replace(self._line.wanted, **changes)
+        self._rewire()
+
+    def _rewire(self) -> None:
+        """Have the wires changed if media runs already; if not, it starts with those that are wanted then."""
+        if self._media is not None and self._gone is None and self._line.wanted != self._line.wired:
+            self._control.wire()
 
     def _require(self) -> None:
         if self._gone is not None:
@@ -263,6 +285,7 @@ class SipLeg:
             )
         if media.held != (before is not None and before.held):
             self._emit(LegHeld() if media.held else LegResumed())
+        self._rewire()
         self._media_up.set()
 
     def _observe(self, seen: facts.Snapshot) -> None:

@@ -1,13 +1,13 @@
 """The few C functions of PJSIP that pjsua2 does not offer, taken from the extension's own exported symbols.
 
 Owns finding them. Every user of this module works without them too, with less: a PJSIP linked as hidden symbols is
-fine. All functions belong to the sip thread; they are called with the GIL released.
+fine. All functions belong to the sip thread unless their user says otherwise; the GIL is released around them.
 """
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_int, c_ssize_t, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_int, c_long, c_ssize_t, c_uint, c_void_p
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -21,6 +21,12 @@ class PjString(Structure):
     @classmethod
     def of(cls, text: bytes) -> PjString:
         return cls(text, len(text))
+
+
+class PjTime(Structure):
+    """`pj_time_val`."""
+
+    _fields_ = (("sec", c_long), ("msec", c_long))
 
 
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -45,6 +51,15 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjsip_rdata_get_tsx": (c_void_p, (c_void_p,)),
     "pjsip_dlg_respond": (c_int, (c_void_p, c_void_p, c_int, POINTER(PjString), c_void_p, c_void_p)),
     "pjmedia_stream_get_rtp_session_info": (c_int, (c_void_p, c_void_p)),
+    "pjmedia_endpt_stop_threads": (c_int, (c_void_p,)),
+    "pj_ioqueue_poll": (c_int, (c_void_p, POINTER(PjTime))),
+    "pjsua_conf_add_port": (c_int, (c_void_p, c_void_p, POINTER(c_int))),
+    "pjsua_conf_connect": (c_int, (c_int, c_int)),
+    "pjsua_conf_disconnect": (c_int, (c_int, c_int)),
+    "pjmedia_port_info_init": (c_int, (c_void_p, POINTER(PjString), c_uint, c_uint, c_uint, c_uint, c_uint)),
+    "pjmedia_null_port_create": (c_int, (c_void_p, c_uint, c_uint, c_uint, c_uint, POINTER(c_void_p))),
+    "pjmedia_port_get_frame": (c_int, (c_void_p, c_void_p)),
+    "pjmedia_port_put_frame": (c_int, (c_void_p, c_void_p)),
 }
 
 

@@ -1,61 +1,98 @@
-"""Which port serves which call, and whether the media clock runs. Sip thread only.
+"""Which port serves which call, how it is wired, and whether the media clock runs. Sip thread only.
 
-Ports are made when first needed and kept for later calls: the bridge removes ports on its own clock, so a port that is
-never removed can never be called after its end. The clock (PJMEDIA's null sound device) runs while calls have media.
+Ports are kept for later calls: the bridge removes ports on its own clock, so a port that is never removed can never be
+called after its end. The first ones are made before any call, so that their slots come before those of the streams:
+the bridge serves slots in order. The clock (PJMEDIA's null sound device) runs while calls have media.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 import pjsua2 as pj
 
-from sipserver.audio.frame import FRAME_MS, RATE_HZ
+from sipserver.log import logger
+from sipserver.sip import native_port
+from sipserver.sip.native_port import Jack, NativePort
 from sipserver.sip.pcm import PcmCopy
-from sipserver.sip.port import LegPort, MediaClock, MediaLine
+from sipserver.sip.port import NO_WIRES, LegJack, MediaClock, MediaLine
+from sipserver.sip.swig_port import SwigPort
 
 REST_S = 0.2
 """How long a port rests after a call, so that none of its sound reaches the next one."""
 LINGER_S = 2.0
 """How long the clock runs on after the last call: closing it blocks the thread for one tick."""
 
+Port = NativePort | SwigPort
+
+
+class LegPort:
+    """The port of one call at a time."""
+
+    def __init__(self, make: Callable[[Jack], Port]) -> None:
+        self.jack = LegJack()
+        self.port = make(self.jack)
+
+    def wire(self, audio: pj.AudioMedia, line: MediaLine, *, afresh: bool) -> None:
+        """Connect the call's sound as the line wants it. afresh: `audio` is new, nothing of it is connected yet."""
+        before = NO_WIRES if afresh else line.wired
+        wanted = line.wanted
+        if wanted.hears != before.hears:
+            self.port.listen(audio, wanted.hears)
+        if wanted.speaks != before.speaks:
+            self.port.speak(audio, wanted.speaks)
+        if wanted.loops != before.loops:
+            (audio.startTransmit if wanted.loops else audio.stopTransmit)(audio)
+        line.wired = wanted
+
 
 class PatchBay:
-    def __init__(self, devices: pj.AudDevManager, clock: MediaClock, copy: PcmCopy) -> None:
+    """spare: how many ports are made at once, for the calls of the cell and those that rest. copy: for pjsua2's ports,
+    chosen only if they are needed.
+    """
+
+    def __init__(
+        self, devices: pj.AudDevManager, clock: MediaClock, copy: Callable[[], PcmCopy], *, spare: int = 1
+    ) -> None:
         self._devices = devices
         self._clock = clock
-        self._copy = copy
-        self._resting: deque[tuple[float, LegPort]] = deque()
-        self._busy: dict[int, LegPort] = {}  # slot -> port
+        self._make = self._maker(copy)
+        self._busy: list[LegPort] = []
         self._running = False
         self._idle_since_s = time.monotonic()
+        first = [LegPort(self._make) for _ in range(spare)]
+        self._ticking = self._make(clock)
+        self._ticking.tick()
+        if any(leg.port.slot > self._ticking.slot for leg in first):
+            logger("sip").warning("the conference bridge gives its slots in another order: sound comes a tick later")
+        self._resting = deque((0.0, leg) for leg in first)
 
     def take(self, line: MediaLine) -> LegPort:
-        """A port for a call, its clock running. Raises pj.Error when the bridge has no slot left."""
+        """A port for a call, its clock running. Raises pj.Error or MemoryError when the bridge has no slot left."""
         if self._resting and time.monotonic() - self._resting[0][0] > REST_S:
-            _, port = self._resting.popleft()
+            _, leg = self._resting.popleft()
         else:
-            port = self._make()
+            leg = LegPort(self._make)
         if not self._busy:
             self._clock.started()
-        port.line = line
-        self._busy[port.getPortId()] = port
-        self._choose_leader()
+        leg.jack.line = line
+        self._busy.append(leg)
+        self._share()
         if not self._running:
             self._devices.setNullDev()
             self._running = True
-        return port
+        return leg
 
-    def give(self, port: LegPort) -> None:
+    def give(self, leg: LegPort) -> None:
         """The call is over; nothing of it is heard any more."""
-        port.line = None
-        port.leads = False
-        self._busy.pop(port.getPortId(), None)
-        self._choose_leader()
+        leg.jack.line = None
+        self._busy.remove(leg)
+        self._share()
         if not self._busy:
             self._clock.stopped()
-        self._resting.append((time.monotonic(), port))
+        self._resting.append((time.monotonic(), leg))
         self._idle_since_s = time.monotonic()
 
     def rest(self) -> None:
@@ -64,28 +101,24 @@ class PatchBay:
             self._stop_clock()
 
     def close(self) -> None:
-        """Stop the clock and destroy all ports, before `libDestroy`."""
+        """Stop the clock and let go of all ports, before `libDestroy`. Keep this object until that has returned."""
         self._stop_clock()
-        for port in (*self._busy.values(), *(port for _, port in self._resting)):
-            port.line = None
-            pj.AudioMediaPort.__swig_destroy__(port)
-        self._busy.clear()
-        self._resting.clear()
+        for leg in (*self._busy, *(leg for _, leg in self._resting)):
+            leg.jack.line = None
+            leg.port.destroy()
+        self._ticking.destroy()
+
+    def _maker(self, copy: Callable[[], PcmCopy]) -> Callable[[Jack], Port]:
+        if native_port.usable():
+            return NativePort
+        chosen = copy()
+        return lambda jack: SwigPort(jack, chosen)
+
+    def _share(self) -> None:
+        self._clock.lines = tuple(leg.jack.line for leg in self._busy if leg.jack.line is not None)
 
     def _stop_clock(self) -> None:
         if self._running:
             self._devices.setNoDev()  # returns when the clock's thread has ended
             self._clock.thread_state.drop()
             self._running = False
-
-    def _choose_leader(self) -> None:
-        last = max(self._busy, default=None)
-        for slot, port in self._busy.items():
-            port.leads = slot == last
-
-    def _make(self) -> LegPort:
-        port = LegPort(self._clock, self._copy)
-        pcm = pj.MediaFormatAudio()
-        pcm.init(pj.PJMEDIA_FORMAT_L16, RATE_HZ, 1, FRAME_MS * 1000, 16)
-        port.createPort("leg", pcm)
-        return port

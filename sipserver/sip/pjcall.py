@@ -18,8 +18,8 @@ from sipserver.log import logger
 from sipserver.sip import digits, in_dialog, stream
 from sipserver.sip.facts import Confirmed, Ended, Fact, Key, MediaUp, Message, Progress, Snapshot
 from sipserver.sip.message import SipText
-from sipserver.sip.patch_bay import PatchBay
-from sipserver.sip.port import LegPort, MediaLine
+from sipserver.sip.patch_bay import LegPort, PatchBay
+from sipserver.sip.port import MediaLine
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
@@ -119,6 +119,11 @@ class PjCall(pj.Call):  # type: ignore[misc]
         prm.method, prm.duration, prm.digits = pj.PJSUA_DTMF_METHOD_RFC2833, duration_ms, keys
         self.sendDtmf(prm)
 
+    def wire(self) -> None:
+        """Connect the sound as the line wants it now; nothing while there is no media, which does the same."""
+        if self._port is not None and self._audio is not None and self._line.wanted != self._line.wired:
+            self._port.wire(self.getAudioMedia(self._audio), self._line, afresh=False)
+
     def snapshot(self) -> Snapshot | None:
         """The leg's RTP totals now, None while there never was a stream."""
         if self._audio is None or self._stream is None:
@@ -176,9 +181,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
             self._line.muted = held
             if self._port is None:
                 self._port = self._host.patch_bay.take(self._line)
-            audio = self.getAudioMedia(index)
-            audio.startTransmit(self._port)
-            self._port.startTransmit(audio)
+            self._port.wire(self.getAudioMedia(index), self._line, afresh=True)
             self._media = stream.describe(self, index, held, self._media)
             self._tell(self._media)
             return

@@ -1,7 +1,8 @@
 """The place where a call's sound crosses between PJMEDIA's clock thread and the asyncio loop.
 
-On the clock thread only a bounded copy happens: no lock, no log, no waiting. The loop is woken once per 20 ms for all
-calls of the cell, by the port that the conference bridge serves last (the highest slot).
+On the clock thread only a bounded copy happens: no lock, no log, no waiting. The loop is woken at most once per 20 ms
+for all calls of the cell, and only when one of them has something for it: sound that somebody hears, or a clip that
+plays. Refuses to know how PJMEDIA is reached (`native_port.py`, `swig_port.py`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-
-import pjsua2 as pj
+from dataclasses import dataclass
 
 from sipserver.audio.frame import FRAME_MS, SILENCE_PAYLOAD
 from sipserver.audio.playout import Playout
-from sipserver.sip.pcm import PcmCopy
 from sipserver.sip.thread_state import KeptState
 
 _BOUND = 50  # frames a call may wait for the loop: one second
@@ -24,27 +22,50 @@ _SAMPLES = 500
 _now_ns = time.monotonic_ns
 
 
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """Which ways a call's sound takes. hears: to the loop. speaks: from the playout. loops: straight back."""
+
+    hears: bool = True
+    speaks: bool = False
+    loops: bool = False
+
+
+NO_WIRES = Wires(hears=False)
+
+
 class MediaLine:
     """What one leg shares with its port. `muted` (peer holds): nothing is taken from the playout, silence is sent.
 
     frames: (monotonic ns, received, played) of each tick, 640 bytes each; append on the clock thread, popleft on the
     loop. Overflow: the oldest tick is dropped and counted when the loop is a second late.
+    wanted: set on the loop; wired: what is connected now, set on the sip thread.
     """
 
-    __slots__ = ("frames", "muted", "overruns", "playout")
+    __slots__ = ("frames", "muted", "overruns", "playout", "wanted", "wired")
 
     def __init__(self, playout: Playout) -> None:
         self.playout = playout
         self.frames: deque[tuple[int, bytes, bytes]] = deque(maxlen=_BOUND)
         self.muted = False
         self.overruns = 0
+        self.wanted = Wires()
+        self.wired = NO_WIRES
 
 
 class MediaClock:
-    """Counts ticks and wakes the loop, coalesced. `tick` and `wake`: clock thread; the rest: loop."""
+    """Counts ticks and wakes the loop, coalesced. `pull`, `push`: clock thread, as a jack whose slot lies behind those
+    of the legs and before those of the streams; the rest: loop.
+
+    read_rtp: called at the beginning of a tick, before the streams are asked for their sound.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.thread_state = KeptState()
+        self.lines: tuple[MediaLine, ...] = ()
+        """The lines of the calls that have media. Set on the sip thread."""
+        self.read_rtp: Callable[[], object] = lambda: None
+        self.thread_began: Callable[[], object] = lambda: None
         self._wake = wake
         self._woken = False
         self._late: deque[float] = deque(maxlen=_SAMPLES)
@@ -56,15 +77,26 @@ class MediaClock:
         """`time.monotonic()` of the last tick, None while the clock stands still because no call has media."""
         return None if self._last_ns is None else self._last_ns / 1e9
 
+    def pull(self) -> bytes | None:
+        """The tick begins: the packets that came in the last 20 ms are read now, all at once."""
+        if not self.thread_state.kept:
+            self.thread_state.keep()
+            self.thread_began()
+        self.read_rtp()
+        return None
+
+    def push(self, payload: bytes) -> None:
+        """The tick ends: every call's sound has been pushed."""
+        self.tick(_now_ns())
+
     def tick(self, now_ns: int) -> None:
         before_ns, self._ticked_ns = self._ticked_ns, now_ns
+        if not self.lines:
+            return
         self._last_ns = now_ns
         if before_ns is not None:
             self._late.append((now_ns - before_ns) / 1e6 - FRAME_MS)
-        self.wake()
-
-    def wake(self) -> None:
-        if not self._woken:
+        if not self._woken and any(line.frames or line.playout.watched for line in self.lines):
             self._woken = True
             self._wake()
 
@@ -89,40 +121,30 @@ class MediaClock:
         return taken
 
 
-class LegPort(pj.AudioMediaPort):  # type: ignore[misc]
-    """One slot of the conference bridge, reused from call to call. Both callbacks: clock thread, never raise.
-
-    The bridge asks all ports for sound first (`onFrameRequested`), then gives each its mix (`onFrameReceived`).
+class LegJack:
+    """One call's end of a port, used from call to call. `pull` and `push`: clock thread. line: set by the sip thread,
+    None while no call has the port.
     """
 
-    def __init__(self, clock: MediaClock, copy: PcmCopy) -> None:
-        super().__init__()
+    __slots__ = ("_played", "line")
+
+    def __init__(self) -> None:
         self.line: MediaLine | None = None
-        self.leads = False
-        self._clock = clock
-        self._read = copy.read
-        self._put = copy.outgoing().put
-        self._played = SILENCE_PAYLOAD
+        self._played: bytes | None = None
 
-    def onFrameRequested(self, frame: Any) -> None:  # noqa: N802
-        if not self._clock.thread_state.kept:
-            self._clock.thread_state.keep()
+    def pull(self) -> bytes | None:
         line = self.line
-        payload = None if line is None or line.muted else line.playout.pull()
-        self._played = payload or SILENCE_PAYLOAD
-        frame.type = pj.PJMEDIA_FRAME_TYPE_AUDIO
-        self._put(frame, self._played)  # PJSIP has set the size that it wants, which is ours
+        self._played = payload = None if line is None or line.muted else line.playout.pull()
+        return payload
 
-    def onFrameReceived(self, frame: Any) -> None:  # noqa: N802
-        now_ns = _now_ns()
+    def push(self, payload: bytes) -> None:
         line = self.line
-        if line is not None:
-            frames = line.frames
-            if len(frames) == _BOUND:
-                line.overruns += 1
-            frames.append((now_ns, self._read(frame) or SILENCE_PAYLOAD, self._played))
-            self._played = SILENCE_PAYLOAD
-            if len(frames) > 1:  # the leading port has missed a tick
-                self._clock.wake()
-        if self.leads:
-            self._clock.tick(now_ns)
+        if line is None or not line.wired.hears:
+            return
+        frames = line.frames
+        if len(frames) == _BOUND:
+            line.overruns += 1
+        played, self._played = self._played, None
+        if line.wired.loops and not line.muted:
+            played = payload
+        frames.append((_now_ns(), payload, played or SILENCE_PAYLOAD))

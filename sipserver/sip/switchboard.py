@@ -15,7 +15,7 @@ import pjsua2 as pj
 from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.log import logger
-from sipserver.sip import capacity, pcm
+from sipserver.sip import capacity, pcm, rtp_reader
 from sipserver.sip.admission import DRAINING, PACE, Admission, Refusal
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
@@ -26,6 +26,7 @@ from sipserver.sip.offer import SipOffer
 from sipserver.sip.patch_bay import PatchBay
 from sipserver.sip.pjcall import PjCall
 from sipserver.sip.port import MediaClock, MediaLine
+from sipserver.sip.priority import raise_priority
 from sipserver.sip.settings import SipSettings
 
 Tell = Callable[[int, Fact], None]
@@ -76,7 +77,9 @@ class Switchboard:
             raise
         self._endpoint = endpoint  # only now: a poll of what is not open would abort the process
         self.port, self.capacity, self.version = endpoint.port, endpoint.capacity, endpoint.version
-        self.patch_bay = PatchBay(endpoint.devices, self._clock, pcm.choose())
+        self._clock.read_rtp = rtp_reader.take_over()
+        self._clock.thread_began = raise_priority
+        self.patch_bay = PatchBay(endpoint.devices, self._clock, pcm.choose, spare=2 * self.capacity)
         wanted = self._settings.inbound_calls
         self._admission.limit = min(wanted or max(1, self.capacity - 1), self.capacity)
 
@@ -136,6 +139,12 @@ class Switchboard:
     def end(self, serial: int, code: int) -> None:
         with self._unless_lost(serial) as call:
             call.end(code)
+
+    def wire(self, serial: int) -> None:
+        """Connect the call's sound as its line wants it now, unless the call is gone."""
+        call = self._calls.get(serial)
+        if call is not None:
+            call.wire()
 
     def press(self, serial: int, keys: str, duration_ms: int) -> None:
         self._call(serial).press(keys, duration_ms)

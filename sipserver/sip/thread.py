@@ -22,7 +22,8 @@ from sipserver.log import logger
 T = TypeVar("T")
 Command = Callable[[], Any]
 
-POLL_MS = 100
+POLL_MS = 1000
+"""Longest stay in PJSIP: its packets, its timers and our commands end it at once."""
 _KEEP_ALIVE = b"\r\n\r\n"
 
 
@@ -52,7 +53,7 @@ class SipThread:
         self._every_s = 1.0
         self.ticks = 0
         self.last_tick_s: float | None = None
-        """`time.monotonic()` of the last turn of the loop; at most a little over 100 ms ago while the thread lives."""
+        """`time.monotonic()` of the last turn of the loop; at most a little over POLL_MS ago while the thread lives."""
 
     async def start(self, setup: Callable[[], T]) -> T:
         """Start the thread and run `setup` on it before the first poll. Raises what `setup` raised, thread gone."""

@@ -156,7 +156,8 @@ async def test_a_mistake_in_the_media_ends_the_call_and_not_the_leg(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(call.wiring, "on_media", breaks)
-    leg.tick_now()
+    with call.wiring.listening(breaks):
+        leg.tick_now()
     assert await stage.ended(leg) == "internal_error"
     assert stage.records.of(Fault) == [Fault(where="media", error="ZeroDivisionError: a bug")]
 

@@ -40,6 +40,32 @@ async def test_tones_are_digits_when_the_leg_has_no_others(stage: Stage) -> None
     assert [event.value for event in stage.records.of(VariableSet)] == ["4"]
 
 
+async def test_a_leg_is_heard_only_while_somebody_wants_its_sound(stage: Stage) -> None:
+    leg, _ = stage.call("  main: [{wait: 0.05}, record, {wait: 0.05}, {record: stop}, {wait: 0.05}, {echo: 60}]")
+    states: list[bool] = [leg.heard]
+
+    def looping() -> bool:
+        if states[-1] != leg.heard:
+            states.append(leg.heard)
+        return leg.looped
+
+    await stage.until(looping, leg)
+    assert states == [True, False, True, False]
+    leg.peer_leaves()
+    await stage.ended(leg)
+
+
+async def test_a_leg_without_events_for_digits_is_heard_for_their_tones(stage: Stage) -> None:
+    leg, _ = stage.call("  main: [answer, {wait: 60}]", FakeLeg(wants_inband_digits=True))
+    await stage.until(lambda: leg.media, leg)
+    assert leg.heard
+    leg.wants_inband_digits = False
+    leg.press("1")  # by INFO, say: from now on the tones are sound
+    assert not leg.heard
+    leg.peer_leaves()
+    await stage.ended(leg)
+
+
 @pytest.mark.parametrize(("wants", "inband"), [(False, True), (True, False)])
 async def test_tones_are_sound_otherwise(stage: Stage, wants: bool, inband: bool) -> None:
     leg, _ = stage.call("  main: [{echo: 60}]", FakeLeg(wants_inband_digits=wants), inband_digits=inband)

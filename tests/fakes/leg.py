@@ -51,6 +51,8 @@ class FakeLeg:
         self.go_on = asyncio.Event()
         self.gone = False
         self.media = False
+        self.heard = True
+        self.looped = False
         self.played: list[Samples] = []
         self._earlier: list[Event] = []
         self._emit: Emit | None = None
@@ -63,6 +65,12 @@ class FakeLeg:
         self._emit, self._on_media = emit, on_media
         for event in self._earlier:
             emit(event)
+
+    def hear(self, wanted: bool) -> None:
+        self.heard = wanted
+
+    def loop_back(self, on: bool) -> None:
+        self.looped = on
 
     async def ring(self) -> None:
         self._do("ring")
@@ -114,9 +122,11 @@ class FakeLeg:
         at_ns = self._clock()
         outbound = Frame.silence(at_ns) if payload is None else Frame.of_payload(payload, at_ns)
         heard = Frame.silence(at_ns) if inbound is None else Frame(inbound, at_ns)
+        if self.looped:
+            outbound = heard
         self.played.append(outbound.samples)
         self.playout.tick()
-        if self.media and not self.gone and self._on_media is not None:
+        if self.media and self.heard and not self.gone and self._on_media is not None:
             self._on_media(heard, outbound)
         return outbound.samples
 

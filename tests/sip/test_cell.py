@@ -74,6 +74,67 @@ async def test_what_is_played_is_reported_beside_what_was_heard_in_the_same_tick
         assert listener.played[index].samples.tobytes() in echoed
 
 
+async def test_a_loop_brings_the_sound_back_and_tells_it_as_played() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        call = peer.call()
+        listener = await call.connect_with(rig, sdp(media.port))
+        listener.leg.loop_back(True)
+        async with media.stream(call.media_port, LOUD):
+            while (await media.receive()).payload == b"\xff" * 160:
+                pass
+            await listener.until(lambda: listener.loudest() > 10_000)
+            assert listener.played[-1].samples.tobytes() == listener.heard[-1].samples.tobytes()
+            listener.leg.loop_back(False)
+            await listener.until(lambda: not listener.played[-1].samples.any())
+            media.pending()
+            await listener.ticks(5)
+            assert media.pending()[-1].payload == b"\xff" * 160
+
+
+async def test_a_leg_that_nobody_hears_loops_and_plays_all_the_same() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        call = peer.call()
+        call.invite(sdp(media.port))
+        listener = Listener(await rig.leg())
+        listener.leg.hear(False)
+        await listener.leg.answer()
+        call.follow(await call.final())
+        call.ack()
+        listener.leg.loop_back(True)
+        async with media.stream(call.media_port, LOUD):
+            while (await media.receive()).payload == b"\xff" * 160:
+                pass
+        listener.leg.loop_back(False)
+        clip = listener.leg.playout.begin("hymn")
+        clip.write_now(np.full(1600, 9000, np.int16))
+        clip.finish()
+        assert await clip.heard()
+        assert listener.heard == []
+        listener.leg.hear(True)
+        await listener.ticks(3)
+
+
+async def test_wires_outlive_a_hold() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        call = peer.call()
+        listener = await call.connect_with(rig, sdp(media.port))
+        listener.leg.loop_back(True)
+        await call.transact("INVITE", body=sdp(media.port, direction="inactive", version=2))
+        await listener.event(LegHeld)
+        await listener.ticks(1)
+        assert not listener.played[-1].samples.any()
+        call.follow(await call.transact("INVITE", body=sdp(media.port, version=3)))
+        await listener.event(LegResumed)
+        media.pending()
+        async with media.stream(call.media_port, LOUD):
+            while (await media.receive()).payload == b"\xff" * 160:
+                pass
+            await listener.until(lambda: bool(listener.played[-1].samples.any()))
+
+
 async def test_we_hang_up() -> None:
     async with running() as rig, SipPeer.open(rig.port) as peer:
         call = peer.call()

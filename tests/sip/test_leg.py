@@ -40,6 +40,9 @@ class Control:
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]:
         return self._do((keys, duration_ms))
 
+    def wire(self) -> None:
+        self.sent.append("wire")
+
 
 def made(direction: str = "inbound") -> tuple[SipLeg, Control]:
     control = Control()
@@ -160,4 +163,19 @@ async def test_digits_need_media_and_must_be_digits() -> None:
         await leg.send_digits("1")
     leg.apply(MEDIA)
     await leg.send_digits("1a", 10)
-    assert control.sent == [("1A", 10)]
+    assert control.sent == ["wire", ("1A", 10)]
+
+
+async def test_wires_are_asked_for_once_media_runs() -> None:
+    leg, control = made()
+    leg.hear(False)
+    leg.playout.begin("hymn")
+    leg.loop_back(True)
+    assert control.sent == []
+    leg.apply(MEDIA)
+    assert control.sent == ["wire"]
+    leg.loop_back(False)
+    assert control.sent == ["wire"] * 2
+    leg.apply(facts.Ended(200, "bye", True, None))
+    leg.hear(True)
+    assert control.sent == ["wire"] * 2

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.audio import sound_file
-from sipserver.audio.frame import Frame
 from sipserver.calls.call import Call
 from sipserver.calls.scene import Left, Scene
 from sipserver.dialplan import steps, template
 from sipserver.errors import ConfigError, ProviderError
-
-MOST_ECHO_MS = 20
-"""More than one frame never waits in the playout: an echo that lags behind is worse than one with a gap."""
 
 
 async def say(step: steps.Say, scene: Scene) -> Left:
@@ -37,17 +33,13 @@ async def play(step: steps.Play, scene: Scene) -> Left:
 
 
 async def echo(step: steps.Echo, scene: Scene) -> Left:
-    """Each frame is queued within the media tick that brought it, so it leaves with the next one."""
-    playout = scene.call.leg.playout
-    clip = playout.begin("echo")
-
-    def send_back(frame: Frame) -> None:
-        if playout.pending_ms < MOST_ECHO_MS:
-            clip.write_now(frame.samples)
-
-    with scene.call.wiring.listening(send_back):
+    """The leg's own media send the sound back: it does not pass through here."""
+    leg = scene.call.leg
+    leg.loop_back(True)
+    try:
         await asyncio.sleep(step.max_s)
-    playout.flush()
+    finally:
+        leg.loop_back(False)
     return Left()
 
 
