@@ -66,6 +66,16 @@ class CallRouted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallLimited(Event):
+    """No place was left. shared: for nobody; otherwise for this process, and another one may have a place."""
+
+    kind: ClassVar[str] = "call.limited"
+    scope: str  # trunk/<name> | tenant/<name>
+    limit: int
+    shared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class CallStateChanged(Event):
     kind: ClassVar[str] = "call.state"
     old: str

@@ -30,7 +30,7 @@ HANGUP_S = 5.0
 TAIL_S = 0.15
 """What a telephone's jitter buffer may still hold of our last words, and would throw away at a BYE."""
 
-NOTABLE = frozenset({"call.started", "call.routed", "call.state", "media.started", "call.ended"})
+NOTABLE = frozenset({"call.started", "call.routed", "call.limited", "call.state", "media.started", "call.ended"})
 """Kinds of events that are logged at INFO, with everything about recordings; faults are warnings, the rest is DEBUG."""
 
 
@@ -118,13 +118,14 @@ class Call:
     def answered(self) -> bool:
         return self._answered
 
-    def end(self, reason: EndReason, detail: str = "", *, code: int = 0, phrase: str = "") -> None:
+    def end(self, reason: EndReason, detail: str = "", *, code: int = 0, phrase: str = "", refusal: str = "") -> None:
         """The only way out. Idempotent: the first reason stays. Returns at once; `run` does what is left to do.
 
         code, phrase: the final SIP answer if the call was not answered, instead of the one that belongs to the reason.
+        refusal: see `Ending`.
         """
         if self._ending is None:
-            self._ending = Ending(reason, detail, code or SIP_CODES[reason], phrase)
+            self._ending = Ending(reason, detail, code or SIP_CODES[reason], phrase, refusal)
             self._change(Change.END)
             self._over.set()
 

@@ -12,12 +12,13 @@ from types import MappingProxyType
 
 from sipserver.calls.call import Call
 from sipserver.calls.leg import Leg
+from sipserver.calls.limits import Places
 from sipserver.calls.runner import Runner
 from sipserver.calls.services import Services
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.book import Routed
 from sipserver.dialplan.facts import CallFacts
-from sipserver.events import CallRouted
+from sipserver.events import CallLimited, CallRouted
 from sipserver.log import logger
 
 
@@ -63,14 +64,19 @@ class Registry:
             if isinstance(routed, EndReason):
                 call.end(routed)
                 return
+            if not await self._admitted(call, places):
+                return
             call.emit(CallRouted(route=routed.route, flow=routed.flow.name, why=routed.why))
             variables = routed.plan.start_variables(facts, call.id)
             await Runner(call, routed.plan, routed.flow, variables).run()
 
+        places = None if self._services.limits is None else Places(self._services.limits)
         self._calls[call.id] = call
         task = asyncio.create_task(call.run(story), name=f"call {call.id}")
         self._tasks[call.id] = task
         task.add_done_callback(lambda done: self._forget(call, done))
+        if places is not None:
+            task.add_done_callback(lambda _: places.give_back())
         return call
 
     async def drain(self, deadline_s: float) -> int:
@@ -98,6 +104,17 @@ class Registry:
         except Exception as problem:  # the edge of a call that is about to begin
             self._log.error("routing broke", exc_info=problem)
             return EndReason.INTERNAL_ERROR
+
+    async def _admitted(self, call: Call, places: Places | None) -> bool:
+        """Whether trunk and tenant have a place for the call; otherwise it is ended."""
+        if places is None or not (needed := self._services.limits_of(call.tenant, call.leg.offer.trunk)):
+            return True
+        full = await places.take(needed)
+        if full is None:
+            return True
+        call.emit(CallLimited(scope=full.scope, limit=full.limit, shared=full.shared))
+        call.end(EndReason.LIMIT, f"{full.scope} has {full.limit} calls", refusal="" if full.shared else "full")
+        return False
 
     def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
         del self._calls[call.id], self._tasks[call.id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -13,6 +13,7 @@ from sipserver.agent.voice import AudioCache, Voice
 from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
 from sipserver.calls.digits import DigitBuffer
+from sipserver.calls.limits import Limits
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.settings import CallSettings
@@ -47,6 +48,14 @@ class Converse(Protocol):
     ) -> Talk: ...
 
 
+LimitsOf = Callable[[str, str], Mapping[str, int]]
+"""(tenant, trunk) -> the scopes in which a call needs a place, with their limits; empty: it needs none."""
+
+
+def _unlimited(_tenant: str, _trunk: str) -> Mapping[str, int]:
+    return {}
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -63,5 +72,7 @@ class Services:
     recorder: Recorder
     records: RecordSink
     listeners: tuple[Listener, ...] = ()
+    limits: Limits | None = None
+    limits_of: LimitsOf = _unlimited
     clock: Callable[[], int] = time.monotonic_ns
     now: Callable[[], datetime] = _now

@@ -100,17 +100,22 @@ _RETRY_LATER = frozenset({EndReason.LIMIT, EndReason.DRAIN})
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """code, phrase and headers: the final answer to the INVITE if there was none yet."""
+    """code, phrase and headers: the final answer to the INVITE if there was none yet. refusal: why this cell does not
+    take the call although another may (`full`); empty where no cell would.
+    """
 
     reason: EndReason
     detail: str
     code: int
     phrase: str
+    refusal: str = ""
 
     @property
     def headers(self) -> dict[str, str] | None:
-        """Retry-After for what may be gone in a moment (RFC 3261, section 20.33). What drains is for another cell."""
+        """Retry-After for what may be gone in a moment (RFC 3261, section 20.33), and whether another cell may
+        take the call, for the edge.
+        """
         if self.reason not in _RETRY_LATER:
             return None
-        draining = {"X-Sipserver-Refusal": "draining"} if self.reason is EndReason.DRAIN else {}
-        return {"Retry-After": str(RETRY_AFTER_S), **draining}
+        refusal = self.refusal or ("draining" if self.reason is EndReason.DRAIN else "")
+        return {"Retry-After": str(RETRY_AFTER_S), **({"X-Sipserver-Refusal": refusal} if refusal else {})}

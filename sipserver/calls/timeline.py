@@ -175,6 +175,7 @@ def _statistics(fields: Fields) -> str:
 _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "call.started": ("call", _words("{direction} from {from_uri} to {to_uri} by {source}")),
     "call.routed": ("call", _words("route {route} ({why}) to flow {flow}")),
+    "call.limited": ("call", _words("no place left in {scope}, which has {limit}")),
     "call.state": ("call", _words("{old} → {new}")),
     "call.ended": ("call", _words("ended: {reason} ({sip_code}) {detail}")),
     "sip.message": ("sip", _words("{direction} {summary} {peer}")),

@@ -17,10 +17,11 @@ from sipserver.agent.voice import AudioCache
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import call as call_module
 from sipserver.calls.call import Call
+from sipserver.calls.limits import Limits
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
-from sipserver.calls.services import Services
+from sipserver.calls.services import LimitsOf, Services
 from sipserver.calls.settings import CallSettings
 from sipserver.dialplan import load
 from sipserver.dialplan.book import Book
@@ -70,6 +71,8 @@ class Stage:
         no_engine: Any = None
         self.engines = Engines(vad=no_engine, stt={}, tts={"fake": self.tts}, llm={})
         self.clock: Callable[[], int] = time.monotonic_ns
+        self.limits: Limits | None = None
+        self.limits_of: LimitsOf = lambda tenant, trunk: {}
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -83,6 +86,8 @@ class Stage:
             recorder=self.recorder,
             records=records or self.records,
             listeners=(self.listened.append,),
+            limits=self.limits,
+            limits_of=self.limits_of,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]
