@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
@@ -32,6 +33,9 @@ class TrunkLimits(BaseModel):
 class TrunkSettings(BaseModel):
     """Who may call and with what. A call belongs to the first trunk whose sources name its address; where a trunk has
     digest users, they must answer a challenge too, from these sources or, if there are none, from anywhere.
+
+    srtp: encrypted sound (SDES or DTLS), through the media relay; `required` refuses plain RTP with 488, `never` the
+    encrypted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +44,7 @@ class TrunkSettings(BaseModel):
     sources: tuple[str, ...] = ()
     users: tuple[DigestUser, ...] = ()
     codecs: tuple[Codec, ...] = Field(default=("G722", "PCMA", "PCMU"), min_length=1)
+    srtp: Literal["never", "allowed", "required"] = "allowed"
     limits: TrunkLimits = TrunkLimits()
 
     @field_validator("sources")
@@ -90,21 +95,47 @@ class FloodSettings(BaseModel):
 
 
 class RtpengineSettings(BaseModel):
-    """The media relay beside the edge. interfaces: as rtpengine names them, e.g. `pub/203.0.113.7`, `priv/10.0.0.5`."""
+    """The media relay beside the edge. interfaces: as rtpengine writes them, `outside/203.0.113.7` and, behind NAT,
+    `outside/10.0.0.5!203.0.113.7` (local!public); one of each family at most. `inside/` is where the cells are.
+
+    strict_source: sound is taken only from the address that the caller's SDP (or ICE) names. False, for callers behind
+    NAT without ICE: from the address that sends within the first 3 s, and from no other afterwards.
+    relay: `always`, or when `needed` (SRTP, a codec that cells do not speak, IPv6): then the others' sound goes to the
+    cells directly, at no cost here, and their `sip.media_host` must be reachable for callers.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     program: str = "rtpengine"
-    control: str = "127.0.0.1:2223"
+    control: str = Field(default="127.0.0.1:2223", pattern=r"^([0-9.]+|\[[0-9A-Fa-f:]+\]):[0-9]+$")
     interfaces: tuple[str, ...] = ("outside/127.0.0.1", "inside/127.0.0.1")
     ports: tuple[int, int] = (40_000, 59_999)
     strict_source: bool = True
+    relay: Literal["always", "needed"] = "always"
+
+    @field_validator("interfaces")
+    @classmethod
+    def _two_sides(cls, interfaces: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(re.fullmatch(r"(outside|inside)/[^\s;/]+", interface) for interface in interfaces):
+            raise ValueError("each must be outside/ or inside/ and an address")
+        if len({interface.partition("/")[0] for interface in interfaces}) < 2:
+            raise ValueError("both outside/ and inside/ must be there")
+        return interfaces
+
+    @field_validator("ports")
+    @classmethod
+    def _ports_in_order(cls, ports: tuple[int, int]) -> tuple[int, int]:
+        if not 1024 <= ports[0] < ports[1] <= 65_535:
+            raise ValueError("must be two ports from 1024 to 65535, the lower one first")
+        return ports
 
 
 class EdgeSettings(BaseModel):
     """Kamailio. enabled: the supervisor starts it; a machine that only has cells says false and appears in the other
     machines' lists. inside: address from which the edge talks to cells. folder: rendered files, sockets, pid files.
     open: take calls from sources that no trunk names (a laboratory; never on the internet).
+    realm, digest: of the challenge to trunks' users (RFC 8760: SHA-256 where all of them know it).
+    longest_call_s: a place in a cell is freed after it, should nobody have told the end; no shorter than calls last.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,6 +149,9 @@ class EdgeSettings(BaseModel):
     children: int = Field(default=2, ge=1)
     memory_mb: int = Field(default=256, ge=32)
     open: bool = False
+    realm: str = Field(default="sipserver", pattern=r"^[A-Za-z0-9_.@-]+$")
+    digest: Literal["MD5", "SHA-256"] = "MD5"
+    longest_call_s: int = Field(default=18_000, ge=60)
     tls: TlsSettings | None = None
     flood: FloodSettings = FloodSettings()
     max_message_bytes: int = Field(default=16_384, ge=1024, le=65_535)

@@ -20,6 +20,7 @@ _CONFIG = """
 poll_method epoll
 sip_listen 127.0.0.1:{sip}
 sip_trans_def udp
+net_interface 127.0.0.1
 rtp_ports {rtp}
 rtp_timeout 30
 jitter_buffer_delay 1-4
@@ -48,16 +49,22 @@ snd_path {folder}
 
 
 class Baresip:
-    """One phone. folder holds `said.wav` (what it says, 8 kHz mono) and gets the dumps. Use as a context manager."""
+    """One phone. folder holds `said.wav` (what it says, 8 kHz mono) and gets the dumps. Use as a context manager.
 
-    def __init__(self, folder: Path, codec: str = "PCMU") -> None:
+    modules: loaded beside the usual ones, e.g. `opus`, `srtp`. account: more parameters, e.g. `mediaenc=srtp-mand`.
+    """
+
+    def __init__(self, folder: Path, codec: str = "PCMU", modules: tuple[str, ...] = (), account: str = "") -> None:
         self.folder = folder
         self._control = free_port(socket.SOCK_STREAM)
         first, last = free_range(20)
         (folder / "config").write_text(
             _CONFIG.format(sip=free_port(), rtp=f"{first}-{last}", control=self._control, folder=folder)
+            + "".join(f"module {module}.so\n" for module in modules)
         )
-        (folder / "accounts").write_text(f"<sip:softphone@127.0.0.1>;regint=0;audio_codecs={codec};ptime=20\n")
+        (folder / "accounts").write_text(
+            f"<sip:softphone@127.0.0.1>;regint=0;audio_codecs={codec};ptime=20{account and ';'}{account}\n"
+        )
         (folder / "contacts").write_text("")
         self._log = folder / "baresip.log"
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
