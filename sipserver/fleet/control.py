@@ -4,7 +4,7 @@ Owns both ends and the words that they exchange. Refuses to know what a process 
 
 A child says `ready` (once, with facts about itself) and `beat` (every heartbeat_s); the supervisor says `drain`,
 `stop` and `reload`. The end of the line is a word too: to the supervisor it means that the child is gone, to the child
-that the supervisor is. A child without a supervisor goes on for ORPHAN_S, so that a new supervisor can put its own
+that the supervisor is. A child without a supervisor goes on for orphan_s, so that a new supervisor can put its own
 processes in its place, then drains and ends.
 """
 
@@ -23,7 +23,6 @@ from sipserver.log import logger
 Facts = Mapping[str, Any]
 """Plain JSON-able fields."""
 
-ORPHAN_S = 15.0
 MOST_UNSENT = 256 * 1024
 """Bytes that wait for a supervisor that does not read; beats beyond it are left out, as the next one says it all."""
 
@@ -93,10 +92,10 @@ class _Line(asyncio.Protocol):
 class Control:
     """The child's end. `open`, `beat_with`, `ready`, `obey`, `close`. Loop thread.
 
-    drain_s: how long calls may go on when nobody says it: after the loss of the supervisor or on SIGTERM.
+    drain_s: how long calls may go on when nobody says it: on SIGTERM, or orphan_s after the loss of the supervisor.
     """
 
-    def __init__(self, sock: socket.socket, *, heartbeat_s: float, drain_s: float, orphan_s: float = ORPHAN_S) -> None:
+    def __init__(self, sock: socket.socket, *, heartbeat_s: float, drain_s: float, orphan_s: float) -> None:
         self._socket, self._heartbeat_s, self._drain_s, self._orphan_s = sock, heartbeat_s, drain_s, orphan_s
         self._line = _Line(self._on_word, self._on_end)
         self._facts: Callable[[], Facts] = dict

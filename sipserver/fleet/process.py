@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import faulthandler
 import os
+import platform
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from sipserver.log import logger
 from sipserver.settings import Settings
 
 PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
 _NAME_BYTES = 15  # prctl(2): 16 with the zero at the end
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 
@@ -65,9 +67,10 @@ ProcessMain = Callable[[ChildSpec, Control], Awaitable[None]]
 """The life of a process: build, `control.ready(...)`, `control.obey(...)`, take down, return. It runs in a loop of its
 own (uvloop). What it raises ends the process with code 1, after a line in the log."""
 
-Preload = Callable[[Settings], Any]
-"""Runs in the warm parent before any fork; its result is `ChildSpec.warm`. It must leave neither thread nor loop nor
-anything of PJSIP, onnxruntime or CTranslate2 behind. Raises ConfigError for files that cannot be used."""
+Preload = Callable[[Settings, bool], Any]
+"""(settings, strict). Runs in the warm parent before any fork; its result is `ChildSpec.warm`. It must leave neither
+thread nor loop nor anything of PJSIP, onnxruntime or CTranslate2 behind. Raises ConfigError for files that cannot be
+used; not strict, it does without them where that is possible: calls go on, and a warm parent has died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,12 @@ def live(spec: ChildSpec, main: str, control_socket: socket.socket) -> int:
 
 async def _main(spec: ChildSpec, main: ProcessMain, control_socket: socket.socket) -> None:
     settings = spec.settings
-    control = Control(control_socket, heartbeat_s=settings.fleet.heartbeat_s, drain_s=settings.calls.drain_s)
+    control = Control(
+        control_socket,
+        heartbeat_s=settings.fleet.heartbeat_s,
+        drain_s=settings.calls.drain_s,
+        orphan_s=settings.fleet.orphan_s,
+    )
     await control.open()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain)
     try:
@@ -155,6 +163,16 @@ def _reseed() -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
+
+
+def become_subreaper() -> None:
+    """Processes that lose their parent become ours (prctl(2)): the children of a warm parent."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def node_name(settings: Settings) -> str:
+    """This machine in records, leases and logs."""
+    return settings.fleet.node or platform.node()
 
 
 def set_process_name(name: str) -> None:

@@ -17,7 +17,8 @@ class FleetSettings(BaseModel):
     runtime: sockets and pid files. gateways: HTTP processes on `http.port`; 0: one a core. speech_workers: processes
     that hold the models. heartbeat_s: how often children report; hang_s: silence after which one is killed.
     ready_s: how long a child may take to start. backoff_s: first and longest pause of a child that crashes again and
-    again; alarm_crashes within alarm_s raise an alarm.
+    again; alarm_crashes within alarm_s raise an alarm. orphan_s: how long children without a supervisor go on taking
+    calls; the next supervisor has replaced them by then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +36,7 @@ class FleetSettings(BaseModel):
     backoff_s: tuple[float, float] = (0.2, 30)
     alarm_crashes: int = Field(default=5, ge=1)
     alarm_s: float = Field(default=60, gt=0)
+    orphan_s: float = Field(default=15, gt=0)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

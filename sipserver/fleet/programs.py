@@ -1,0 +1,86 @@
+"""Servers of others that the supervisor runs beside its own processes: Kamailio, rtpengine.
+
+Owns that they run: started or adopted, started again when they die, stopped at the end. Refuses to know what they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from sipserver.errors import SipServerError
+from sipserver.fleet.alarms import Alarms
+from sipserver.fleet.backoff import Backoff
+from sipserver.fleet.settings import FleetSettings
+from sipserver.log import logger
+
+
+class Program(Protocol):
+    """What the supervisor needs from such a server. Loop thread."""
+
+    async def start(self) -> None:
+        """Returns when it answers; one that runs already, e.g. of an earlier supervisor, is adopted. Raises
+        SettingsError for what it does not accept, CarrierError when it does not come up."""
+
+    async def exited(self) -> str:
+        """Returns when it is gone, with a word about why. Safe to cancel."""
+
+    async def stop(self) -> None:
+        """Idempotent."""
+
+
+class Keeper:
+    """`start`, `stop`. on_start: called whenever it has (again) come up."""
+
+    def __init__(
+        self,
+        name: str,
+        program: Program,
+        settings: FleetSettings,
+        alarms: Alarms,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._program, self._alarms, self._on_start = name, program, alarms, on_start
+        self._backoff = Backoff(*settings.backoff_s, stable_s=settings.alarm_s)
+        self._task: asyncio.Task[None] | None = None
+        self._log = logger("fleet")
+        self.running = False
+        self.restarts = 0
+
+    async def start(self) -> None:
+        """Raises what the program raises: at the start a person looks on."""
+        await self._program.start()
+        self._up()
+        self._task = asyncio.create_task(self._keep(), name=self.name)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        self.running = False
+        await self._program.stop()
+
+    def _up(self) -> None:
+        self.running = True
+        self._alarms.set(f"{self.name}_down", False)
+        self._on_start()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while True:
+            if self.running:
+                why = await self._program.exited()
+                self.running = False
+                self.restarts += 1
+                self._alarms.set(f"{self.name}_down", True, why)
+            await asyncio.sleep(self._backoff.after(loop.time() - began_s))
+            began_s = loop.time()
+            try:
+                await self._program.start()
+            except SipServerError as problem:
+                self._log.error("not started", program=self.name, error=str(problem))
+            else:
+                self._up()

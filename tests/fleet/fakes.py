@@ -1,0 +1,74 @@
+"""An edge that only remembers, and a supervisor as a program of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from sipserver import log, settings
+from sipserver.bus.memory import MemoryBus
+from sipserver.errors import CarrierError
+from sipserver.fleet.main import serve
+from sipserver.fleet.process import become_subreaper
+from sipserver.fleet.roster import CellAddress
+from sipserver.fleet.supervisor import Supervisor
+
+
+class FakeEdge:
+    """lists: every list of cells that it was given, as sorted ports. down: takes no list while set."""
+
+    def __init__(self) -> None:
+        self.lists: list[list[int]] = []
+        self.draining: list[bool] = []
+        self.starts = 0
+        self.down = False
+        self.died = asyncio.Event()
+
+    @property
+    def ports(self) -> list[int]:
+        return self.lists[-1] if self.lists else []
+
+    async def start(self) -> None:
+        self.starts += 1
+        self.died.clear()
+
+    async def exited(self) -> str:
+        await self.died.wait()
+        return "as told"
+
+    async def stop(self) -> None:
+        self.died.clear()
+
+    async def set_cells(self, cells: Sequence[CellAddress]) -> None:
+        if self.down:
+            raise CarrierError("it is down")
+        self.lists.append([cell.port for cell in cells])
+
+    async def drain(self, draining: bool) -> None:
+        self.draining.append(draining)
+
+    async def stats(self) -> Mapping[str, Any]:
+        return {"calls": 0}
+
+
+KINDS = "tests.fleet.kinds:KINDS"
+
+
+def main(file: Path) -> None:
+    """`python -m tests.fleet.fakes FILE`: a supervisor with test kinds, without an edge."""
+    loaded = settings.load(file)
+    log.setup(process="supervisor", node="m1")
+    become_subreaper()
+    bus = MemoryBus(node="m1", run=uuid.uuid4().hex)
+    with log.background():
+        uvloop.run(serve(lambda: Supervisor(loaded, file, bus, kinds=KINDS, cores=1)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
