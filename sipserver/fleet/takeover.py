@@ -101,11 +101,9 @@ class Takeover:
             return []
 
     async def _silent(self, open_runs: Set[tuple[str, str]]) -> list[Entry]:
-        gone = [
-            (node, run)
-            for node, run in sorted(open_runs)
-            if node in self._journals and await self._bus.leases.get(f"run/{run}") is None
-        ]
+        ours = sorted((node, run) for node, run in open_runs if node in self._journals)
+        alive = await self._bus.leases.find("run/") if ours else {}
+        gone = [(node, run) for node, run in ours if f"run/{run}" not in alive]
         now = time.monotonic()
         patience_s = self._lease_s / 2  # a lease that has run out was silent for lease_s already
         self._absent = {run: self._absent.get(run, now) for _, run in gone}

@@ -25,7 +25,7 @@ class Backlog:
     """Loop thread; the disk is waited for in threads. One process may have it open."""
 
     def __init__(self, folder: Path, owner: str) -> None:
-        """owner: any text, e.g. a machine's name. Finds what an earlier process left. Blocks for the disk; raises OSError."""
+        """owner: a machine's name. Finds what an earlier process left. Blocks for the disk; raises OSError."""
         self._spool = spool.Spool(folder, re.sub(r"[^A-Za-z0-9.-]", "_", owner))
 
     @property

@@ -1,5 +1,7 @@
 """Calls whose process died: closed with reason `crash`, at the moment of their last event.
 
+A call whose last event is that it ended has ended as the event says; only the rest of its journal was lost.
+
 Refuses to know how the death was noticed, and to touch recordings: it returns the calls, so that somebody can.
 """
 
@@ -12,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sipserver.events import CallEnded
-from sipserver.store.open_call import CRASH
+from sipserver.store.open_call import CRASH, fitting
 from sipserver.store.reader import CallFile, Files
 from sipserver.store.schema import calls, events
 
@@ -37,7 +39,10 @@ async def close(engine: AsyncEngine, which: sa.ColumnElement[bool], detail: str)
     each call is closed once.
     """
     async with engine.begin() as connection:
-        return [await _close_one(connection, row, detail) for row in await _left_open(connection, which)]
+        left_open = await _left_open(connection, which)
+        for row in left_open:
+            await _close_one(connection, row, detail)
+    return [CallFile(row["id"], row["tenant"], row["recording_path"]) for row in left_open if not _ended(row)]
 
 
 async def unrepaired(engine: AsyncEngine, which: sa.ColumnElement[bool]) -> Files:
@@ -55,22 +60,22 @@ async def unrepaired(engine: AsyncEngine, which: sa.ColumnElement[bool]) -> File
 
 
 async def _left_open(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> list[Any]:
-    """Rows of calls, with how many events of each were written, and the last one's seq and at_ms."""
+    """Rows of calls, with how many events of each were written, and the last one."""
     left_open = sa.and_(calls.c.ended_at.is_(None), which)
     last = (
         sa.select(
             events.c.call_id,
             sa.func.count().label("written"),
             sa.func.max(events.c.seq).label("seq"),
-            sa.func.max(events.c.at_ms).label("at_ms"),
         )
         .where(events.c.call_id.in_(sa.select(calls.c.id).where(left_open)))
         .group_by(events.c.call_id)
         .subquery()
     )
     query = (
-        sa.select(calls, last.c.written, last.c.seq, last.c.at_ms)
+        sa.select(calls, last.c.written, last.c.seq, events.c.at_ms, events.c.kind, events.c.fields)
         .outerjoin(last, last.c.call_id == calls.c.id)
+        .outerjoin(events, sa.and_(events.c.call_id == last.c.call_id, events.c.seq == last.c.seq))
         .where(left_open)
         .order_by(calls.c.started_at, calls.c.id)
         .with_for_update(of=calls)
@@ -78,23 +83,31 @@ async def _left_open(connection: AsyncConnection, which: sa.ColumnElement[bool])
     return list((await connection.execute(query)).mappings())
 
 
-async def _close_one(connection: AsyncConnection, row: Any, detail: str) -> CallFile:
+def _ended(row: Any) -> bool:
+    return bool(row["kind"] == CallEnded.kind)
+
+
+async def _close_one(connection: AsyncConnection, row: Any, detail: str) -> None:
     at_ms, written = row["at_ms"] or 0, row["written"] or 0
     seq = 0 if row["seq"] is None else row["seq"] + 1
-    closing = CallEnded(reason=CRASH, detail=detail)
+    reason, sip_code = CRASH, None
+    if _ended(row):
+        reason, sip_code = row["fields"].get("reason", CRASH), row["fields"].get("sip_code")
+    else:
+        closing = CallEnded(reason=CRASH, detail=detail)
+        event = {"call_id": row["id"], "seq": seq, "at_ms": at_ms, "kind": closing.kind, "fields": closing.fields()}
+        await connection.execute(sa.insert(events).values(event))
+        written, seq = written + 1, seq + 1
     await connection.execute(
         sa.update(calls)
         .where(calls.c.id == row["id"])
         .values(
             ended_at=row["started_at"] + timedelta(milliseconds=at_ms),
-            end_reason=CRASH,
+            end_reason=fitting("end_reason", reason),
+            sip_code=sip_code,
             state="ended",
             recording_status="failed" if row["recording_status"] == "recording" else row["recording_status"],
-            events=written + 1,
+            events=written,
             events_dropped=seq - written,
         )
     )
-    await connection.execute(
-        sa.insert(events).values(call_id=row["id"], seq=seq, at_ms=at_ms, kind=closing.kind, fields=closing.fields())
-    )
-    return CallFile(row["id"], row["tenant"], row["recording_path"])

@@ -57,7 +57,7 @@ class OpenCall:
             case Kind.EVENT:
                 return self._event(int(fields["seq"]), int(fields["at_ms"]), str(fields["kind"]), fields["fields"])
             case Kind.RECORDING:
-                self._set(recording_path=str(fields["path"]), recording_status=str(fields["status"]))
+                self._recording(str(fields["path"]), str(fields["status"]))
             case Kind.CLOSED if not self.over or self.row["end_reason"] == CRASH:
                 self._set(
                     ended_at=moment(entry.at),
@@ -104,6 +104,12 @@ class OpenCall:
                 row["digits"] += 1
             case _ if kind.startswith("fault."):
                 row["faults"] += 1
+
+    def _recording(self, path: str, status: str) -> None:
+        """What is told again of its beginning does not undo its end."""
+        ended = self.row["recording_status"] in ("complete", "failed")
+        if not (ended and status == "recording" and self.row["recording_path"] == fitting("recording_path", path)):
+            self._set(recording_path=path, recording_status=status)
 
     def _reopen(self) -> None:
         """The next event takes the place of the one that told of the crash."""
