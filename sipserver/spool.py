@@ -193,14 +193,14 @@ class Spool:
         try:
             segment, offset = (self.folder / _POSITION).read_text().split()
             return Position(int(segment), int(offset))
-        except (FileNotFoundError, ValueError):  # ValueError: the machine died while it was written
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: the machine died while it was written
             return Position()
 
 
 def _numbers(folder: Path) -> list[int]:
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(int(name.removesuffix(_SUFFIX)) for name in names if name.endswith(_SUFFIX))
 

@@ -147,16 +147,15 @@ class Link:
         """Look who is there, and say so to those who wait."""
         try:
             facts = await self._asked(lambda redis: redis.info("everything"), TIMEOUT_S)
-        except exceptions.AuthenticationError as problem:
-            raise self._refusal(f"Redis refuses the password: {problem}") from None
-        except exceptions.ResponseError as problem:
-            if str(problem).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-                raise self._refusal(f"Redis refuses us: {problem}") from None
-            raise BusDown(str(problem)) from None
-        except _AWAY as problem:
-            if isinstance(_root(problem), socket.gaierror | ssl.SSLCertVerificationError):
-                raise SettingsError(f"cannot connect: {problem}; check host and certificate", key="bus.url") from None
-            raise BusDown(str(problem) or "no answer in time") from None
+        except (exceptions.ResponseError, *_AWAY) as problem:
+            match _root(problem):
+                case exceptions.AuthenticationError() | exceptions.NoPermissionError():
+                    raise self._refusal(f"Redis refuses us: {problem}") from None
+                case socket.gaierror() | ssl.SSLCertVerificationError():
+                    reason = f"cannot connect: {problem}; check host and certificate"
+                    raise SettingsError(reason, key="bus.url") from None
+                case _:
+                    raise BusDown(str(problem) or "no answer in time") from None
         self._check(facts)
         away_s, before = self.away_s, self.server
         self.server = str(facts["run_id"])

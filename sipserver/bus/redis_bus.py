@@ -13,12 +13,13 @@ from sipserver.bus.redis_journal import RedisJournal
 from sipserver.bus.redis_leases import RedisLeases
 from sipserver.bus.redis_limits import RedisLimits
 from sipserver.bus.settings import BusSettings
-from sipserver.errors import BusDown
+from sipserver.errors import BusDown, SettingsError
 
 
 class RedisBus:
     def __init__(self, settings: BusSettings, *, node: str, run: str) -> None:
         self.node, self.run = node, run
+        self._spool = settings.spool
         self._link = Link(settings, node=node, run=run)
         self.journal = RedisJournal(self._link, settings, node=node, run=run)
         self.leases = RedisLeases(self._link, run=run)
@@ -31,6 +32,10 @@ class RedisBus:
         return self._link.up
 
     async def open(self) -> None:
+        try:
+            self._spool.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise SettingsError(f"cannot make {self._spool}: {problem.strerror}", key="bus.spool") from None
         await self._link.open()
         self.journal.open()
         self.leases.open()

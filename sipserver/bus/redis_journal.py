@@ -34,6 +34,7 @@ MOST_ENTRIES = 200
 SPOOL_AFTER_S = 2.0
 PAUSE_S = 0.5
 TO_DISK_S = 3.0
+CLOSE_S = 2.0
 GROUP = CONSUMER = "writer"
 LINES = b"e"
 READ_MESSAGES = 64
@@ -56,7 +57,7 @@ class RedisJournal:
         self._sender = asyncio.create_task(self._send(), name="journal")
 
     async def close(self) -> None:
-        await self.flush(2.0)
+        await self.flush(CLOSE_S if self._link.up else 0)
         if self._timer is not None:
             self._timer.cancel()
         if self._sender is not None:
