@@ -15,7 +15,7 @@ from tests.fakes.engines import FakeStt, FakeTts
 
 
 class LoudSession:
-    """Stands in for Silero's session: 0.95 for a chunk with anything loud in it, 0.02 for others."""
+    """Stands in for Silero's session: 0.95 for a chunk with anything loud behind its first 2 ms, 0.02 for others."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -27,7 +27,7 @@ class LoudSession:
             raise RuntimeError("no")
         sound, state = inputs["input"], inputs["state"]
         self.batches.append(len(sound))
-        heard = np.abs(sound[:, 32:]).max(axis=1, keepdims=True) > 0.1
+        heard = np.abs(sound[:, 64:]).max(axis=1, keepdims=True) > 0.1
         return np.where(heard, np.float32(0.95), np.float32(0.02)), state + 1
 
 

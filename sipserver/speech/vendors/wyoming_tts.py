@@ -110,9 +110,10 @@ class WyomingTts:
 
 async def load(name: str, settings: WyomingTtsSettings) -> WyomingTts:
     """Ask the server what it can do. One that does not answer is taken to be able to do everything, and is asked."""
-    engine = WyomingTts(name, Peers([settings.uri]), settings)
+    peers = Peers([settings.uri])
+    engine = WyomingTts(name, peers, settings)
     try:
-        engine.describe(await Peers([settings.uri]).ask(name, Describe().event(), _INFO, DESCRIBE_S))
+        engine.describe(await peers.ask(name, Describe().event(), _INFO, DESCRIBE_S))
     except ProviderError as problem:
         logger("speech", engine=name).warning("speech server not described", uri=settings.uri, reason=problem.reason)
     return engine
