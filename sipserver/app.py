@@ -18,6 +18,7 @@ import uvloop
 from sipserver import log, settings, systemd_notify
 from sipserver.api.metrics import Metrics
 from sipserver.api.server import HttpServer
+from sipserver.bus import table
 from sipserver.calls import recording
 from sipserver.engines import EngineRoom
 from sipserver.events import Stamped
@@ -58,7 +59,10 @@ class Server:
         self._settings = loaded
         self._log = logger("app")
         self.records = Records(loaded.store, node=f"{platform.node()}:{loaded.sip.port}")
-        self.exchange = Exchange(loaded, EngineRoom(loaded), self.records, listeners=(self._observe,))
+        self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
+        self.exchange = Exchange(
+            loaded, EngineRoom(loaded), self.records, listeners=(self._observe,), limits=self._bus.limits
+        )
         self.metrics = Metrics(self.exchange.probes(self._queues, self._record_faults))
         self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics)
 

@@ -18,6 +18,7 @@ from typing import Any
 from sipserver.agent.conversation import Conversation
 from sipserver.api.health import Check
 from sipserver.api.metrics import Probes
+from sipserver.calls.limits import Limits
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
@@ -38,8 +39,9 @@ SIP_HANGS_S = 3.0
 class Exchange:
     """Loop thread. `running` starts and stops it; `drain` before the end lets calls finish.
 
-    records: where calls tell what happens. snapshot: dialplans that were read before, e.g. before a fork; without one
-    the folder is read and watched.
+    records: where calls tell what happens. limits: who counts places that tenants and trunks share; None: nobody does.
+    snapshot: dialplans that were read before, e.g. before a fork; without one the folder is read and watched.
+    capacity_hint: calls that PJSIP holds, if that is known; 0: find out.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Exchange:
         records: RecordSink,
         *,
         listeners: tuple[Listener, ...] = (),
+        limits: Limits | None = None,
         snapshot: Snapshot | None = None,
+        capacity_hint: int = 0,
     ) -> None:
         self._settings = loaded
         self._log = logger("exchange")
@@ -57,6 +61,7 @@ class Exchange:
         self._tasks: set[asyncio.Task[None]] = set()
         self._hurry = asyncio.Event()
         self._serving = False
+        self._trunk_calls = {trunk.name: trunk.limits.calls for trunk in loaded.trunks}
         self.engines = engines
         self.recorder = Recorder(loaded.calls.recordings)
         self.watcher = Watcher(
@@ -72,9 +77,11 @@ class Exchange:
                 recorder=self.recorder,
                 records=records,
                 listeners=listeners,
+                limits=limits,
+                limits_of=self._limits_of,
             )
         )
-        self.cell = Cell(loaded.sip, self._on_leg)
+        self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -161,6 +168,15 @@ class Exchange:
         return {part: now_s - ticked_s for part, ticked_s in ticks.items() if ticked_s is not None}
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _limits_of(self, tenant: str, trunk: str) -> Mapping[str, int]:
+        """The scopes in which a call needs a place, with their limits; 0 in the settings means none."""
+        wanted: dict[str, int] = {}
+        if tenant in self._settings.tenants:
+            wanted[f"tenant/{tenant}"] = self._settings.tenants[tenant].calls
+        if trunk in self._trunk_calls:
+            wanted[f"trunk/{trunk}"] = self._trunk_calls[trunk]
+        return {scope: limit for scope, limit in wanted.items() if limit}
 
     def _on_leg(self, leg: SipLeg) -> None:
         self.registry.accept(leg)

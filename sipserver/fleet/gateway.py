@@ -1,0 +1,91 @@
+"""A gateway of the fleet: HTTP for the whole machine, on a port that all gateways share.
+
+Owns what it knows of the supervisor and of the records writer, and asks again every second. Refuses to know calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+
+from sipserver.api.fleet_metrics import FleetMetrics
+from sipserver.api.health import Check
+from sipserver.api.server import HttpServer
+from sipserver.errors import InternalError
+from sipserver.fleet import admin
+from sipserver.fleet.control import Control
+from sipserver.fleet.process import ChildSpec
+from sipserver.fleet.writer_process import metrics_socket
+
+LOOK_S = 1.0
+WRITER_S = 2.0
+"""How long a scrape waits for the records writer."""
+
+
+class Watch:
+    """The newest facts of the supervisor; None while it does not answer. Loop thread. `run` until cancelled."""
+
+    def __init__(self, spec: ChildSpec) -> None:
+        self._runtime = spec.settings.fleet.runtime
+        self.facts: Mapping[str, Any] | None = None
+
+    async def run(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        try:
+            self.facts = await admin.ask(self._runtime, "facts")
+        except InternalError:
+            self.facts = None
+
+    def checks(self) -> Sequence[Check]:
+        """What a call to this machine needs. A bus or a supervisor that is away costs no call anything."""
+        facts = self.facts
+        if facts is None:
+            return (Check("supervisor", False, "it does not answer"),)
+        return (
+            Check("cells", facts["cells_ready"] > 0, "no cell is ready"),
+            Check("serving", facts["state"] == "serving", f"the fleet is {facts['state']}"),
+        )
+
+
+async def main(spec: ChildSpec, control: Control) -> None:
+    """Answer HTTP until told to end."""
+    settings = spec.settings
+    watch = Watch(spec)
+    connector = aiohttp.UnixConnector(str(metrics_socket(settings)))
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=WRITER_S))
+        )
+
+        async def counted() -> bytes | None:
+            try:
+                async with client.get("http://writer/metrics") as answer:
+                    return await answer.read()
+            except (aiohttp.ClientError, TimeoutError):
+                return None
+
+        metrics = FleetMetrics(lambda: watch.facts, counted)
+        http = HttpServer(settings.http, watch.checks, metrics, reuse_port=True)
+        await http.start()
+        stack.push_async_callback(http.stop)
+        watching = asyncio.create_task(watch.run(), name="watch the supervisor")
+        stack.push_async_callback(_cancel, watching)
+        await control.ready(http_port=http.port)
+        await control.obey(drain=_drain)
+
+
+async def _drain(_within_s: float) -> None:
+    """Requests in flight are finished when the server stops."""
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
