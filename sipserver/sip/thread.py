@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from sipserver.errors import CapacityError, SipServerError
@@ -126,13 +127,18 @@ class SipThread:
             self._work()
             if self._stopping:
                 continue
-            self._guarded(lambda: self._poll(POLL_MS if not self._commands else 0))
+            self._guarded(partial(self._wait, due_s))
             now_s = time.monotonic()
             self.ticks += 1
             self.last_tick_s = now_s
             if now_s >= due_s:
                 due_s = now_s + self._every_s
                 self._guarded(self._every)
+
+    def _wait(self, until_s: float) -> None:
+        """Poll until something happens, `until_s` at the latest, and not at all while commands wait."""
+        rest_ms = round((until_s - time.monotonic()) * 1000)
+        self._poll(0 if self._commands else min(POLL_MS, max(0, rest_ms)))
 
     def _work(self) -> None:
         for _ in range(len(self._commands)):
