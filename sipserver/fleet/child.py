@@ -109,6 +109,10 @@ class Child:
     def fork_to_ready_ms(self) -> float:
         return round((self.ready_s - self.started_s) * 1000, 1) if self.ready_s else 0.0
 
+    def will_drain(self, within_s: float) -> None:
+        """It counts as draining, and is told a moment later, when nobody sends it new calls any more."""
+        self._ending(within_s)
+
     def drain(self, within_s: float) -> None:
         """Take nothing new; end when all is done, or after so many seconds."""
         self._ending(within_s)

@@ -309,6 +309,7 @@ class Crew:
             old, seat.child, seat.coming = seat.child, coming, None
             if old is not None:
                 seat.leaving.append(old)
+                old.will_drain(self._settings.calls.drain_s)
             self._watcher.changed()
             await self._before_drain()
         if old is not None:

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from sipserver.bus.contract import Bus, Lease
+from sipserver.edge.cells import CellAddress
+from sipserver.edge.edge import EdgeState
 from sipserver.errors import SipServerError
 from sipserver.fleet.programs import Program
-from sipserver.fleet.roster import CellAddress, Node, for_edge
+from sipserver.fleet.roster import Node, for_edge
 from sipserver.log import logger
 
 LOOK_S = 1.0
 """How often the leases of other machines are read, and how soon a list that the edge did not take is sent again."""
+FLUSH_S = 5.0
+"""The edge takes one list a second."""
 
 
 class Edge(Program, Protocol):
@@ -29,11 +33,11 @@ class Edge(Program, Protocol):
         """New calls go to these from now on; running ones stay where they are. Raises CarrierError when it cannot be
         told now."""
 
-    async def drain(self, draining: bool) -> None:
+    async def drain(self, on: bool) -> None:
         """Answer new calls 503 with Retry-After, or take them again. Raises CarrierError."""
 
-    async def stats(self) -> Mapping[str, Any]:
-        """What `sipserver fleet status` shows of it. Raises CarrierError."""
+    async def state(self) -> EdgeState:
+        """Raises CarrierError."""
 
 
 class Front:
@@ -79,7 +83,7 @@ class Front:
         self._told = None
         self.changed()
 
-    async def flush(self, timeout_s: float = 2.0) -> bool:
+    async def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Until the edge has what was true when this was called. False when it does not take it in time."""
         if not self._tasks:
             return False
@@ -108,7 +112,7 @@ class Front:
             wanted, own = self._wanted, self._own()
             if self._lease is not None:
                 self._lease.update(own.value())
-            cells = for_edge(own, self._others.values())
+            cells = for_edge((own, *self._others.values()))
             if self._edge is not None and cells != self._told:
                 try:
                     await self._edge.set_cells(cells)
@@ -117,7 +121,7 @@ class Front:
                     await asyncio.sleep(LOOK_S)
                     self._dirty.set()
                     continue
-                self._log.info("cells of the edge", cells=len(cells), nodes=len({cell.node for cell in cells}))
+                self._log.info("cells of the edge", cells=sum(not cell.draining for cell in cells), of=len(cells))
             self._told = cells
             async with self._pushed:
                 self._done = wanted
@@ -145,5 +149,5 @@ class Front:
         if came or went:
             self._log.info("machines", came=sorted(came), went=sorted(went))
         before, self._others = self._others, nodes
-        if for_edge(Node("", ()), before.values()) != for_edge(Node("", ()), nodes.values()):
+        if for_edge(before.values()) != for_edge(nodes.values()):
             self.changed()

@@ -23,8 +23,8 @@ class Program(Protocol):
         """Returns when it answers; one that runs already, e.g. of an earlier supervisor, is adopted. Raises
         SettingsError for what it does not accept, CarrierError when it does not come up."""
 
-    async def exited(self) -> str:
-        """Returns when it is gone, with a word about why. Safe to cancel."""
+    async def exited(self) -> None:
+        """Returns when it is gone. Safe to cancel."""
 
     async def stop(self) -> None:
         """Idempotent."""
@@ -72,10 +72,10 @@ class Keeper:
         began_s = loop.time()
         while True:
             if self.running:
-                why = await self._program.exited()
+                await self._program.exited()
                 self.running = False
                 self.restarts += 1
-                self._alarms.set(f"{self.name}_down", True, why)
+                self._alarms.set(f"{self.name}_down", True, "it ended; it is started again")
             await asyncio.sleep(self._backoff.after(loop.time() - began_s))
             began_s = loop.time()
             try:

@@ -6,28 +6,17 @@ Owns the list and the value of the lease `node/<node>`. Pure: `front.py` carries
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class CellAddress:
-    """Where an edge finds a cell. calls: how many it takes at a time."""
-
-    node: str
-    host: str
-    port: int
-    calls: int
-
-    @property
-    def uri(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"sip:{host}:{self.port}"
+from sipserver.edge.cells import CellAddress
+from sipserver.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the fleet. draining: it takes no new calls."""
+    """A machine of the fleet. cells: those that drain among them, as their calls still need the edge. draining: none of
+    them takes new calls."""
 
     name: str
     cells: tuple[CellAddress, ...]
@@ -36,19 +25,27 @@ class Node:
 
     def value(self) -> dict[str, Any]:
         """Of its lease."""
-        cells = [[cell.host, cell.port, cell.calls] for cell in self.cells]
+        cells = [[cell.host, cell.port, cell.maxload, cell.draining, cell.run] for cell in self.cells]
         return {"cells": cells, "calls": self.calls, "draining": self.draining}
 
     @classmethod
     def parse(cls, name: str, value: Mapping[str, Any]) -> Node:
         """Raises ValueError for what another version may have written."""
         try:
-            cells = tuple(CellAddress(name, str(host), int(port), int(calls)) for host, port, calls in value["cells"])
+            cells = tuple(
+                CellAddress(str(host), int(port), int(maxload), bool(draining), str(run))
+                for host, port, maxload, draining, run in value["cells"]
+            )
             return cls(name, cells, int(value["calls"]), bool(value["draining"]))
-        except (KeyError, TypeError) as problem:
+        except (KeyError, TypeError, SettingsError) as problem:
             raise ValueError(f"not a node: {problem}") from None
 
+    @property
+    def takes_calls(self) -> bool:
+        return not self.draining and any(not cell.draining for cell in self.cells)
 
-def for_edge(own: Node, others: Iterable[Node]) -> tuple[CellAddress, ...]:
-    """Every cell that takes new calls, in a stable order."""
-    return tuple(sorted(cell for node in (own, *others) if not node.draining for cell in node.cells))
+
+def for_edge(nodes: Iterable[Node]) -> tuple[CellAddress, ...]:
+    """The edge's list, in a stable order."""
+    cells = (replace(cell, draining=cell.draining or node.draining) for node in nodes for cell in node.cells)
+    return tuple(sorted(cells, key=lambda cell: (cell.host, cell.port, cell.run)))

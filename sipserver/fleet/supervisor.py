@@ -13,6 +13,7 @@ import fcntl
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,21 @@ from sipserver import systemd_notify
 from sipserver.bus.contract import Bus
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.watch import Watcher
+from sipserver.edge.cells import CellAddress
 from sipserver.errors import ConfigError, InternalError, SettingsError, SipServerError
 from sipserver.fleet import plan
 from sipserver.fleet.admin import AdminServer
 from sipserver.fleet.alarms import Alarms
 from sipserver.fleet.burial import Burials
 from sipserver.fleet.child import Child
+from sipserver.fleet.child import State as ChildState
 from sipserver.fleet.crew import CELL, Crew
 from sipserver.fleet.front import Edge, Front
 from sipserver.fleet.ledger import Ledger
 from sipserver.fleet.nursery import Nursery
 from sipserver.fleet.process import resolve
 from sipserver.fleet.programs import Keeper, Program
-from sipserver.fleet.roster import CellAddress, Node
+from sipserver.fleet.roster import Node
 from sipserver.fleet.status import ChildStatus, FleetFacts, FleetStatus
 from sipserver.fleet.troubles import Troubles
 from sipserver.log import logger
@@ -217,8 +220,9 @@ class Supervisor:
         fleet = self._settings.fleet
         inbound = self._plan.inbound_calls if self._plan is not None else 0
         cells = (
-            CellAddress(self._bus.node, fleet.host, int(child.facts.get("sip_port", child.spec.sip_port)), inbound)
-            for child in self.crew.ready(CELL)
+            CellAddress(fleet.host, child.spec.sip_port, inbound, child.state is ChildState.DRAINING, child.spec.run)
+            for child in self.crew.children(CELL)
+            if child.ready.is_set() and child.state is not ChildState.ENDED
         )
         draining = self.state in (State.HELD, State.DRAINING)
         return Node(self._bus.node, tuple(cells), self._calls(), draining)
@@ -370,8 +374,7 @@ class Supervisor:
 
     def _takes_calls_somewhere(self) -> bool:
         """A machine that is held still has an edge, and other machines' cells behind it."""
-        nodes = (self._own(), *self.front.others.values())
-        return any(node.cells and not node.draining for node in nodes)
+        return any(node.takes_calls for node in (self._own(), *self.front.others.values()))
 
     async def _ask_restart(self) -> Mapping[str, Any]:
         if self._restarting.locked():
@@ -387,6 +390,7 @@ class Supervisor:
     async def _facts(self) -> Mapping[str, Any]:
         made = self._plan
         return FleetFacts(
+            state=str(self.state),
             restarts={**self.crew.restarts, "warm_parent": self.nursery.restarts},
             cells_ready=len(self.crew.ready(CELL)),
             cells_wanted=made.cells if made else 0,
@@ -430,7 +434,7 @@ class Supervisor:
         if self._edge is None:
             return {}
         try:
-            return {"cells": len(self.front.cells), **await self._edge.stats()}
+            return asdict(await self._edge.state())
         except SipServerError as problem:
             return {"error": str(problem)}
 

@@ -1,8 +1,9 @@
 """The warm parent: a process that has imported everything, read settings and dialplans, and does nothing but fork.
 
-`python -m sipserver.fleet.zygote`, started by `warm_parent.py`. Owns the fork. Refuses to have a thread, a loop or anything else that does not survive a fork, and to know what happens to its
-children: each is forked twice, so that it belongs to the supervisor (a subreaper, prctl(2)) from its first moment,
-lives on when the warm parent dies, and is waited for by the one who cares.
+`python -m sipserver.fleet.zygote`, started by `warm_parent.py`. Owns the fork. Refuses to have a thread, a loop or
+anything else that does not survive a fork, and to know what happens to its children: each is forked twice, so that it
+belongs to the supervisor (a subreaper, prctl(2)) from its first moment, lives on when the warm parent dies, and is
+waited for by the one who cares.
 
 On the descriptor, a pair of SOCK_SEQPACKET sockets, every message is one JSON object. First `{"warm": milliseconds}` or
 `{"refused": reason, "config": bool}`; then for each request (the fields of a ChildSpec, with the child's control
@@ -45,7 +46,8 @@ class Warmth:
 def warm_up(settings_file: Path, table: str, strict: bool) -> Warmth:
     """Import and read everything; strict as in `Preload`.
 
-    Raises ConfigError for files, ImportError for kinds that are not there, InternalError for a kind that leaves a thread behind."""
+    Raises ConfigError for files, ImportError for kinds that are not there, InternalError for one that leaves a thread.
+    """
     loaded = settings.load(settings_file)
     log.setup(loaded.log.level, loaded.log.format, loaded.log.private, process="warm-parent", node=node_name(loaded))
     kinds: Kinds = resolve(table)

