@@ -126,5 +126,5 @@ def status(
     for column in ("cell", "state", "calls", "room for"):
         table.add_column(column, justify="right" if column in ("calls", "room for") else "left", no_wrap=True)
     for cell in state.cells:
-        table.add_row(cell.name, cell.state, str(cell.calls), str(cell.maxload))
+        table.add_row(cell.name, cell.state, str(cell.calls), str(cell.calls_at_most))
     Console().print(table)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,21 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.edge import cells as cell_list
-from sipserver.edge import kamailio, render, rpc
-from sipserver.edge.cells import CellAddress
+from sipserver.edge import kamailio, render
+from sipserver.edge.cells import AnyCell, CellAddress, Entry
 from sipserver.edge.settings import EdgeSettings, TrunkSettings
 from sipserver.log import logger
 
 
 @dataclass(frozen=True, slots=True)
 class CellState:
-    """state: `active`, `trying` (missed a probe), `inactive` (dead), `disabled` (draining). calls: on it, by our count."""
+    """state: `active`, `trying` (missed a probe), `inactive` (dead), `disabled` (draining). calls: by our count."""
 
     name: str
     uri: str
     state: str
     calls: int
-    maxload: int
+    calls_at_most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,8 @@ class Edge:
     ) -> None:
         self._settings, self._trunks, self._codecs, self._passwords = settings, trunks, cell_codecs, passwords
         self._kamailio = kamailio.Kamailio(settings)
-        self._cells: tuple[CellAddress, ...] = ()
         self._draining = False
-        self._reload = asyncio.Lock()
+        self._telling = asyncio.Lock()
         self._loaded_at = 0.0
         self._log = logger("edge")
 
@@ -95,39 +95,37 @@ class Edge:
 
     async def check(self) -> None:
         """Raises SettingsError with Kamailio's words and the line of the rendered file."""
-        texts = self.render()
-        texts[self._kamailio.places.cells.name] = self._list()
-        await self._kamailio.check(texts)
-
-    async def start(self, cells: Sequence[CellAddress] | None = None) -> None:
-        """Adopt a running one with the same configuration, or check and start one. It takes calls when this returns.
-
-        cells: at once; None leaves the list that the folder has (an edge that died and comes back knows its cells).
-        Raises SettingsError.
-        """
-        texts = self.render()
-        if await self._kamailio.adopt():
-            if self._differs(texts):
-                self._log.info("the edge's configuration has changed: it is started anew; dialogs go on")
-                await self._kamailio.stop()
-            else:
-                self._draining = await self._asked_drain()
-        if self._kamailio.pid is None:
-            await self._kamailio.check(texts)
-            self._kamailio.write(texts)
-            if cells is not None or not self._kamailio.places.cells.exists():
-                self._cells = tuple(cells or ())
-                self._kamailio.write({self._kamailio.places.cells.name: self._list()})
-            await self._kamailio.start()
-            self._loaded_at = time.monotonic()
-            if self._draining:
-                await self.drain(True)
-        if cells is not None and tuple(cells) != self._cells:
-            await self.set_cells(cells)
+        await self._kamailio.check(self.render())
 
     async def adopt(self) -> bool:
         """Take over a running one as it is, to ask or to tell it something; `start` does more."""
         return await self._kamailio.adopt()
+
+    async def start(self, cells: Sequence[AnyCell] | None = None) -> None:
+        """Adopt a running one with the same configuration, or check and start one. It takes calls when this returns.
+
+        cells: at once. None: those that the folder's list names, so that an edge that died and is started again has
+        what it had, its draining too. Dialogs go on in any case. Raises SettingsError.
+        """
+        texts = self.render()
+        if self._kamailio.pid is None and await self._kamailio.adopt():
+            if self._differs(texts):
+                self._log.info("the configuration has changed: the edge is started anew; dialogs go on")
+                await self._kamailio.stop()
+            else:
+                self._draining = await self._asked_drain()
+        if not await self.alive():
+            await self._kamailio.stop()
+            await self._kamailio.check(texts)
+            self._kamailio.write(texts)
+            if not self._kamailio.places.cells.exists():
+                self._kamailio.write({self._kamailio.places.cells.name: self._list(())})
+            await self._kamailio.start()
+            self._loaded_at = time.monotonic()
+            if self._draining:
+                await self.drain(True)
+        if cells is not None:
+            await self.set_cells(cells)
 
     def _differs(self, texts: Mapping[str, str]) -> bool:
         try:
@@ -135,36 +133,26 @@ class Edge:
         except OSError:
             return True
 
-    async def restart(self) -> None:
-        """Stop what is left of it and start it with what it knew: cells and draining. Running dialogs go on."""
-        await self._kamailio.stop()
-        await self.start()
-
-    async def set_cells(self, cells: Sequence[CellAddress]) -> None:
-        """Tell which cells there are. Calls meanwhile are counted on. A cell that drains stays in the list until its
-        calls are over, or their requests will not find it. Raises RpcError; the file is written all the same.
+    async def set_cells(self, cells: Sequence[AnyCell]) -> None:
+        """Tell which cells there are. Calls meanwhile are counted on. Requests of running dialogs also reach cells that
+        are no longer named. Raises RpcError, SettingsError.
         """
-        async with self._reload:
-            self._cells = tuple(cells)
-            dead = await self._dead()
-            self._kamailio.write({self._kamailio.places.cells.name: self._list(dead)})
+        wanted = [CellAddress.of(cell) for cell in cells]
+        async with self._telling:
+            known = {
+                cell.uri: Entry(cell.name, cell.uri, cell.calls_at_most, cell.state) for cell in await self._listed()
+            }
+            entries = cell_list.merge(wanted, known, lambda: secrets.token_hex(3))
+            if {entry.uri: entry for entry in entries} == known:
+                return
+            self._kamailio.write({self._kamailio.places.cells.name: self._list(entries)})
             # Kamailio keeps the list before the last for whoever reads it; loading again too soon would free it.
             await asyncio.sleep(max(0.0, self._loaded_at + render.RELOAD_S + 0.1 - time.monotonic()))
             await self._kamailio.ask("dispatcher.reload")
             self._loaded_at = time.monotonic()
 
-    def _list(self, dead: Sequence[str] = ()) -> str:
-        socket = f"udp:{render.host(self._settings.inside)}:{self._settings.inside_port}"
-        return cell_list.render(self._cells, socket, dead)
-
-    async def _dead(self) -> list[str]:
-        """Those that do not answer now, so that loading the list does not send calls to them. A new run is not dead."""
-        try:
-            known = await self._listed()
-        except rpc.RpcError:
-            return []
-        names = {cell.name for cell in self._cells}
-        return [cell.uri for cell in known if cell.state in ("inactive", "trying") and cell.name in names]
+    def _list(self, entries: Sequence[Entry]) -> str:
+        return cell_list.render(entries, f"udp:{render.host(self._settings.inside)}:{self._settings.inside_port}")
 
     async def drain(self, on: bool) -> None:
         """New calls get 503 with Retry-After; running ones go on. Raises RpcError."""
@@ -173,7 +161,7 @@ class Edge:
 
     async def _asked_drain(self) -> bool:
         found = await self._kamailio.ask("htable.get", "edge", "drain")
-        return bool(found) and int(found["item"]["value"]) == 1
+        return int(found["item"]["value"]) == 1
 
     async def alive(self, timeout_s: float = 1.0) -> bool:
         """It answers."""
@@ -184,12 +172,26 @@ class Edge:
         await self._kamailio.exited()
 
     async def stop(self) -> None:
-        """End Kamailio. Calls go on, but nobody hears their ends: drain first."""
+        """End Kamailio. Calls go on, but their ends find nobody until it is back. Idempotent."""
         await self._kamailio.stop()
 
     async def leave(self) -> None:
         """Let it run; the next supervisor adopts it."""
         await self._kamailio.leave()
+
+    async def stats(self) -> dict[str, Any]:
+        """The state in a few numbers. Raises RpcError."""
+        state = await self.state()
+        living = [cell for cell in state.cells if cell.state in ("active", "trying")]
+        return {
+            "draining": state.draining,
+            "uptime_s": state.uptime_s,
+            "calls": sum(cell.calls for cell in state.cells),
+            "cells_living": len(living),
+            "cells_dead": sum(cell.state == "inactive" for cell in state.cells),
+            "room": sum(max(0, cell.calls_at_most - cell.calls) for cell in living),
+            **state.counters,
+        }
 
     async def state(self) -> EdgeState:
         """Raises RpcError."""
@@ -210,7 +212,7 @@ class Edge:
                 loads[item["name"]] = int(item["value"])
         return tuple(
             _cell(destination["DEST"], loads)
-            for record in listed["RECORDS"]
+            for record in listed.get("RECORDS", ())
             for destination in record["SET"]["TARGETS"]
         )
 
@@ -222,5 +224,5 @@ def _cell(destination: dict[str, Any], loads: Mapping[str, int]) -> CellState:
         uri=destination["URI"],
         state=_STATES.get(destination["FLAGS"][:1], "inactive"),
         calls=loads.get(attributes["DUID"], 0),
-        maxload=int(attributes["MAXLOAD"]),
+        calls_at_most=int(attributes["MAXLOAD"]),
     )

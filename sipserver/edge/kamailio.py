@@ -36,17 +36,12 @@ FOLLOW_S = 0.25
 SOCKET_PATH_BYTES = 100
 """Unix sockets' paths hold 107 bytes; Kamailio needs some for itself."""
 
-_LEVELS = {
-    "ALERT": "error",
-    "BUG": "error",
-    "CRITICAL": "error",
-    "ERROR": "error",
-    "WARNING": "warning",
-    "NOTICE": "info",
-}
+_ERRORS = dict.fromkeys(("ALERT", "BUG", "CRITICAL", "ERROR"), "error")
+_LEVELS = {**_ERRORS, "WARNING": "warning", "NOTICE": "info"}
 _LINE = re.compile(r"^\s*\d+\(\d+\) (?P<level>[A-Z]+): (?P<text>.*)$")
 _PROBLEM = re.compile(
-    r"parse error in config file (?P<file>\S+?), (?:from line \d+, column \d+ to )?line (?P<line>\d+)[^:]*: ?(?P<text>.*)$"
+    r"parse error in config file (?P<file>\S+?), "
+    r"(?:from line \d+, column \d+ to )?line (?P<line>\d+)[^:]*: ?(?P<text>.*)$"
 )
 
 
@@ -114,6 +109,7 @@ class Kamailio:
 
     async def start(self, timeout_s: float = READY_S) -> None:
         """Start it and wait until it answers. Raises SettingsError with what it logged. The files are there already."""
+        self._clear()
         self.pid_file.unlink(missing_ok=True)
         self.places.rpc_socket.unlink(missing_ok=True)
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES:
@@ -126,7 +122,7 @@ class Kamailio:
         try:
             with self.log_file.open("ab") as out:
                 began = out.tell()
-                self._child = subprocess.Popen(
+                self._child = subprocess.Popen(  # noqa: ASYNC220 (nothing is waited for)
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
@@ -205,19 +201,15 @@ class Kamailio:
             self._follower = None
         self._unwatch()
 
-    def clear_children(self) -> None:
-        """Kamailio's processes that outlived their parent's sudden death hold its sockets: end them. By their session,
-        which is the dead parent's pid.
-        """
-        if self.pid is None:
-            return
+    def _clear(self) -> None:
+        """Kamailio's processes that outlived their parent's sudden death hold its sockets: end them."""
+        mark = os.fsencode(self._settings.folder / render.CONFIG)
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
-                if session == self.pid:
-                    os.kill(int(entry.name), signal.SIGKILL)
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if b"-DD" in words and mark in words and b"-P" in words:
+                        os.kill(int(entry.name), signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._watched is not None
@@ -236,7 +228,7 @@ class Kamailio:
         asyncio.get_running_loop().remove_reader(self._watched)
         if self._child is not None and self._child.pid == self.pid:
             self._child.wait()  # it has ended: this only takes its status
-        self.clear_children()
+        self._clear()
         self._gone.set()
 
     def _unwatch(self) -> None:
