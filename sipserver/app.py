@@ -31,8 +31,13 @@ from sipserver.store.records import Records
 def run(settings_file: Path) -> int:
     """Serve until a signal says stop; returns the exit code. Raises ConfigError, CarrierError (a port is taken)."""
     loaded = settings.load(settings_file)
+    if loaded.mode == "fleet":
+        from sipserver.fleet import main as fleet
+
+        return fleet.run(loaded, settings_file)
     log.setup(loaded.log.level, loaded.log.format, loaded.log.private)
-    uvloop.run(_serve(loaded))
+    with log.background():
+        uvloop.run(_serve(loaded))
     return 0
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from sipserver.bus.contract import Bus, Lease
 from sipserver.edge.cells import CellAddress
-from sipserver.edge.edge import EdgeState
 from sipserver.errors import SipServerError
 from sipserver.fleet.programs import Program
 from sipserver.fleet.roster import Node, for_edge
@@ -36,8 +35,8 @@ class Edge(Program, Protocol):
     async def drain(self, on: bool) -> None:
         """Answer new calls 503 with Retry-After, or take them again. Raises CarrierError."""
 
-    async def state(self) -> EdgeState:
-        """Raises CarrierError."""
+    async def stats(self) -> Mapping[str, Any]:
+        """What `sipserver fleet status` shows of it. Raises CarrierError."""
 
 
 class Front:

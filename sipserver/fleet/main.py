@@ -15,7 +15,10 @@ import uvloop
 
 from sipserver import log
 from sipserver.bus import table
+from sipserver.edge.edge import Edge
+from sipserver.edge.rtpengine import Rtpengine
 from sipserver.fleet.process import become_subreaper, node_name, set_process_name
+from sipserver.fleet.programs import Program
 from sipserver.fleet.supervisor import State, Supervisor
 from sipserver.settings import Settings
 
@@ -26,10 +29,22 @@ def run(loaded: Settings, settings_file: Path) -> int:
     log.setup(loaded.log.level, loaded.log.format, loaded.log.private, process="supervisor", node=node)
     become_subreaper()
     set_process_name("sipserver-fleet")
-    bus = table.make(loaded.bus, node=node, run=uuid.uuid4().hex)
     with log.background():
-        uvloop.run(serve(lambda: Supervisor(loaded, settings_file.resolve(), bus)))
+        uvloop.run(serve(lambda: build(loaded, settings_file.resolve(), node)))
     return 0
+
+
+def build(loaded: Settings, settings_file: Path, node: str) -> Supervisor:
+    """The supervisor with what the settings name: its bus, its edge, its media relay. Loop thread."""
+    bus = table.make(loaded.bus, node=node, run=uuid.uuid4().hex)
+    wanted = loaded.edge
+    if not wanted.enabled:
+        return Supervisor(loaded, settings_file, bus)
+    programs: dict[str, Program] = {}
+    if wanted.rtpengine is not None:
+        programs["rtpengine"] = Rtpengine(wanted.rtpengine, wanted.folder)
+    edge = Edge(wanted, loaded.trunks, loaded.sip.codecs)
+    return Supervisor(loaded, settings_file, bus, edge=edge, programs=programs)
 
 
 async def serve(make: Callable[[], Supervisor]) -> None:

@@ -25,7 +25,7 @@ class Node:
 
     def value(self) -> dict[str, Any]:
         """Of its lease."""
-        cells = [[cell.host, cell.port, cell.maxload, cell.draining, cell.run] for cell in self.cells]
+        cells = [[cell.host, cell.port, cell.calls, cell.draining, cell.run] for cell in self.cells]
         return {"cells": cells, "calls": self.calls, "draining": self.draining}
 
     @classmethod
@@ -33,8 +33,8 @@ class Node:
         """Raises ValueError for what another version may have written."""
         try:
             cells = tuple(
-                CellAddress(str(host), int(port), int(maxload), bool(draining), str(run))
-                for host, port, maxload, draining, run in value["cells"]
+                CellAddress(str(host), int(port), int(calls), bool(draining), str(run))
+                for host, port, calls, draining, run in value["cells"]
             )
             return cls(name, cells, int(value["calls"]), bool(value["draining"]))
         except (KeyError, TypeError, SettingsError) as problem:

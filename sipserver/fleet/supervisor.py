@@ -13,7 +13,6 @@ import fcntl
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +145,7 @@ class Supervisor:
             await self.front.start()
             stack.push_async_callback(self.front.stop)
             await self.front.flush()
+            await self._tell_edge(False)  # an earlier supervisor may have died while it drained
             self.state = State.SERVING
             self._start(self._watchdog(), "watchdog")
             self._log.info("serving", cells=len(self.crew.ready(CELL)), calls=self._plan.calls)
@@ -434,7 +434,7 @@ class Supervisor:
         if self._edge is None:
             return {}
         try:
-            return asdict(await self._edge.state())
+            return await self._edge.stats()
         except SipServerError as problem:
             return {"error": str(problem)}
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from sipserver import log, settings
 from sipserver.bus.memory import MemoryBus
 from sipserver.edge.cells import CellAddress
-from sipserver.edge.edge import EdgeState
 from sipserver.errors import CarrierError
 from sipserver.fleet.main import serve
 from sipserver.fleet.process import become_subreaper
@@ -52,8 +52,8 @@ class FakeEdge:
     async def drain(self, on: bool) -> None:
         self.draining.append(on)
 
-    async def state(self) -> EdgeState:
-        return EdgeState((), bool(self.draining and self.draining[-1]), 1, {"tmx.active": 0})
+    async def stats(self) -> Mapping[str, Any]:
+        return {"cells_living": len(self.ports), "cells_dead": 0, "calls": 0, "draining": self.draining[-1]}
 
 
 KINDS = "tests.fleet.kinds:KINDS"

@@ -198,7 +198,7 @@ async def test_the_end_waits_for_calls_until_somebody_is_in_a_hurry(start: Start
 
         hurrying = asyncio.create_task(hurry())
     await hurrying
-    assert rig.edge.draining == [True]
+    assert rig.edge.draining == [False, True]
     assert rig.edge.ports == []
     assert busy.exit.clean
     assert not busy.killed_for
