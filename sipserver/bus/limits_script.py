@@ -8,7 +8,8 @@ asked back by a message as soon as somebody finds no place.
 Keys below the prefix (KEYS[1]): `limits:runs` runs by the moment when they count as dead (ms, Redis' clock),
 `limits:sequence` the last request of each, so that one that was late in coming changes nothing, `limits:scopes` the
 scopes that have a hash, `limits:meta` beat (last request), sweep (before it nobody is swept: after a pause of Redis all
-look dead), blind (before it nothing new is given out: the counts were lost and are not all told again yet).
+look dead), born (when these counts began), blind (before it nothing new is given out: somebody remembers other counts,
+so they were lost, and not everybody has told his again).
 """
 
 from __future__ import annotations
@@ -54,17 +55,19 @@ FORGET = _COMMON + "forget(ARGV[1])"
 TELL = (
     _COMMON
     + """
-local run, number, lease, lost, take = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
+local run, number, lease, remembered, take =
+  ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local known = redis.call('HMGET', meta, 'beat', 'sweep', 'blind')
-local beat, sweep, blind = tonumber(known[1]), tonumber(known[2]) or 0, tonumber(known[3]) or 0
+local known = redis.call('HMGET', meta, 'beat', 'sweep', 'blind', 'born')
+local beat, sweep, blind, born =
+  tonumber(known[1]), tonumber(known[2]) or 0, tonumber(known[3]) or 0, tonumber(known[4]) or now
 if beat and now - beat > lease / 2 then sweep = now + lease end
+if remembered > 0 and remembered ~= born and now < born + lease then blind = born + lease end
 local here = redis.call('ZSCORE', runs, run)
-if lost and not here then blind = now + lease end
-if number <= (tonumber(redis.call('HGET', sequence, run)) or 0) then return {'late'} end
-redis.call('HSET', meta, 'beat', now, 'sweep', sweep, 'blind', blind)
+if number <= (tonumber(redis.call('HGET', sequence, run)) or 0) then return {'late', born, 0} end
+redis.call('HSET', meta, 'beat', now, 'sweep', sweep, 'blind', blind, 'born', born)
 redis.call('HSET', sequence, run, number)
 redis.call('ZADD', runs, now + lease, run)
 if now >= sweep then
@@ -85,7 +88,7 @@ if take then
   for index, each in ipairs(asked) do
     if each.own + 1 > each.quota then
       local free = each.limit - (tonumber(redis.call('HGET', hash(each.scope), 'sum')) or 0)
-      if now < blind then return {'blind', index} end
+      if now < blind then return {'blind', born, index} end
       if free < 1 then
         local unused = 0
         local all = redis.call('HGETALL', hash(each.scope))
@@ -95,9 +98,9 @@ if take then
             unused = unused + held - own
           end
         end
-        if unused == 0 then return {'full', index} end
+        if unused == 0 then return {'full', born, index} end
         redis.call('PUBLISH', prefix .. ':limits', each.scope)
-        return {'wait', index}
+        return {'wait', born, index}
       end
     end
   end
@@ -109,7 +112,7 @@ if take then
 end
 
 local living = math.max(1, redis.call('ZCOUNT', runs, now, '+inf'))
-local answer = {'ok'}
+local answer = {'ok', born}
 for _, each in ipairs(asked) do
   local free = each.limit - (tonumber(redis.call('HGET', hash(each.scope), 'sum')) or 0) + each.quota - each.own
   local spare = 0
@@ -123,7 +126,7 @@ end
 return answer
 """
 )
-"""KEYS: prefix. ARGV: run, number of the request, lease (ms), 1 if Redis has another server id than at the last
-request, 1 to take a place in every scope, then for every scope: its name, limit, places in use, places the run may use
-(quota), how many more it wants at most. Answers `ok` and the new quota of every scope, `full`, `wait` (others give back
-what they do not use) or `blind` with the index of the scope, or `late`."""
+"""KEYS: prefix. ARGV: run, number of the request, lease (ms), when the counts began as the run remembers it (0: it is
+new), 1 to take a place in every scope, then for every scope: its name, limit, places in use, places the run may use
+(quota), how many more it wants at most. Answers a word, when the counts began, and: `ok` the new quota of every scope;
+`full`, `wait` (others give back what they do not use) or `blind` the index of the scope; `late` nothing of use."""

@@ -118,6 +118,11 @@ class Link:
         """For how long Redis has been away; 0 while it is there."""
         return 0.0 if self._away_since is None else time.monotonic() - self._away_since
 
+    def suspect(self, problem: BaseException) -> None:
+        """A connection broke: look whether Redis is there, and whether it is still the same."""
+        if self.up:
+            self._fell(problem)
+
     # --- away and back ------------------------------------------------------------------------------------------------
 
     def _fell(self, problem: BaseException) -> None:

@@ -39,6 +39,7 @@ class RedisBus:
         await self._link.open()
         self.journal.open()
         self.leases.open()
+        await self.limits.renew()
 
     async def close(self) -> None:
         """The journal is flushed (or spooled), leases and counts of this run are given up."""

@@ -179,7 +179,7 @@ class RedisCommands:
                 while True:
                     self._dispatch(await pubsub.get_message(timeout=None))
             except (exceptions.RedisError, OSError, RuntimeError) as problem:  # RuntimeError: it could not subscribe
-                self._log.debug("subscription broke", error=str(problem))
+                self._link.suspect(problem)
             finally:
                 self._pubsub = None
                 for confirmed in self._confirmed.values():

@@ -4,6 +4,10 @@ limit.
 Owns the quotas of this process and how they follow its use. Refuses to know why somebody wants a place. A place within
 the quota is given out without a word to Redis, also while Redis is away; beyond it Redis is asked (`limits_script`).
 With little free there is nothing but what is in use, so the last place goes to whoever comes first, wherever it is.
+
+Two cases in which there can be too many: a process that Redis does not hear for longer than a lease, while others do,
+counts as dead although it lives; and a process that starts when Redis has just lost everything, and is quicker than
+those that remember.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class RedisLimits:
         self._forget = _Script(limits_script.FORGET)
         self._talking = asyncio.Lock()
         self._number = 0
-        self._server = ""
+        self._born = 0
         self._listens = False
         self._telling: asyncio.TimerHandle | None = None
         self._errands = remote.Errands()
@@ -89,6 +93,7 @@ class RedisLimits:
 
     def _scope(self, name: str, limit: int) -> _Scope:
         scope = self._scopes.setdefault(name, _Scope(limit))
+        scope.quota = max(scope.own, min(scope.quota, limit))
         scope.limit, scope.used_at = limit, time.monotonic()
         return scope
 
@@ -134,8 +139,11 @@ class RedisLimits:
     # --- telling ------------------------------------------------------------------------------------------------------
 
     async def renew(self) -> None:
-        """Tell everything, so that this run counts as alive and its counts are right."""
-        await self._tell_all(dict(self._scopes))
+        """Tell everything, so that this run counts as alive and its counts are right. One that has nothing to tell asks
+        once when the counts began, so that it notices when Redis loses them.
+        """
+        if self._scopes or not self._born:
+            await self._tell_all(dict(self._scopes))
 
     def give_back(self, scope_name: bytes) -> None:
         """Somebody finds no place: what is not in use goes back at once."""
@@ -160,8 +168,6 @@ class RedisLimits:
             self._errands.start(self._tell_all(unsaid), "tell places")
 
     async def _tell_all(self, scopes: Mapping[str, _Scope], *, spare: int = limits_script.SPARE_MOST) -> None:
-        if not scopes:
-            return
         try:
             async with self._talking:
                 await self._tell(scopes, spare=spare)
@@ -177,10 +183,8 @@ class RedisLimits:
     ) -> tuple[str, int]:
         """One request at a time; the lock is held. Answers the word and the index of the scope that it is about."""
         self._number += 1
-        lost = bool(self._server) and self._server != self._link.server and any(s.quota for s in self._scopes.values())
-        server = self._link.server
         lease_ms = int(self._link.lease_s * 1000)
-        arguments: list[str | int] = [self._run, self._number, lease_ms, int(lost), int(take)]
+        arguments: list[str | int] = [self._run, self._number, lease_ms, self._born, int(take)]
         now = time.monotonic()
         for name, scope in scopes.items():
             if scope.quota - scope.own > scope.spare:
@@ -191,11 +195,10 @@ class RedisLimits:
         answer = await self._link.do(
             lambda redis: self._script.run(redis, self._link.prefix, arguments), timeout_s=TAKE_S if take else TIMEOUT_S
         )
-        self._server = server
-        word = answer[0].decode()
+        word, self._born = answer[0].decode(), int(answer[1])
         if word != "ok":
-            return word, int(answer[1]) if len(answer) > 1 else 0
-        for scope, own, quota in zip(scopes.values(), before, answer[1:], strict=True):
+            return word, int(answer[2])
+        for scope, own, quota in zip(scopes.values(), before, answer[2:], strict=True):
             if take:
                 scope.own += 1
             scope.spare = max(0, int(quota) - own - take)
