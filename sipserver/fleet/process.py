@@ -94,8 +94,8 @@ Kinds = Mapping[str, Kind]
 KINDS: Kinds = {
     "cell": Kind("sipserver.fleet.cell:main", preload="sipserver.fleet.cell:preload"),
     "gateway": Kind("sipserver.fleet.gateway:main"),
-    "writer": Kind("sipserver.fleet.writer:main", warm=False, overlap=False),
-    "speech": Kind("sipserver.fleet.speech:main", warm=False),
+    "writer": Kind("sipserver.fleet.writer_process:main", warm=False, overlap=False),
+    "speech": Kind("sipserver.fleet.speech_process:main", warm=False),
     "probe": Kind("sipserver.fleet.probe:main", warm=False),
 }
 """What the fleet consists of. `probe` lives for a moment: it reads what PJSIP holds, so that no PJSIP ever wakes up in

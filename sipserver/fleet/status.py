@@ -81,6 +81,7 @@ class FleetFacts:
     """What the supervisor alone can count: for metrics. restarts: children that had to be replaced, by kind. alarms:
     the names of those that are on."""
 
+    state: str
     restarts: Mapping[str, int]
     cells_ready: int
     cells_wanted: int
