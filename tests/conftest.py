@@ -6,7 +6,8 @@ fixture; so what a module- or session-scoped fixture holds is nobody's leak. Som
 `GRACE_S` to go; a test that leaks nothing never waits.
 
 Allowed to stay (`_allowed_thread`, `_allowed_child`): multiprocessing's one resource tracker a process,
-the one monitor thread of tqdm (model downloads), and entries of `threading` for foreign threads that have ended.
+the one monitor thread of tqdm (model downloads), the session's PostgreSQL, which a test may restart, and entries of
+`threading` for foreign threads that have ended.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def _allowed_thread(thread: threading.Thread) -> bool:
 
 
 def _allowed_child(child: int) -> bool:
-    return "multiprocessing.resource_tracker" in _command(child)
+    command = _command(child)
+    return "multiprocessing.resource_tracker" in command or "/bin/postgres -D" in command
 
 
 def _command(process: int) -> str:

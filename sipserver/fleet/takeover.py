@@ -105,7 +105,7 @@ class Takeover:
         alive = await self._bus.leases.find("run/") if ours else {}
         gone = [(node, run) for node, run in ours if f"run/{run}" not in alive]
         now = time.monotonic()
-        patience_s = self._lease_s / 2  # a lease that has run out was silent for lease_s already
+        patience_s = self._lease_s / 4  # whose lease has run out was silent for lease_s already
         self._absent = {run: self._absent.get(run, now) for _, run in gone}
         found = []
         for node, run in gone:

@@ -111,6 +111,11 @@ class Writer:
         return max(0.0, time.time() - min(moments)) if moments else 0.0
 
     @property
+    def ready(self) -> bool:
+        """The database has been reached, and has its tables."""
+        return self._open
+
+    @property
     def reading(self) -> list[str]:
         """The machines whose journals are read here."""
         return self._takeover.reading
@@ -167,14 +172,14 @@ class Writer:
         while time.monotonic() < closed_at:
             if self._closing.is_set() and closed_at == float("inf"):
                 closed_at = time.monotonic() + CLOSE_S
-            waits = self._keeper.depth > 0
+            waits = self._keeper.depth > 0 or not self._open
             idle_s = SETTLE_S if self._closing.is_set() else max(0.0, retry_at - time.monotonic()) if waits else LOOK_S
             deliveries = await self._gather(idle_s)
             if deliveries:
                 await self._keep(deliveries)
             elif self._closing.is_set():
                 return
-            if self._keeper.depth and time.monotonic() >= retry_at:
+            if (self._keeper.depth or not self._open) and time.monotonic() >= retry_at:
                 if await self._catch_up():
                     pause_s = PAUSE_S[0]
                 else:
@@ -216,9 +221,11 @@ class Writer:
         return await self._keeper.set_aside(self._held)
 
     async def _catch_up(self) -> bool:
+        if not await self._database_open():
+            return False
         until = time.monotonic() + CATCH_UP_S
         while self._keeper.depth and time.monotonic() < until:
-            if not (await self._database_open() and await self._keeper.catch_up()):
+            if not await self._keeper.catch_up():
                 return False
         return True
 
