@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,41 @@ def test_engines_that_the_settings_do_not_have_are_named_with_their_line() -> No
     (problem,) = room.unknown(book(TALKS, AGENT))
     assert "local" in str(problem)
     assert problem.line
+
+
+def loaded_modules(code: str) -> set[str]:
+    """What a process of its own holds after the code."""
+    listing = "import sys; print(' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{listing}"], capture_output=True, check=True, text=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {
+    "onnxruntime",
+    "ctranslate2",
+    "piper",
+    "pywhispercpp",
+    "tokenizers",
+    "av",
+    "soxr",
+    "xllamacpp",
+    "huggingface_hub",
+}
+
+
+def test_a_process_with_speech_workers_imports_no_engine() -> None:
+    held = loaded_modules(
+        "from sipserver.settings import Settings\n"
+        "import sipserver.exchange, sipserver.engines, sipserver.agent.conversation\n"
+        "sipserver.engines.EngineRoom(Settings(), ['unix:///nowhere.sock'])"
+    )
+    assert not held & (HEAVY | {"openai"})
+    assert {"wyoming", "numpy"} <= held
+
+
+def test_a_parent_imports_what_its_children_will_need_and_no_more() -> None:
+    preload = "from sipserver.settings import Settings\nfrom sipserver.engines import preload\npreload(Settings({}))"
+    with_model = loaded_modules(preload.replace("{}", ""))
+    assert "openai" in with_model
+    assert not with_model & HEAVY
+    assert "openai" not in loaded_modules(preload.replace("{}", "llm={}"))

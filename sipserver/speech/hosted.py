@@ -33,11 +33,11 @@ _AT_ONCE = 10_000
 class Hosted:
     """Loop thread. workers: their URIs; the first one has the language models."""
 
-    def __init__(self, settings: SpeechSettings, workers: Sequence[str], *, wait_s: float = WAIT_S) -> None:
+    def __init__(self, settings: SpeechSettings, workers: Sequence[str]) -> None:
         self.peers = Peers(workers)
         self.stt = frozenset(name for name, engine in settings.stt.items() if isinstance(engine, HOSTED))
         self.tts = frozenset(name for name, engine in settings.tts.items() if isinstance(engine, HOSTED))
-        self._settings, self._wait_s = settings, wait_s
+        self._settings = settings
         self._uri = workers[0]
         self._model_host = Peers(workers[:1])
         self._searches: set[asyncio.Task[None]] = set()
@@ -69,7 +69,7 @@ class Hosted:
 
     async def _adopt(self, wish: Wish, speech: Speech) -> None:
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with asyncio.timeout(WAIT_S):
                 await self._search(wish, speech)
         except TimeoutError:
             self._log.error("no speech worker answers; going on without", worker=self._uri)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 
 from wyoming.audio import AudioStart
@@ -26,8 +27,8 @@ from sipserver.speech.loudness import Loudness
 from sipserver.speech.peers import Link, Peer, Peers, Unreachable
 from sipserver.speech.segment import CHUNK_SAMPLES, SLOT_BYTES, Slot, open_segment
 
-PATIENCE_CHUNKS = 8
-"""A worker may be this far behind (256 ms) before loudness stands in."""
+PATIENCE_NS = 250_000_000
+"""A worker may take this long before loudness stands in."""
 MOVE_CHUNKS = 64
 """A stream that was stood in for this long (2 s) looks for another worker."""
 ANSWER_S = 2.0
@@ -47,7 +48,8 @@ class SharedStream:
         self._first = 0
         self._complete = 0
         self._told = 0
-        self._ends_ns: deque[int] = deque()
+        self._waiting: deque[tuple[int, int]] = deque()
+        """Chunks not told yet: when they ended, and when they were written (monotonic nanoseconds)."""
         self._loudness = Loudness()
         self._stood_in = 0
 
@@ -65,14 +67,14 @@ class SharedStream:
         if complete > self._complete:
             beyond = slot.written % CHUNK_SAMPLES
             self._complete = complete
-            self._ends_ns.append(frame.at_ns - beyond * 1_000_000_000 // RATE_HZ)
-        if self._ends_ns:
+            self._waiting.append((frame.at_ns - beyond * 1_000_000_000 // RATE_HZ, time.monotonic_ns()))
+        if self._waiting:
             self._tell()
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self._ends_ns.clear()
+            self._waiting.clear()
             self._vad.left(self)
 
     def _tell(self) -> None:
@@ -81,18 +83,18 @@ class SharedStream:
         slot.fence()
         if self._stood_in and judged >= self._told:
             self._stood_in = 0
-        while self._ends_ns:
+        while self._waiting:
             if self._told < judged:
                 probability = slot.probability(self._told - self._first)
                 if math.isnan(probability):
                     probability = self._by_loudness()
-            elif self._lost or self._stood_in or len(self._ends_ns) > PATIENCE_CHUNKS:
+            elif self._lost or self._stood_in or time.monotonic_ns() - self._waiting[0][1] > PATIENCE_NS:
                 self._worker_is_late()
                 probability = self._by_loudness()
             else:
                 return
             self._told += 1
-            self._on_probability(probability, self._ends_ns.popleft())
+            self._on_probability(probability, self._waiting.popleft()[0])
 
     def _by_loudness(self) -> float:
         self._vad.stood_in += 1

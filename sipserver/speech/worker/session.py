@@ -67,8 +67,10 @@ class Session(AsyncEventHandler):
         """Serve until the client goes."""
         try:
             await super().run()
-        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError) as problem:
-            logger("speech").info("speech client broke off", error=f"{type(problem).__name__}: {problem}")
+        except (OSError, EOFError):  # how clients go that abandon what they asked for
+            return
+        except (KeyError, TypeError, AttributeError, ValueError) as problem:
+            logger("speech").warning("a speech client is not understood", error=f"{type(problem).__name__}: {problem}")
 
     async def handle_event(self, event: Event) -> bool:
         """Events that are not known are passed over, as the protocol wants it."""
