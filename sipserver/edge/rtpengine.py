@@ -244,7 +244,7 @@ class Rtpengine:
                 await self._gone.wait()
         self._unwatch()
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """Stop looking at it; it runs on and the next supervisor finds it."""
         self._unwatch()
 
@@ -255,6 +255,7 @@ class Rtpengine:
 
     def _watch(self, pid: int) -> None:
         """A pid file descriptor becomes readable when the process ends, whoever its parent is (pidfd_open(2))."""
+        self._unwatch()
         self._watched, self.pid = os.pidfd_open(pid), pid
         self._gone.clear()
         asyncio.get_running_loop().add_reader(self._watched, self._ended)

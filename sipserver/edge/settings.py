@@ -131,9 +131,10 @@ class RtpengineSettings(BaseModel):
 
 
 class EdgeSettings(BaseModel):
-    """Kamailio. enabled: the supervisor starts it; a machine that only has cells says false and appears in the other
-    machines' lists. inside: address from which the edge talks to cells. folder: rendered files, sockets, pid files.
-    open: take calls from sources that no trunk names (a laboratory; never on the internet).
+    """Kamailio. enabled: this machine has an edge; one that only has cells says false and appears in the others' lists.
+    run_by: who starts, restarts and stops Kamailio and rtpengine; with `systemd` (units in systemd/) the supervisor only
+    waits for them and uses them. inside: address from which the edge talks to cells. folder: rendered files, sockets,
+    pid files. open: take calls from sources that no trunk names (a laboratory; never on the internet).
     realm, digest: of the challenge to trunks' users (RFC 8760: SHA-256 where all of them know it).
     longest_call_s: a place in a cell is freed after it, should nobody have told the end; no shorter than calls last.
     """
@@ -141,6 +142,7 @@ class EdgeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = True
+    run_by: Literal["supervisor", "systemd"] = "supervisor"
     program: str = "kamailio"
     folder: Path = Path("../var/edge")
     listen: tuple[Listen, ...] = (Listen(transport="udp", host="127.0.0.1"), Listen(transport="tcp", host="127.0.0.1"))

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.harness.server import free_port, free_range
+from tests.harness.server import free_port, free_range, free_sip_port
 
 _CONFIG = """
 poll_method epoll
@@ -59,7 +59,7 @@ class Baresip:
         self._control = free_port(socket.SOCK_STREAM)
         first, last = free_range(20)
         (folder / "config").write_text(
-            _CONFIG.format(sip=free_port(), rtp=f"{first}-{last}", control=self._control, folder=folder)
+            _CONFIG.format(sip=free_sip_port(), rtp=f"{first}-{last}", control=self._control, folder=folder)
             + "".join(f"module {module}.so\n" for module in modules)
         )
         (folder / "accounts").write_text(

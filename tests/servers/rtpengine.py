@@ -43,6 +43,7 @@ loadmodule "siputils.so"
 loadmodule "xlog.so"
 loadmodule "kex.so"
 loadmodule "corex.so"
+loadmodule "sdpops.so"
 modparam("rr", "enable_full_lr", 1)
 modparam("rr", "append_fromtag", 1)
 modparam("tm", "fr_timer", 2000)
