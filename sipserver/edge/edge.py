@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.edge import cells as cell_list
-from sipserver.edge import kamailio, render
+from sipserver.edge import kamailio, render, rpc
 from sipserver.edge.cells import AnyCell, CellAddress, Entry
 from sipserver.edge.settings import EdgeSettings, TrunkSettings
 from sipserver.log import logger
@@ -43,6 +43,8 @@ class EdgeState:
     counters: Mapping[str, int]
 
 
+_NO_CELLS = "No Destination Sets"
+"""How Kamailio says that its list is empty."""
 _STATES = {"A": "active", "T": "trying", "I": "inactive", "D": "disabled"}
 _GROUPS = ("core:", "shmem:", "tmx:", "sl:", "dialog:")
 
@@ -66,6 +68,10 @@ class Edge:
         self._telling = asyncio.Lock()
         self._loaded_at = 0.0
         self._log = logger("edge")
+
+    @property
+    def settings(self) -> EdgeSettings:
+        return self._settings
 
     @property
     def pid(self) -> int | None:
@@ -118,8 +124,11 @@ class Edge:
             await self._kamailio.stop()
             await self._kamailio.check(texts)
             self._kamailio.write(texts)
-            if not self._kamailio.places.cells.exists():
-                self._kamailio.write({self._kamailio.places.cells.name: self._list(())})
+            if cells is not None or not self._kamailio.places.cells.exists():
+                wanted = [CellAddress.of(cell) for cell in cells or ()]
+                self._kamailio.write(
+                    {self._kamailio.places.cells.name: self._list(cell_list.merge(wanted, {}, _token))}
+                )
             await self._kamailio.start()
             self._loaded_at = time.monotonic()
             if self._draining:
@@ -142,7 +151,7 @@ class Edge:
             known = {
                 cell.uri: Entry(cell.name, cell.uri, cell.calls_at_most, cell.state) for cell in await self._listed()
             }
-            entries = cell_list.merge(wanted, known, lambda: secrets.token_hex(3))
+            entries = cell_list.merge(wanted, known, _token)
             if {entry.uri: entry for entry in entries} == known:
                 return
             self._kamailio.write({self._kamailio.places.cells.name: self._list(entries)})
@@ -205,7 +214,12 @@ class Edge:
         return EdgeState(await self._listed(), await self._asked_drain(), int(uptime["uptime"]), counters)
 
     async def _listed(self) -> tuple[CellState, ...]:
-        listed = await self._kamailio.ask("dispatcher.list")
+        try:
+            listed = await self._kamailio.ask("dispatcher.list")
+        except rpc.RpcError as problem:
+            if _NO_CELLS in str(problem):
+                return ()
+            raise
         loads = {}
         for slot in await self._kamailio.ask("htable.dump", "load"):
             for item in slot["slot"]:
@@ -226,3 +240,7 @@ def _cell(destination: dict[str, Any], loads: Mapping[str, int]) -> CellState:
         calls=loads.get(attributes["DUID"], 0),
         calls_at_most=int(attributes["MAXLOAD"]),
     )
+
+
+def _token() -> str:
+    return secrets.token_hex(3)
