@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 import uuid
@@ -78,7 +80,9 @@ class FleetProcess:
         self.mark = uuid.uuid4().hex
         self.sip_port, self.http_port = free_sip_port(), free_port(socket.SOCK_STREAM)
         self.log_file, self.settings_file = folder / "fleet.log", folder / "sipserver.yaml"
-        self.runtime = Path("/tmp") / f"fleet-{self.mark[:12]}"  # a socket's path holds 107 bytes (unix(7))
+        self.runtime = (
+            Path(tempfile.gettempdir()) / f"fleet-{self.mark[:12]}"
+        )  # a socket's path holds 107 bytes (unix(7))
         self.database = folder / "sipserver.db"
         self.store_url = store_url or f"sqlite+aiosqlite:///{self.database}"
         self._own_redis = redis is None
@@ -143,8 +147,7 @@ class FleetProcess:
         try:
             self.start_supervisor(timeout_s)
         except BaseException:
-            self.kill_all()
-            self._end_redis()
+            self._clear()
             raise
         return self
 
@@ -176,8 +179,12 @@ class FleetProcess:
                 self.process.send_signal(signal.SIGTERM)
             return self.process.wait(timeout_s)
         finally:
-            self.kill_all()
-            self._end_redis()
+            self._clear()
+
+    def process_signal(self, number: signal.Signals) -> None:
+        """To the supervisor."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def kill_all(self) -> None:
         """SIGKILL for every process of this fleet but Redis, whoever its parent is by now."""
@@ -192,7 +199,9 @@ class FleetProcess:
             assert time.monotonic() < deadline, f"processes {members} do not die"
             time.sleep(0.02)
 
-    def _end_redis(self) -> None:
+    def _clear(self) -> None:
+        self.kill_all()
+        shutil.rmtree(self.runtime, ignore_errors=True)
         if self._own_redis:
             self.redis.stop()
 

@@ -1,17 +1,31 @@
-"""Rows, statistics and the table: printed, and written to docs/benchmarks.md with the machine and the date."""
+"""What a bench has found: rows, tables, plots and figures; printed, and written to docs/ with the machine and the date.
+
+docs/benchmarks.md is for people, docs/benchmarks.json for `tools.bench.scaling` and for benches that build on others.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs/benchmarks.md"
+FIGURES = ROOT / "docs/benchmarks.json"
+PLOTS = ROOT / "docs/plots"
+
+Figures = dict[str, Any]
+"""Plain JSON-able values by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +36,57 @@ class Row:
     figure: str
     target: str = ""
     how: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """For what is a series rather than a list of answers."""
+
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        lines = [
+            " | ".join(self.head),
+            " | ".join("---" for _ in self.head),
+            *(" | ".join(line) for line in self.lines),
+        ]
+        return "\n".join(f"| {line} |" for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """All of one bench. plots: caption -> file in PLOTS. note: what a reader must know about the figures."""
+
+    rows: Sequence[Row] = ()
+    tables: Sequence[Table] = ()
+    plots: Mapping[str, Path] = field(default_factory=dict)
+    figures: Figures = field(default_factory=dict)
+    note: str = ""
+
+    def markdown(self) -> str:
+        parts = [self.note] if self.note else []
+        parts += [markdown(self.rows)] if self.rows else []
+        parts += [table.markdown() for table in self.tables]
+        parts += [f"![{caption}](plots/{file.name})" for caption, file in self.plots.items()]
+        return "\n\n".join(parts)
+
+
+@contextlib.contextmanager
+def progress(title: str, steps: int) -> Iterator[Callable[[str], None]]:
+    """A bar on the terminal while a bench runs; the function that it gives says which step begins."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=steps)
+        begun = 0
+
+        def begin(what: str) -> None:
+            nonlocal begun
+            bar.update(task, completed=begun, description=f"{title}: {what}")
+            begun += 1
+
+        yield begin
+        bar.update(task, completed=steps, description=title)
 
 
 def percentile(values: Sequence[float], part: float) -> float:
@@ -57,9 +122,27 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def write(title: str, rows: Sequence[Row], command: str) -> None:
     """Replace the section `title` of docs/benchmarks.md, or append it."""
+    write_section(title, markdown(rows), command)
+
+
+def write_section(title: str, body: str, command: str) -> None:
     text = DOCUMENT.read_text() if DOCUMENT.exists() else "# Benchmarks\n"
     head, _, rest = text.partition(f"\n## {title}\n")
     _, mark, after = rest.partition("\n## ")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    section = f"\n## {title}\n\n`{command}` on {machine()}, {today}.\n\n{markdown(rows)}\n"
+    section = f"\n## {title}\n\n`{command}` on {machine()}, {today}.\n\n{body}\n"
     DOCUMENT.write_text(head.rstrip("\n") + "\n" + section + (f"\n## {after}" if mark else ""))
+
+
+def figures() -> dict[str, Figures]:
+    """What earlier runs wrote, by the bench's name."""
+    if not FIGURES.exists():
+        return {}
+    found: dict[str, Figures] = json.loads(FIGURES.read_text())
+    return found
+
+
+def write_figures(name: str, found: Figures) -> None:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    kept = {**figures(), name: {**found, "machine": machine(), "cores": os.cpu_count(), "date": today}}
+    FIGURES.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")

@@ -1,6 +1,6 @@
 """The sound of all calls of a load, in a process of its own: `python -m tools.bench.load.rtp LOG OUT PATTERN PORT...`.
 
-It reads in SIPp's log where the server listens for each call (`start CALL PORT HOST PORT`) and when one is over
+It reads in SIPp's log where the server listens for each call (`start CALL PORT HOST PORT`) and when its caller hangs up
 (`end CALL`), sends every call a frame each 20 ms, and keeps the number, time stamp and arrival of every packet that
 comes back. On SIGTERM, or when nothing writes the log any more, it writes what it saw (`wire.Recording`) to OUT.
 Owns the pace. Refuses to judge (`wire`).
@@ -22,7 +22,7 @@ from tools.bench.load import mmsg
 from tools.bench.load.sound import FRAME, Frames, click_places
 from tools.bench.load.wire import Arrivals, Recording
 
-GROUPS = 8
+GROUPS = 4
 TICK_NS = 20_000_000 // GROUPS
 MOST_CALLS = 20_000
 RECEIVE = 512
@@ -40,7 +40,7 @@ class Mouths:
         self.peers = np.zeros(MOST_CALLS, mmsg.ADDRESS)
         self.peers["family"] = socket.AF_INET
         self.frame = np.zeros(MOST_CALLS, np.int64)
-        self.first = np.random.default_rng(1).integers(0, len(pattern), MOST_CALLS)
+        self.first = np.random.default_rng(1).integers(0, max(1, len(pattern)), MOST_CALLS)
         self.started_ns = np.zeros(MOST_CALLS, np.int64)
         self.ended_ns = np.zeros(MOST_CALLS, np.int64)
 
@@ -86,11 +86,11 @@ class Generator:
         *lines, self._rest = (self._rest + self._log.read()).split("\n")
         for line in lines:
             match line.split():
-                case ["start", call, own, host, port]:
+                case ["start", call, own, host, port, *_]:
                     index = self._ports.index(int(own))
                     self._mouths.start(int(call), index, host, int(port))
                     self._who[index, int(port)] = int(call)
-                case ["end", call]:
+                case ["end", call, *_]:
                     self._mouths.end(int(call))
         for endpoint in self._control:
             while self._in.receive(endpoint):
@@ -98,6 +98,8 @@ class Generator:
 
     def _speak(self, group: int) -> None:
         mouths = self._mouths
+        if not len(mouths.pattern):  # callers that only listen
+            return
         chosen = np.flatnonzero(mouths.speaking[group::GROUPS]) * GROUPS + group
         for index, endpoint in enumerate(self._sockets):
             calls = chosen[mouths.socket[chosen] == index]
@@ -182,10 +184,11 @@ def load(file: Path) -> Recording:
             Arrivals(*kept["seen"]),
             kept["started_ns"],
             kept["ended_ns"],
-            *kept["clicks"],
-            sent=sent,
-            strays=strays,
-            generator_drops=dropped,
+            kept["clicks"][0],
+            kept["clicks"][1],
+            sent,
+            strays,
+            dropped,
         )
 
 

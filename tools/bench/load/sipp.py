@@ -33,8 +33,8 @@ FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What became of the calls. setup_ms, bye_ms: INVITE to 200, BYE to 200, one figure a call in order of the answer.
-    retransmissions: messages that SIPp had to send again."""
+    """What became of the calls. setup_ms, bye_ms: INVITE to 200, BYE to 200, one figure a call that got so far.
+    stuck: numbers of calls that were answered and whose end was not. retransmissions: messages sent again."""
 
     made: int
     good: int
@@ -42,8 +42,39 @@ class Calls:
     failures: Mapping[str, int] = field(default_factory=dict)
     setup_ms: tuple[float, ...] = ()
     bye_ms: tuple[float, ...] = ()
+    stuck: tuple[int, ...] = ()
     retransmissions: int = 0
     first_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The scenario's log: word -> call -> when (seconds since the epoch). Words: `invite`, `start` (200 received),
+    `end` (BYE sent), `over` (200 of the BYE)."""
+
+    moments: Mapping[str, Mapping[int, float]]
+
+    @classmethod
+    def read(cls, text: str) -> Course:
+        """A last line that is still being written is left out."""
+        found: dict[str, dict[int, float]] = {word: {} for word in ("invite", "start", "end", "over")}
+        for line in text[: text.rfind("\n") + 1].splitlines():
+            word, call, *rest = line.split()
+            found[word][int(call)] = float(rest[-1])
+        return cls(found)
+
+    @property
+    def up(self) -> int:
+        """Answered and not yet at their end."""
+        return len(self.moments["start"].keys() - self.moments["end"].keys())
+
+    def between_ms(self, first: str, then: str) -> tuple[float, ...]:
+        begun = self.moments[first]
+        return tuple((at_s - begun[call]) * 1000 for call, at_s in self.moments[then].items() if call in begun)
+
+    @property
+    def stuck(self) -> tuple[int, ...]:
+        return tuple(sorted(self.moments["start"].keys() - self.moments["over"].keys()))
 
 
 class Sipp:
@@ -84,7 +115,7 @@ class Sipp:
             *("-i", host, "-p", str(port), "-bind_local", "-ci", "127.0.0.1", "-cp", str(port + 2), "-mi", host),
             *("-nostdin", "-timeout", f"{limit_s:g}s", "-recv_timeout", "10s", "-default_behaviors", "all"),
             *("-trace_logs", "-log_file", str(self.log), "-trace_err", "-error_file", str(self._errors)),
-            *("-trace_stat", "-stf", str(self._stat), "-fd", "1", "-trace_rtt", "-rtt_freq", "1"),
+            *("-trace_stat", "-stf", str(self._stat), "-fd", "1"),
             f"{target[0]}:{target[1]}",
         ]
         self.process: subprocess.Popen[bytes] | None = None
@@ -98,13 +129,8 @@ class Sipp:
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def up(self) -> int:
-        """Calls that have been answered and are not over."""
-        words = [line.split(" ", 1)[0] for line in self.log.read_text().splitlines()]
-        return words.count("start") - words.count("end")
-
-    def over(self) -> int:
-        return sum(line.startswith("end") for line in self.log.read_text().splitlines())
+    def course(self) -> Course:
+        return Course.read(self.log.read_text())
 
     def wait(self) -> Calls:
         """Until all calls are over or the limit is reached."""
@@ -115,15 +141,16 @@ class Sipp:
     def calls(self) -> Calls:
         last = _last_line(self._stat)
         failures = {name: count for key, name in FAILURES.items() if (count := int(last.get(key, "0") or 0))}
-        times = _response_times(self._folder, self._scenario.stem)
+        course = self.course()
         errors = self._errors.read_text(errors="replace") if self._errors.exists() else ""
         return Calls(
             made=int(last.get("TotalCallCreated", "0") or 0),
             good=int(last.get("SuccessfulCall(C)", "0") or 0),
             failed=int(last.get("FailedCall(C)", "0") or 0),
             failures=failures,
-            setup_ms=times.get("1", ()),
-            bye_ms=times.get("2", ()),
+            setup_ms=course.between_ms("invite", "start"),
+            bye_ms=course.between_ms("end", "over"),
+            stuck=course.stuck,
             retransmissions=int(last.get("Retransmissions(C)", "0") or 0),
             first_error=errors[:400],
         )
@@ -151,7 +178,7 @@ def wait_for_calls(sipp: Sipp, count: int, limit_s: float) -> bool:
     """True once so many calls are up at a time; False when SIPp has ended or the time is over before."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline and sipp.running:
-        if sipp.up() >= count:
+        if sipp.course().up >= count:
             return True
         time.sleep(0.1)
     return False
@@ -165,14 +192,3 @@ def _last_line(file: Path) -> dict[str, str]:
     if len(rows) < 2:
         return {}
     return dict(itertools.zip_longest(rows[0], rows[-1][: len(rows[0])], fillvalue=""))
-
-
-def _response_times(folder: Path, name: str) -> dict[str, tuple[float, ...]]:
-    """By the number of the stop watch (`rtd`)."""
-    found: dict[str, list[float]] = {}
-    for file in folder.glob(f"{name}_*_rtt.csv"):
-        for line in file.read_text().splitlines()[1:]:
-            fields = line.split(";")
-            if len(fields) >= 3:
-                found.setdefault(fields[2].strip(), []).append(float(fields[1]))
-    return {watch: tuple(times) for watch, times in found.items()}

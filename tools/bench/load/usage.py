@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_KINDS = re.compile(r"^(cell|gateway|writer|speech|zygote|kamailio|rtpengine|sipp)\b")
+_KINDS = re.compile(r"^(cell|gateway|writer|speech|zygote|kamailio|rtpengine)\b")
 
 Roots = Mapping[str, Iterable[int]]
 """kind -> process ids whose descendants belong to the tree."""

@@ -21,6 +21,8 @@ LATE_MS = 40.0
 SAMPLE_NS = 125_000
 FRAME_NS = 20_000_000
 LONGEST_TRIP_NS = 450_000_000
+START_NS = 1_000_000_000
+"""The far end's sound path may still be under construction: clicks within it are not counted as lost."""
 SILENT_NS = 200_000_000
 """A call that heard nothing for so long before its end was cut off."""
 
@@ -168,6 +170,7 @@ def judge(recording: Recording, from_ns: int = 0, to_ns: int = 0) -> Wire:
         first, after = np.searchsorted(arrivals.call, [call, call + 1])
         ended_ns = int(recording.ended_ns[call]) or to_ns
         mine = counted & (recording.click_call == call) & (recording.click_ns <= ended_ns - LONGEST_TRIP_NS)
+        mine &= recording.click_ns >= recording.started_ns[call] + START_NS
         packets = arrivals.of(np.arange(first, after))
         packets = packets.of(packets.at_ns <= ended_ns)
         calls.append(look(int(call), packets, recording.click_ns[mine], min(ended_ns, to_ns)))
