@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools.bench import (
+    bus,
     call_cost,
     echo_delay,
     fleet_agent,
@@ -23,9 +24,12 @@ from tools.bench import (
     fleet_memory,
     fleet_rate,
     fleet_steps,
+    media_relay,
+    records,
     response,
     setup_time,
     speech,
+    speech_worker,
 )
 from tools.bench.fleet_options import Options
 from tools.bench.report import Finding, Row, figures, markdown, write, write_figures, write_section
@@ -37,7 +41,10 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "barge-in": ("Barge-in", response.measure_barge_in),
     "response": ("Response time of an agent", response.measure_response),
     "speech": ("Speech engines", speech.measure),
+    "speech-worker": ("Speech worker", speech_worker.measure),
+    "bus": ("Bus", bus.measure),
     "records": ("Call records", records.measure),
+    "relay": ("Media relay", media_relay.measure),
 }
 
 FLEET: dict[str, tuple[str, Callable[[Path, Options], Finding]]] = {
