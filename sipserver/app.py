@@ -63,7 +63,9 @@ class Server:
     def __init__(self, loaded: Settings) -> None:
         self._settings = loaded
         self._log = logger("app")
-        self.records = Records(loaded.store, node=f"{platform.node()}:{loaded.sip.port}")
+        self.records = Records(
+            loaded.store, node=f"{platform.node()}:{loaded.sip.port}", spool=loaded.bus.spool / "records"
+        )
         self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
         self.exchange = Exchange(
             loaded, EngineRoom(loaded), self.records, listeners=(self._observe,), limits=self._bus.limits

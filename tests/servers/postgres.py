@@ -91,7 +91,7 @@ class Postgres:
 
     def kill(self) -> None:
         """As if the power had failed: every process of it."""
-        members = self._members()
+        members = self.processes
         for member in members:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member, signal.SIGKILL)
@@ -118,7 +118,7 @@ class Postgres:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """It takes connections and answers nothing meanwhile (SIGSTOP for the server and its children)."""
-        members = self._members()
+        members = self.processes
         for member in members:
             os.kill(member, signal.SIGSTOP)
         try:
@@ -164,7 +164,8 @@ class Postgres:
     def _lock(self) -> Path:
         return self._cluster / "postmaster.pid"
 
-    def _members(self) -> list[int]:
+    @property
+    def processes(self) -> list[int]:
         server = int(self._lock.read_text().split()[0])
         children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
         return [server, *map(int, children)]
