@@ -24,6 +24,8 @@ app = typer.Typer(help="Look at a running fleet, drain it, renew it.", no_args_i
 Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer, as JSON.")]
 
+WIDTH = 120
+
 
 @app.command()
 def status(as_json: AsJson = False, config: Config = settings.DEFAULT_FILE) -> None:
@@ -77,6 +79,7 @@ def _print_held(answer: Mapping[str, Any], words: str) -> None:
 
 def _print(answer: Mapping[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, WIDTH)  # into a pipe or a narrow window nothing is cut off
     bus = "up" if answer["bus_up"] else "down"
     console.print(
         f"{answer['node']}: {answer['state']}, {answer['calls']} of {answer['capacity']} calls, bus {bus}, "

@@ -5,7 +5,7 @@ Owns both ends and the words that they exchange. Refuses to know what a process 
 A child says `ready` (once, with facts about itself) and `beat` (every heartbeat_s); the supervisor says `drain`,
 `stop` and `reload`. The end of the line is a word too: to the supervisor it means that the child is gone, to the child
 that the supervisor is. A child without a supervisor goes on for orphan_s, so that a new supervisor can put its own
-processes in its place, then drains and ends.
+processes in its place, then drains and ends; one that is not ready ends at once.
 """
 
 from __future__ import annotations
@@ -93,14 +93,24 @@ class Control:
     """The child's end. `open`, `beat_with`, `ready`, `obey`, `close`. Loop thread.
 
     drain_s: how long calls may go on when nobody says it: on SIGTERM, or orphan_s after the loss of the supervisor.
+    give_up: called when the supervisor is lost before `ready`.
     """
 
-    def __init__(self, sock: socket.socket, *, heartbeat_s: float, drain_s: float, orphan_s: float) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        heartbeat_s: float,
+        drain_s: float,
+        orphan_s: float,
+        give_up: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._give_up = give_up
         self._socket, self._heartbeat_s, self._drain_s, self._orphan_s = sock, heartbeat_s, drain_s, orphan_s
         self._line = _Line(self._on_word, self._on_end)
         self._facts: Callable[[], Facts] = dict
         self._changed = asyncio.Event()
-        self._reload = self._stop = self._closing = False
+        self._reload = self._stop = self._closing = self._ready = False
         self._drain_within_s: float | None = None
         self._beats: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
@@ -120,6 +130,7 @@ class Control:
 
     async def ready(self, **facts: Any) -> None:
         """The process can do its work. facts: what the supervisor must know, e.g. sip_port and capacity of a cell."""
+        self._ready = True
         self._line.say("ready", facts)
 
     async def obey(
@@ -183,6 +194,10 @@ class Control:
 
     def _on_end(self) -> None:
         if self._closing:
+            return
+        if not self._ready:
+            self._log.warning("the supervisor is gone before this process was ready")
+            self._give_up()
             return
         self._log.warning("the supervisor is gone; going on for a while", seconds=self._orphan_s)
         self.orphaned.set()

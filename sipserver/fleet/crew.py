@@ -141,18 +141,18 @@ class Crew:
         """Start a child for a question: the facts with which it says `ready`; it ends by itself. Raises InternalError
         when it dies without an answer or takes too long."""
         child = Child(self._spec(Seat(kind, 0, Backoff(0, 0, 0)), None), None, on_ready=_ignore, on_end=_ignore)
-        await child.launch(self._spawn)
-        await _first(child, self._settings.fleet.ready_s)
-        if not child.ready.is_set():
-            how = f"ended with {child.exit}" if child.ended.is_set() else "said nothing"
-        child.stop()
-        await _ended_within(child, END_GRACE_S)
-        if not child.ended.is_set():
-            child.kill(signal.SIGKILL, "did not end in time")
-            await child.ended.wait()
-        if not child.ready.is_set():
-            raise InternalError(f"{kind}: the child {how}")
-        return dict(child.facts)
+        try:
+            await child.launch(self._spawn)
+            await _first(child, self._settings.fleet.ready_s)
+            if not child.ready.is_set():
+                raise InternalError(f"{kind}: {f'it ended with {child.exit}' if child.ended.is_set() else 'no answer'}")
+            child.stop()
+            await _ended_within(child, END_GRACE_S)
+            return dict(child.facts)
+        finally:
+            if child.pid:
+                child.kill(signal.SIGKILL, "its answer is all that was wanted")
+                await child.ended.wait()
 
     async def renew(self, kind: str) -> bool:
         """Every seat gets a fresh child; the old one drains when the new one is ready. No fewer work than before,
@@ -269,7 +269,7 @@ class Crew:
         try:
             await child.launch(self._spawn)
         except (InternalError, OSError) as problem:
-            self._log.error("not forked", process=child.name, error=str(problem))
+            self._log.error("not forked", of=child.name, error=str(problem))
             child.abandon()
             return
         self._watcher.started(child)
@@ -286,7 +286,7 @@ class Crew:
             if slot is not None:
                 return slot
             if not told:
-                self._log.warning("no free place for a cell now, waiting for one", process=seat.name)
+                self._log.warning("no free place for a cell now, waiting for one", of=seat.name)
                 told = True
             await self._slots.wait(SLOT_WAIT_S)
         return None
@@ -310,8 +310,8 @@ class Crew:
             if old is not None:
                 seat.leaving.append(old)
                 old.will_drain(self._settings.calls.drain_s)
-            self._watcher.changed()
-            await self._before_drain()
+        self._watcher.changed()
+        await self._before_drain()
         if old is not None:
             old.drain(self._settings.calls.drain_s)
 
@@ -325,7 +325,7 @@ class Crew:
         return seat.child is not None and seat.child.ready.is_set()
 
     def _on_ready(self, child: Child) -> None:
-        self._log.info("ready", process=child.name, child=child.pid, took_ms=child.fork_to_ready_ms)
+        self._log.info("ready", of=child.name, child=child.pid, took_ms=child.fork_to_ready_ms)
         self._watcher.ready(child)
 
     def _on_end(self, seat: Seat, child: Child) -> None:
@@ -350,14 +350,14 @@ class Crew:
             seat.restarts += 1
             pause_s = seat.backoff.after(lived_s)
             if pause_s:
-                self._log.warning("it died again; waiting before the next try", process=seat.name, pause_s=pause_s)
+                self._log.warning("it died again; waiting before the next try", of=seat.name, pause_s=pause_s)
             await asyncio.sleep(pause_s)
         await self._start(seat)
 
     def _kill(self, child: Child, reason: str) -> None:
         if child.killed_for:
             return
-        self._log.error("killed", process=child.name, child=child.pid, reason=reason, calls=child.calls)
+        self._log.error("killed", of=child.name, child=child.pid, reason=reason, calls=child.calls)
         child.kill(signal.SIGABRT, reason)
         self._task(self._kill_for_good(child, reason), f"kill {child.name}")
 

@@ -24,7 +24,7 @@ class Life:
 
     @property
     def alive(self) -> bool:
-        return _started(self.pid) == self.started
+        return started(self.pid) == self.started
 
 
 class Ledger:
@@ -45,7 +45,7 @@ class Ledger:
         return lives
 
     def write(self, run: str, kind: str, name: str, pid: int) -> None:
-        life = Life(run, kind, name, pid, _started(pid))
+        life = Life(run, kind, name, pid, started(pid))
         (self._folder / f"{run}.json").write_text(json.dumps(asdict(life)))
 
     def strike(self, run: str) -> None:
@@ -53,7 +53,7 @@ class Ledger:
         (self._folder / f"{run}.json").unlink(missing_ok=True)
 
 
-def _started(pid: int) -> int:
+def started(pid: int) -> int:
     """0 if there is no such process, or only what is left of one."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -122,6 +122,8 @@ def live(spec: ChildSpec, main: str, control_socket: socket.socket) -> int:
         except SipServerError as problem:
             logger("process").error("ended", error=str(problem))
             return 1
+        except asyncio.CancelledError:
+            return 1
         except Exception:
             logger("process").exception("broke")
             return 1
@@ -129,12 +131,14 @@ def live(spec: ChildSpec, main: str, control_socket: socket.socket) -> int:
 
 
 async def _main(spec: ChildSpec, main: ProcessMain, control_socket: socket.socket) -> None:
-    settings = spec.settings
+    settings, starting = spec.settings, asyncio.current_task()
+    assert starting is not None
     control = Control(
         control_socket,
         heartbeat_s=settings.fleet.heartbeat_s,
         drain_s=settings.calls.drain_s,
         orphan_s=settings.fleet.orphan_s,
+        give_up=starting.cancel,
     )
     await control.open()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain)

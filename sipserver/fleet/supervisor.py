@@ -204,14 +204,14 @@ class Supervisor:
         if child.crashed:
             self._log.error(
                 "process died",
-                process=child.name,
+                of=child.name,
                 child=child.pid,
                 how=str(child.exit),
                 reason=child.killed_for,
                 calls=child.beat.calls,
             )
         else:
-            self._log.info("process ended", process=child.name, child=child.pid)
+            self._log.info("process ended", of=child.name, child=child.pid)
         self.burials.bury(child.spec.run, child.spec.kind, child.name, child.killed_for or str(child.exit))
 
     # --- the machine --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -72,7 +73,7 @@ class WarmParent:
 
     async def spawn(self, spec: ChildSpec, control_socket: socket.socket) -> int:
         """The child's pid. Its end of the control line is passed on and closed here. Raises InternalError when nothing
-        was forked."""
+        was forked. Cancelled, it ends what was forked all the same."""
         with control_socket:
             if self._channel is None or self.gone.is_set():
                 raise InternalError("the warm parent is gone")
@@ -83,7 +84,10 @@ class WarmParent:
                 del self._asked[spec.run]
                 raise InternalError(f"the warm parent takes no request: {problem}") from None
         try:
-            return await asyncio.wait_for(forked, FORK_S)
+            return await asyncio.wait_for(asyncio.shield(forked), FORK_S)
+        except asyncio.CancelledError:
+            await _undo(forked)
+            raise
         except TimeoutError:
             self._log.error("the warm parent does not answer; it is killed", pid=self.pid)
             self.kill()
@@ -151,6 +155,14 @@ class WarmParent:
             forked.set_result(answer["pid"])
         else:
             forked.set_exception(InternalError(f"no fork: {answer['error']}"))
+
+
+async def _undo(forked: asyncio.Future[int]) -> None:
+    await asyncio.wait({forked}, timeout=FORK_S)
+    if forked.done() and forked.exception() is None:
+        pid = forked.result()
+        os.kill(pid, signal.SIGKILL)  # ours, and nobody has waited for it: the id is still its own
+        await asyncio.to_thread(os.waitpid, pid, 0)
 
 
 def _refusal(answer: dict[str, Any]) -> SipServerError:

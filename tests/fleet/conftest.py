@@ -19,6 +19,7 @@ import pytest
 from sipserver import settings
 from sipserver.bus.memory import Hub, MemoryBus
 from sipserver.fleet import process
+from sipserver.fleet.ledger import started
 from sipserver.fleet.slots import port_is_free
 from sipserver.fleet.supervisor import Supervisor
 from sipserver.settings import Settings
@@ -28,10 +29,13 @@ from tests.fleet.fakes import KINDS, FakeEdge
 WAIT_S = 20.0
 
 
-async def until(true: Callable[[], bool], what: str = "") -> None:
+async def until(true: Callable[[], bool | Awaitable[bool]], what: str = "") -> None:
     """Ask again and again; for facts of other processes, which nobody tells us."""
     deadline_s = time.monotonic() + WAIT_S
-    while not true():
+    while True:
+        answer = true()
+        if answer is True or (not isinstance(answer, bool) and await answer):
+            return
         assert time.monotonic() < deadline_s, what or "it never came true"
         await asyncio.sleep(0.01)
 
@@ -141,12 +145,17 @@ def start(
 
 @pytest.fixture
 def reap() -> Iterator[Callable[[int], None]]:
-    """Give it the ids of processes that must not outlive the test."""
-    noted: set[int] = set()
-    yield noted.add
-    for pid in noted:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    for pid in noted:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+    """Give it the ids of processes that must not outlive the test; nobody else who gets such an id later is hit."""
+    noted: dict[int, int] = {}
+
+    def note(pid: int) -> None:
+        if pid > 0 and (began := started(pid)):
+            noted[pid] = began
+
+    yield note
+    for pid, began in noted.items():
+        if started(pid) == began:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
