@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class SpeechWorker:
                 if uri.startswith("unix://"):
                     Path(uri.removeprefix("unix://")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.listening = await self.server.listen(*self._listen)
-            await self._room.bring(Wanted(False, want.stt, want.tts, frozenset()))
+            await self._room.bring(replace(want, vad=False, llm=frozenset()))
         except BaseException:
             await self.close()
             raise
@@ -128,11 +129,15 @@ class SpeechWorker:
         return self._judge
 
     async def bring(self, wish: Wish) -> None:
-        """Load what a client needs and is not there: a reloaded dialplan may reach a cell first."""
-        if wish.vad:
-            await self._have_judge()
-        names = Wanted(False, frozenset(wish.stt), frozenset(wish.tts), frozenset(wish.llm))
-        await self._room.bring(self._hosted_names(names))
+        """Load what a client needs and is not there: a reloaded dialplan may reach a cell first.
+
+        What was begun is finished, although the client may go: the next one wants it as well.
+        """
+        names = Wanted(wish.vad, frozenset(wish.stt), frozenset(wish.tts), frozenset(wish.llm))
+        loading = asyncio.create_task(self._load(self._hosted_names(names)), name="bring")
+        self._tasks.add(loading)
+        loading.add_done_callback(self._brought)
+        await asyncio.shield(loading)
 
     def model(self, name: str) -> tuple[str, str] | None:
         engine = self._room.engines.llm.get(name)
@@ -157,6 +162,17 @@ class SpeechWorker:
             want.llm & known.llm.keys(),
         )
 
+    async def _load(self, want: Wanted) -> None:
+        if want.vad:
+            await self._have_judge()
+        await self._room.bring(replace(want, vad=False))
+
+    def _brought(self, task: asyncio.Task[None]) -> None:
+        """Whoever asked was told what went wrong, if they are still there."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
     async def _have_judge(self) -> None:
         async with self._judge_lock:
             if self._judge is None:
@@ -169,9 +185,7 @@ class SpeechWorker:
         """Load what a book names and warm it. What cannot be loaded is told to the clients that ask for it."""
         want = self._hosted_names(wanted(book, tuple(self._settings.speech.tts)))
         try:
-            if want.vad:
-                await self._have_judge()
-            await self._room.bring(Wanted(False, want.stt, want.tts, want.llm))
+            await self._load(want)
         except SipServerError as problem:
             self._log.error("an engine cannot be loaded", error=str(problem))
         await self._room.warm(book)

@@ -24,6 +24,8 @@ FIRST_REST_S = 1.0
 LONGEST_REST_S = 10.0
 """A server that did not answer is asked last for this long, twice as long with every further failure."""
 
+GRACE_S = 3.0
+
 
 class Unreachable(ProviderBusy):
     """Nobody answered, or went away before the answer began: another server may be asked."""
@@ -154,14 +156,30 @@ class Peers:
     async def load(self, wish: Wish, timeout_s: float) -> Event:
         """Have every server load the engines; returns what one of them told of itself (as for `describe`).
 
+        Servers that take longer than GRACE_S after the first one go on by themselves.
         Raises ModelMissing, SettingsError, ProviderError as the worker met them; Unreachable when no server answers.
         """
-        answers = await asyncio.gather(
-            *(Peers([peer.uri]).ask("speech worker", wish.event(), wire.LOADED, timeout_s) for peer in self._all),
-            return_exceptions=True,
-        )
+        asking = [
+            asyncio.create_task(
+                Peers([peer.uri]).ask("speech worker", wish.event(), wire.LOADED, timeout_s), name="load engines"
+            )
+            for peer in self._all
+        ]
+        try:
+            waiting: set[asyncio.Task[Event]] = set(asking)
+            grace_s: float | None = None
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                if any(task.exception() is None for task in done):
+                    grace_s = GRACE_S
+        finally:
+            for task in asking:
+                task.cancel()
+            answers = await asyncio.gather(*asking, return_exceptions=True)
         for told in answers:
-            if isinstance(told, BaseException) and not isinstance(told, Unreachable):
+            if isinstance(told, Exception) and not isinstance(told, Unreachable):
                 raise told
         for told in answers:
             if isinstance(told, Event):

@@ -115,7 +115,7 @@ def stt_capabilities(info: Event, engine: str) -> SttCapabilities:
     own = _own(info, "stt", engine)
     if own is not None:
         return SttCapabilities(_set(own["languages"]), bool(own["detects"]), local=True)
-    models = [model for program in info.data.get("asr", ()) for model in program.get("models", ())]
+    models = _installed([model for program in info.data.get("asr", ()) for model in program.get("models", ())])
     named = [model for model in models if model.get("name") == engine] or models
     spoken = {languages.primary(tag) for model in named for tag in model.get("languages", ())}
     return SttCapabilities(frozenset(spoken) or None, len(spoken) != 1, local=False)
@@ -127,7 +127,7 @@ def tts_capabilities(info: Event, engine: str) -> TtsCapabilities:
     if own is not None:
         voices = None if own["voices"] is None else tuple(own["voices"])
         return TtsCapabilities(_set(own["languages"]), voices, streaming=True, local=True)
-    listed = [voice for program in info.data.get("tts", ()) for voice in program.get("voices", ())]
+    listed = _installed([voice for program in info.data.get("tts", ()) for voice in program.get("voices", ())])
     spoken = {languages.primary(tag) for voice in listed for tag in voice.get("languages", ())}
     names = tuple(str(voice["name"]) for voice in listed) or None
     return TtsCapabilities(frozenset(spoken) or None, names, streaming=True, local=False)
@@ -136,6 +136,11 @@ def tts_capabilities(info: Event, engine: str) -> TtsCapabilities:
 def _own(info: Event, part: str, engine: str) -> dict[str, Any] | None:
     found: dict[str, Any] | None = info.data.get("engines", {}).get(part, {}).get(engine)
     return found
+
+
+def _installed(artifacts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Servers also list what they would have to download first."""
+    return [artifact for artifact in artifacts if artifact.get("installed")] or artifacts
 
 
 def _listed(names: frozenset[str] | None) -> list[str] | None:

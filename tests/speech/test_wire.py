@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from wyoming.error import Error
 from wyoming.event import Event
@@ -62,12 +64,18 @@ def test_our_own_capabilities_arrive_exactly() -> None:
 
 
 def test_capabilities_of_other_servers_come_from_the_standard() -> None:
-    models = [{"name": "tiny", "languages": ["en"]}, {"name": "large", "languages": ["en", "de_AT", "fr"]}]
-    voices = [{"name": "a", "languages": ["en_US"]}, {"name": "b", "languages": ["de"]}]
+    models: list[dict[str, Any]] = [
+        {"name": "tiny", "languages": ["en"]},
+        {"name": "large", "languages": ["en", "de_AT", "fr"]},
+    ]
+    voices: list[dict[str, Any]] = [{"name": "a", "languages": ["en_US"]}, {"name": "b", "languages": ["de"]}]
     info = Event("info", {"asr": [{"models": models}], "tts": [{"voices": voices}]})
     assert wire.stt_capabilities(info, "tiny") == SttCapabilities(frozenset({"en"}), False, False)
     assert wire.stt_capabilities(info, "") == SttCapabilities(frozenset({"en", "de", "fr"}), True, False)
     assert wire.tts_capabilities(info, "") == TtsCapabilities(frozenset({"en", "de"}), ("a", "b"), True, False)
+    models[0]["installed"] = voices[1]["installed"] = True
+    assert wire.stt_capabilities(info, "").languages == {"en"}
+    assert wire.tts_capabilities(info, "").voices == ("b",)
     nothing = Event("info", {})
     assert wire.stt_capabilities(nothing, "").languages is None
     assert wire.tts_capabilities(nothing, "").voices is None
