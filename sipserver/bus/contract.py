@@ -41,7 +41,9 @@ class Journal(Protocol):
         ...
 
     async def adopt(self, run: str) -> int:
-        """Deliver what the spool of a dead process of this node still holds. Returns the number of entries."""
+        """Deliver what the spool of a dead process of this node still holds; waits for the bus if it is away. Returns
+        the number of entries. Never for a process that lives.
+        """
         ...
 
     def read(self, node: str) -> AsyncGenerator[Delivery, None]:
@@ -98,14 +100,19 @@ class Leases(Protocol):
         ...
 
     async def contend(self, key: str, value: Json) -> Lease | None:
-        """Hold a key that several want; None while another has it. Lost leases are noticed: `Lease.close` is a no-op
-        then and `get` names the other."""
+        """Hold a key that several want; None while another has it, or while nobody can know. Lost leases are noticed:
+        `Lease.close` is a no-op then and `get` names the other.
+        """
         ...
 
-    async def get(self, key: str) -> Json | None: ...
+    async def get(self, key: str) -> Json | None:
+        """Raises BusDown, also when it may only be missing because the bus has just come back."""
+        ...
 
     async def find(self, prefix: str) -> dict[str, Json]:
-        """All live keys that begin so. Raises BusDown."""
+        """All live keys that begin so. Raises BusDown, also for a lease's length after an outage in which leases may
+        have run out: what is missing then may be there.
+        """
         ...
 
 
@@ -156,8 +163,12 @@ class Bus(Protocol):
         waited for in the background."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Flush the journal (what does not go is in the spool), give up leases and counts of this run."""
+        ...
 
     async def forget_run(self, run: str) -> None:
-        """A process is dead: its leases and its counts go now instead of when they run out."""
+        """A process is dead: its leases and its counts go now instead of when they run out. While the bus is away
+        nothing happens.
+        """
         ...

@@ -40,12 +40,14 @@ class RedisLeases:
         self._link, self._run, self._owner = link, run, f"{run}\n"
         self._log = logger("bus", run=run)
         self._held: dict[str, RedisLease] = {}
+        self._changed: set[RedisLease] = set()
         self._soon = asyncio.Event()
+        self._everything = True
         self._task: asyncio.Task[None] | None = None
         self.with_renewal: list[Callable[[], Awaitable[None]]] = []
 
     def open(self) -> None:
-        self._link.on_up.append(self._soon.set)
+        self._link.on_up.append(self._back)
         self._task = asyncio.create_task(self._renew_for_ever(), name="leases")
 
     async def close(self) -> None:
@@ -111,7 +113,14 @@ class RedisLeases:
 
     # --- keeping what is ours -----------------------------------------------------------------------------------------
 
-    def changed(self) -> None:
+    def changed(self, lease: RedisLease) -> None:
+        if self._held.get(lease.key) is lease:
+            self._changed.add(lease)
+            self._soon.set()
+
+    def _back(self) -> None:
+        """Redis is there again: it may have forgotten everything."""
+        self._everything = True
         self._soon.set()
 
     async def release(self, lease: RedisLease) -> None:
@@ -123,19 +132,25 @@ class RedisLeases:
             await self._link.do(lambda redis: redis.eval(_RELEASE, 1, name, self._owner))
 
     async def _renew_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_at = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._link.lease_s / 3):
+                async with asyncio.timeout_at(next_at):
                     await self._soon.wait()
                     await asyncio.sleep(SOON_S)
             self._soon.clear()
+            everything, self._everything = self._everything or loop.time() >= next_at, False
+            changed, self._changed = self._changed, set()
+            if everything:
+                next_at = loop.time() + self._link.lease_s / 3
             with contextlib.suppress(BusDown):
-                await self._renew()
-            for renew in self.with_renewal:
+                await self._renew(list(self._held.values()) if everything else list(changed))
+            for renew in self.with_renewal if everything else ():
                 await renew()
 
-    async def _renew(self) -> None:
-        leases = list(self._held.values())
+    async def _renew(self, leases: Sequence[RedisLease]) -> None:
+        leases = [lease for lease in leases if self._held.get(lease.key) is lease]
         if not leases:
             return
         kept = await self._link.do(lambda redis: self._write(redis, leases))
@@ -172,7 +187,7 @@ class RedisLease:
 
     def update(self, value: Json) -> None:
         self.value = value
-        self._leases.changed()
+        self._leases.changed(self)
 
     async def close(self) -> None:
         await self._leases.release(self)

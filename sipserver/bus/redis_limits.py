@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 
 from sipserver.bus import limits_script, remote
 from sipserver.bus.contract import Full
-from sipserver.bus.link import TIMEOUT_S, Link
+from sipserver.bus.link import Link
 from sipserver.bus.redis_commands import RedisCommands
 from sipserver.errors import BusDown
 from sipserver.log import logger
@@ -76,7 +76,7 @@ class RedisLimits:
             async with asyncio.timeout(TAKE_S):
                 await self._listen()
                 return await self._take(scopes)
-        except (BusDown, TimeoutError):
+        except TimeoutError:
             return self._by_share(scopes)
 
     def give(self, scopes: Sequence[str]) -> None:
@@ -107,20 +107,29 @@ class RedisLimits:
     async def _take(self, scopes: Mapping[str, _Scope]) -> Full | None:
         """Ask until somebody's unused place has come back, but no longer than the caller waits."""
         names, pause_s = list(scopes), RETRY_S
-        while True:
+        while not self._take_own(scopes):
+            # A request goes on when the caller waits no longer: what it brings is ours for the next one.
+            word, index = await asyncio.shield(self._errands.start(self._ask(scopes), "ask for places"))
+            match word:
+                case "ok":
+                    continue
+                case "full":
+                    return Full(names[index - 1], scopes[names[index - 1]].limit, shared=True)
+                case "wait":
+                    await asyncio.sleep(pause_s)
+                    pause_s *= 2
+                case _:
+                    return self._by_share(scopes)
+        return None
+
+    async def _ask(self, scopes: Mapping[str, _Scope]) -> tuple[str, int]:
+        try:
             async with self._talking:
-                if self._take_own(scopes):
-                    return None
-                word, index = await self._tell(scopes, take=True)
-            if word == "ok":
-                return None
-            name = names[index - 1]
-            if word == "full":
-                return Full(name, scopes[name].limit, shared=True)
-            if word == "blind":
-                return Full(name, scopes[name].limit, shared=False)
-            await asyncio.sleep(pause_s)
-            pause_s *= 2
+                if all(scope.own < min(scope.quota, scope.limit) for scope in scopes.values()):
+                    return "ok", 0  # the request before this one brought enough
+                return await self._tell(scopes, take=True)
+        except BusDown:
+            return "away", 0
 
     async def _listen(self) -> None:
         """To those who find no place; from the first place on."""
@@ -181,7 +190,9 @@ class RedisLimits:
     async def _tell(
         self, scopes: Mapping[str, _Scope], *, take: bool = False, spare: int = limits_script.SPARE_MOST
     ) -> tuple[str, int]:
-        """One request at a time; the lock is held. Answers the word and the index of the scope that it is about."""
+        """One request at a time; the lock is held. Answers the word and the index of the scope that it is about. A
+        place that was taken is in the quota; to give it out is the caller's.
+        """
         self._number += 1
         lease_ms = int(self._link.lease_s * 1000)
         arguments: list[str | int] = [self._run, self._number, lease_ms, self._born, int(take)]
@@ -192,15 +203,11 @@ class RedisLimits:
             wanted = 0 if not scope.own and now - scope.used_at > IDLE_S else spare
             arguments += [name, scope.limit, scope.own, scope.quota, wanted]
         before = [scope.own for scope in scopes.values()]
-        answer = await self._link.do(
-            lambda redis: self._script.run(redis, self._link.prefix, arguments), timeout_s=TAKE_S if take else TIMEOUT_S
-        )
+        answer = await self._link.do(lambda redis: self._script.run(redis, self._link.prefix, arguments))
         word, self._born = answer[0].decode(), int(answer[1])
         if word != "ok":
             return word, int(answer[2])
         for scope, own, quota in zip(scopes.values(), before, answer[2:], strict=True):
-            if take:
-                scope.own += 1
             scope.spare = max(0, int(quota) - own - take)
             scope.quota = int(quota)
         return word, 0

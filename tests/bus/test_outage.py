@@ -327,6 +327,7 @@ async def test_the_lease_of_the_dead_runs_out_and_another_gets_it(server: RedisS
     lost = await one.leases.contend("writer/one", {"run": "r1"})
     assert lost is not None
     one.leases._task.cancel()  # type: ignore[union-attr]
+    held = list(one.leases._held.values())
 
     async def taken_over() -> bool:
         return await two.leases.contend("writer/one", {"run": "r2"}) is not None
@@ -334,7 +335,7 @@ async def test_the_lease_of_the_dead_runs_out_and_another_gets_it(server: RedisS
     await until(taken_over)
     await lost.close()
     assert await one.leases.get("writer/one") == {"run": "r2"}
-    await one.leases._renew()
+    await one.leases._renew(held)
     assert await one.leases.get("writer/one") == {"run": "r2"}
 
 
@@ -346,7 +347,7 @@ async def test_a_lease_that_was_taken_over_is_not_taken_back(server: RedisServer
     await one._link.client.delete(one._link.key("lease", "writer/one"))
     assert await two.leases.contend("writer/one", {"run": "r2"}) is not None
     lost.update({"run": "r1 again"})
-    await one.leases._renew()
+    await one.leases._renew([lost])
     await lost.close()
     assert await one.leases.get("writer/one") == {"run": "r2"}
 
