@@ -54,9 +54,7 @@ class Burials:
         if pidfd < 0:
             self.bury(life.run, life.kind, life.name, "ended without a supervisor")
             return
-        self._log.info(
-            "a process of an earlier supervisor goes on until its calls end", process=life.name, pid=life.pid
-        )
+        self._log.info("a process of an earlier supervisor goes on until its calls end", of=life.name, child=life.pid)
         self._watched[pidfd] = life
         asyncio.get_running_loop().add_reader(pidfd, self._inherited_ended, pidfd)
 
@@ -97,4 +95,4 @@ class Burials:
         await self._bus.forget_run(run)
         async with self._writing:
             await asyncio.to_thread(self._ledger.strike, run)
-        self._log.debug("buried", process=name, kind=kind, run=run, delivered=delivered)
+        self._log.debug("buried", of=name, kind=kind, run=run, delivered=delivered)

@@ -24,7 +24,7 @@ class Life:
 
     @property
     def alive(self) -> bool:
-        return started(self.pid) == self.started
+        return self.started != 0 and started(self.pid) == self.started
 
 
 class Ledger:

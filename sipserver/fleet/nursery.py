@@ -46,7 +46,7 @@ class Nursery:
             await fresh.start(strict=strict)
             old, self._parent = self._parent, fresh
             self._there.set()
-            self._log.info("warm parent ready", pid=fresh.pid, took_ms=fresh.warmed_ms)
+            self._log.info("warm parent ready", child=fresh.pid, took_ms=fresh.warmed_ms)
             if old is not None:
                 await old.close()
 
@@ -74,7 +74,7 @@ class Nursery:
             self._there.clear()
             self.restarts += 1
             pause_s = self._backoff.after(loop.time() - began_s)
-            self._log.error("the warm parent died, its children live on", pid=parent.pid, pause_s=pause_s)
+            self._log.error("the warm parent died, its children live on", child=parent.pid, pause_s=pause_s)
             await parent.close()
             await asyncio.sleep(pause_s)
             try:

@@ -68,6 +68,7 @@ class WarmParent:
         try:
             await asyncio.shield(self._warm)
         except BaseException:
+            self._warm.cancel()
             await self.close()
             raise
 
@@ -89,7 +90,7 @@ class WarmParent:
             await _undo(forked)
             raise
         except TimeoutError:
-            self._log.error("the warm parent does not answer; it is killed", pid=self.pid)
+            self._log.error("the warm parent does not answer; it is killed", child=self.pid)
             self.kill()
             raise InternalError("the warm parent does not answer") from None
         finally:
@@ -150,7 +151,9 @@ class WarmParent:
             return
         forked = self._asked.get(answer["run"])
         if forked is None or forked.done():
-            self._log.warning("a child came too late; its line is closed, so it ends by itself", pid=answer.get("pid"))
+            self._log.warning(
+                "a child came too late; its line is closed, so it ends by itself", child=answer.get("pid")
+            )
         elif "pid" in answer:
             forked.set_result(answer["pid"])
         else:

@@ -12,6 +12,7 @@ socket) `{"run": ..., "pid": ...}` or `{"run": ..., "error": ...}`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -82,7 +83,8 @@ def decode(message: bytes, warmth: Warmth) -> ChildSpec:
 
 
 def serve(channel: socket.socket, warmth: Warmth) -> None:
-    """Fork what is asked for until the supervisor is gone."""
+    """Fork what is asked for until the supervisor is gone. Raises BrokenPipeError when it went before our answer; the
+    child sees the end of its own line."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, MOST_BYTES, 1)
         if not message:
@@ -90,10 +92,7 @@ def serve(channel: socket.socket, warmth: Warmth) -> None:
         spec = decode(message, warmth)
         with socket.socket(fileno=descriptors[0]) as control_socket:
             answer = {"run": spec.run, **_fork(spec, channel, control_socket, warmth)}
-        try:
-            channel.send(json.dumps(answer).encode())
-        except BrokenPipeError:  # the child sees the end of its own line
-            return
+        channel.send(json.dumps(answer).encode())
 
 
 def _fork(
@@ -152,8 +151,9 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection in the parent would unshare pages
-    channel.send(json.dumps({"warm": round((time.monotonic() - began) * 1000)}).encode())
-    serve(channel, warmth)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for us any more
+        channel.send(json.dumps({"warm": round((time.monotonic() - began) * 1000)}).encode())
+        serve(channel, warmth)
     return 0
 
 

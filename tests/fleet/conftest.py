@@ -67,10 +67,10 @@ def free_range(count: int) -> tuple[int, int]:
 def settings_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes settings for a fleet of two cells (three calls each) that reacts quickly."""
 
-    def write(calls: int = 6, ports: int = 12, dialplan: str | None = None, **fleet: Any) -> Path:
-        plans = tmp_path / "dialplans"
+    def write(calls: int = 6, ports: int = 12, folder: Path = tmp_path, **fleet: Any) -> Path:
+        plans = folder / "dialplans"
         plans.mkdir(exist_ok=True)
-        (plans / "acme.yaml").write_text(dialplan or written("main:\n- answer\n- hangup"))
+        (plans / "acme.yaml").write_text(written("main:\n- answer\n- hangup"))
         first, last = free_range(ports)
         lines = {
             "calls": calls,
@@ -84,8 +84,8 @@ def settings_file(tmp_path: Path) -> Callable[..., Path]:
         }
         text = "mode: fleet\nbus: {url: 'redis://unused'}\ncalls: {drain_s: 20}\ndialplans: dialplans\nfleet:\n"
         text += "".join(f"  {key}: {value}\n" for key, value in lines.items())
-        text += f"  runtime: {tmp_path / 'run'}\n"
-        file = tmp_path / "sipserver.yaml"
+        text += f"  runtime: {folder / 'run'}\n"
+        file = folder / "sipserver.yaml"
         file.write_text(text)
         return file
 
