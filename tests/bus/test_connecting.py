@@ -1,8 +1,9 @@
-"""A server that will never take us is the operator's affair, and he is told what to do."""
+"""How a bus finds its server: a password, TLS, and what an operator is told when it will never take us."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -82,3 +83,47 @@ async def old_server(free_port: int) -> AsyncIterator[str]:
 
 async def test_a_server_that_is_too_old(old_server: str, tmp_path: Path) -> None:
     assert "6.0.16 is too old; install 6.2" in await refused(old_server, tmp_path)
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Signed by itself, for 127.0.0.1; the key beside it."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "certificate.pem"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder / "certificate.pem"
+
+
+@pytest.fixture
+def tls_server(certificate: Path, tmp_path: Path, free_port: int) -> Iterator[str]:
+    key = certificate.with_name("key.pem")
+    options = ("--tls-port", str(free_port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    server = RedisServer(tmp_path / "redis", options=(*options, "--tls-auth-clients", "no"))
+    server.start()
+    yield f"rediss://127.0.0.1:{free_port}/0"
+    server.stop()
+
+
+async def test_a_certificate_that_nobody_vouches_for(tls_server: str, tmp_path: Path) -> None:
+    assert "check host and certificate" in await refused(tls_server, tmp_path)
+
+
+async def test_tls_with_the_right_authority(tls_server: str, certificate: Path, tmp_path: Path) -> None:
+    bus = RedisBus(
+        BusSettings(url=f"{tls_server}?ssl_ca_certs={certificate}", spool=tmp_path / "spool"), node="one", run="r1"
+    )
+    await bus.open()
+    assert bus.up
+    await bus.leases.hold("run/r1", {})
+    assert await bus.leases.get("run/r1") == {}
+    await bus.close()
