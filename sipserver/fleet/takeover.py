@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from sipserver.bus.contract import Bus, Delivery, Lease
@@ -21,6 +21,9 @@ from sipserver.log import logger
 
 QUIET_S = 60.0
 """A dead machine's journal is left alone when nothing has come for so long."""
+STRANGER_S = 30.0
+"""The silence of a process of a machine that was never seen on this bus: it may share the database and not the bus.
+Living calls write something every 5 s."""
 
 
 class WriterReplaced(SipServerError):
@@ -57,6 +60,8 @@ class Takeover:
         self._value = {"node": bus.node, "run": bus.run}
         self._journals: dict[str, _Journal] = {}
         self._nodes: set[str] = set()
+        self._seen: set[str] = {bus.node}
+        self._open: Mapping[tuple[str, str], int] = {}
         self._absent: dict[str, float] = {}
         self._told: dict[str, float] = {}
         self._log = logger("writer", node=bus.node)
@@ -82,16 +87,19 @@ class Takeover:
     def heard(self, entries: Iterable[Entry]) -> None:
         """Entries that came: their processes have not been silent."""
         now = time.monotonic()
-        self._told.update((entry.run, now) for entry in entries)
+        for entry in entries:
+            self._told[entry.run] = now
+            self._seen.add(entry.node)
 
-    async def look(self, open_runs: Set[tuple[str, str]]) -> list[Entry]:
-        """Take over from machines that are gone. open_runs: (node, run) of processes with open calls; returns a
-        RUN_GONE for each of ours that has long been silent. Raises WriterReplaced.
+    async def look(self, open_runs: Mapping[tuple[str, str], int]) -> list[Entry]:
+        """Take over from machines that are gone. open_runs: (node, run) of processes with open calls, and how many
+        events they have; returns a RUN_GONE for each of ours that has long been silent. Raises WriterReplaced.
         """
         self._raise_broken()
         try:
             alive = {key.partition("/")[2] for key in await self._bus.leases.find("node/")}
             await self._leave(alive)
+            self._seen |= alive
             self._nodes |= alive | {node for node, _ in open_runs}
             for node in self._nodes - alive - {self._bus.node} - self._journals.keys():
                 await self._begin(node)
@@ -100,21 +108,24 @@ class Takeover:
             self._absent.clear()  # who is silent now may only be cut off from the bus
             return []
 
-    async def _silent(self, open_runs: Set[tuple[str, str]]) -> list[Entry]:
+    async def _silent(self, open_runs: Mapping[tuple[str, str], int]) -> list[Entry]:
         ours = sorted((node, run) for node, run in open_runs if node in self._journals)
         alive = await self._bus.leases.find("run/") if ours else {}
         gone = [(node, run) for node, run in ours if f"run/{run}" not in alive]
         now = time.monotonic()
-        patience_s = self._lease_s / 4  # whose lease has run out was silent for lease_s already
+        self._told.update((key[1], now) for key, count in open_runs.items() if self._open.get(key) != count)
+        self._open = open_runs
         self._absent = {run: self._absent.get(run, now) for _, run in gone}
         found = []
         for node, run in gone:
+            # A lease that has run out was silent for lease_s already.
+            patience_s = self._lease_s / 4 if node in self._seen else STRANGER_S
             if now - max(self._absent[run], self._told.get(run, 0)) >= patience_s:
                 del self._absent[run]
                 self._log.warning("a process is silent, its calls are closed", process=run, of=node)
                 detail = {"detail": "the process fell silent during the call"}
                 found.append(Entry(Kind.RUN_GONE, node, run, "", time.time(), detail))
-        self._told = {run: at for run, at in self._told.items() if now - at < patience_s}
+        self._told = {run: at for run, at in self._told.items() if now - at < STRANGER_S}
         return found
 
     async def _leave(self, alive: Set[str]) -> None:

@@ -248,14 +248,14 @@ class Writer:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                open_runs = await self._reader.open_runs() if self._open else set()
+                open_runs = await self._reader.open_runs() if self._open else {}
                 if self._open and not looked_back:
                     self._takeover.know(await self._reader.nodes(datetime.now(UTC) - KNOWN))
                     await self._mend_all(await self._unrepaired())
                     looked_back = True
             except UNAVAILABLE as problem:
                 self._log.debug("cannot ask for open calls", error=brief(problem))
-                open_runs = set()
+                open_runs = {}
             for gone in await self._takeover.look(open_runs):
                 await self._queue.put([gone])
 

@@ -9,11 +9,13 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sipserver.store.database import sqlstate
+from sipserver.store.open_call import CRASH
 from sipserver.store.schema import calls, events
 
 Row = dict[str, Any]
@@ -63,8 +65,14 @@ async def _put(connection: AsyncConnection, call_rows: Sequence[Row], event_rows
 @functools.cache
 def _upsert_calls(dialect: str) -> Any:
     statement = (postgresql if dialect == "postgresql" else sqlite).insert(calls)
-    changing = {column.name: statement.excluded[column.name] for column in calls.columns if not column.primary_key}
-    return statement.on_conflict_do_update(index_elements=["id"], set_=changing)
+    new = statement.excluded
+    changing = {column.name: new[column.name] for column in calls.columns if not column.primary_key}
+    # A writer that was stopped and replaced may still finish what it had begun: what it knows is older.
+    not_older = new.events + new.events_dropped >= calls.c.events + calls.c.events_dropped
+    not_opened_again = sa.or_(calls.c.ended_at.is_(None), new.ended_at.is_not(None), calls.c.end_reason == CRASH)
+    return statement.on_conflict_do_update(
+        index_elements=["id"], set_=changing, where=sa.and_(not_older, not_opened_again)
+    )
 
 
 @functools.cache

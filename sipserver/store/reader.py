@@ -79,8 +79,8 @@ class CallFile:
 
 Calls = list[CallRow]
 Files = list[CallFile]
-Runs = set[tuple[str, str]]
-"""(node, run) of processes."""
+Runs = dict[tuple[str, str], int]
+"""(node, run) of processes, and how many events of their open calls were written."""
 
 
 class Reader:
@@ -128,9 +128,13 @@ class Reader:
 
     async def open_runs(self) -> Runs:
         """Processes whose calls are not all closed."""
-        query = sa.select(calls.c.node, calls.c.run).where(calls.c.ended_at.is_(None)).distinct()
+        query = (
+            sa.select(calls.c.node, calls.c.run, sa.func.sum(calls.c.events))
+            .where(calls.c.ended_at.is_(None))
+            .group_by(calls.c.node, calls.c.run)
+        )
         async with self._database.engine.connect() as connection:
-            return {(node, run) for node, run in await connection.execute(query)}
+            return {(node, run): int(count) for node, run, count in await connection.execute(query)}
 
     async def nodes(self, since: datetime) -> set[str]:
         """Machines that had calls which began after a moment."""

@@ -14,19 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from sipserver import spool
+from sipserver import events, spool
 from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.bus.memory import Hub, MemoryBus
 from sipserver.bus.settings import BusSettings
 from sipserver.calls.wav import WavWriter, header
+from sipserver.fleet import takeover as takeover_module
 from sipserver.fleet import writer as writer_module
 from sipserver.fleet.takeover import WriterReplaced
 from sipserver.fleet.writer import Writer
 from sipserver.journal import Entry, Kind
 from sipserver.store import database as database_module
 from sipserver.store.reader import CallRow, open_reader
+from sipserver.store.records import Records
 from sipserver.store.settings import StoreSettings
+from tests.fakes.told import start
+from tests.fakes.told import tell as digit
 from tests.servers.postgres import Postgres
 from tests.servers.redis import RedisServer
 from tests.store.told import gone, mixed, one_call, unfinished
@@ -456,6 +460,26 @@ async def test_a_dead_machine_s_calls_are_closed_within_ten_seconds_by_the_usual
         died = time.monotonic()
         await real.closed("written", "unwritten", timeout_s=20)
         assert time.monotonic() - died < 10
+
+
+async def test_a_machine_that_is_not_on_this_bus_is_given_much_time(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another server that shares the database: while it writes, its calls are not touched."""
+    monkeypatch.setattr(takeover_module, "STRANGER_S", 1.5)
+    writer, _ = await fleet.writer()
+    other = Records(fleet.settings, node="stranger")
+    await other.open()
+    start(other, "c1")
+    for _ in range(30):
+        digit(other, events.DigitReceived("1"), "c1")
+        await other.flush()
+        await asyncio.sleep(0.1)
+    assert (await fleet.calls())["c1"].ended_at is None
+    assert "stranger" in writer.reading
+    calls = await fleet.closed("c1")
+    assert calls["c1"].end_reason == "crash"
+    await other.close()
 
 
 async def test_a_writer_that_was_replaced_ends(fleet: Fleet) -> None:

@@ -30,6 +30,7 @@ from sipserver.store import migrations
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
 READY_S = 30
+KEPT = 5
 GUARDED = "guarded"
 """The role that needs PASSWORD; `sipserver`, the usual one, is trusted."""
 PASSWORD = "correct horse"
@@ -136,9 +137,12 @@ class Postgres:
     # --- databases ----------------------------------------------------------------------------------------------------
 
     def database(self, *, migrated: bool = True) -> str:
-        """A new one; returns its name."""
-        name = f"records_{next(self._names)}"
+        """A new one; returns its name. The one before the last few is removed: each takes 8 MB."""
+        number = next(self._names)
+        name = f"records_{number}"
         self.sql(f"CREATE DATABASE {name} TEMPLATE {self._migrated() if migrated else 'template0'}")
+        if number > KEPT:
+            self.sql(f"DROP DATABASE records_{number - KEPT} WITH (FORCE)")
         return name
 
     def url(self, database: str, *, role: str = "sipserver", driver: str = "asyncpg") -> str:

@@ -165,6 +165,16 @@ async def test_a_failed_transaction_leaves_no_trace_in_memory(
     assert (row.digits, row.events, row.faults, row.end_reason) == (3, 8, 1, "caller_hangup")
 
 
+async def test_a_writer_that_was_replaced_and_finishes_late_undoes_nothing(database: Database) -> None:
+    entries, stopped = one_call(), Ledger(database)
+    await stopped.apply(entries[:4])
+    await Ledger(database).apply(entries[4:])
+    before = await everything(database)
+    for late in (entries[4:6], entries[6:9], entries[9:-1]):
+        await stopped.apply(late)
+        assert await everything(database) == before
+
+
 # --- processes that died ----------------------------------------------------------------------------------------------
 
 
@@ -214,9 +224,9 @@ async def test_a_process_that_was_thought_dead_and_dies_later_is_closed_again(da
     ledger, entries = Ledger(database), unfinished()
     await ledger.apply([*entries[:5], gone()])
     await ledger.apply(entries)
-    assert await Reader(database).open_runs() == {("one", "r1")}
+    assert await Reader(database).open_runs() == {("one", "r1"): 6}
     assert [each.call_id for each in (await ledger.apply([gone()])).crashed] == ["c1"]
-    assert await Reader(database).open_runs() == set()
+    assert await Reader(database).open_runs() == {}
     assert (await told(database))[-1] == (6, events.CallEnded.kind)
 
 
