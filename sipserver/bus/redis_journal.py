@@ -75,7 +75,6 @@ class RedisJournal:
 
     @property
     def dropped(self) -> int:
-        """Entries that neither Redis nor the disk took."""
         return self._outbox.dropped
 
     def tell(self, entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""`sipserver calls`: which calls there were, and one of them on a time line."""
+"""`sipserver calls`: which calls there were, one of them on a time line; `live` has those that run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sipserver import settings
 from sipserver.calls import timeline
+from sipserver.cli import live
 from sipserver.dialplan.facts import split_uri
 from sipserver.errors import SipServerError
 from sipserver.store.reader import CallRow, EventRow, Reader, open_reader
@@ -23,6 +24,9 @@ app = typer.Typer(help="Show the records of calls.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what is stored, as JSON.")]
+
+app.command("live")(live.live)
+app.command("hangup")(live.hangup)
 
 RECENT = 500
 """How many calls back `show` looks for a part of an id."""

@@ -7,6 +7,7 @@ whoever wants to know is called back. Loop thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import uuid
@@ -197,7 +198,7 @@ class Crew:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        left = self.children()
+        left = [child for child in self.children() if child.pid]
         for child in left:
             child.kill(signal.SIGKILL, "left over")
         await asyncio.gather(*(child.ended.wait() for child in left))
@@ -212,7 +213,7 @@ class Crew:
             since_s = self._watch.silent_s(child.started_s, now_s)
             if part := hung_part(child.beat, silent_s, fleet.hang_s):
                 self._kill(child, f"{part} hangs")
-            elif child.state is State.STARTING and since_s > fleet.ready_s:
+            elif child.state is State.STARTING and child.pid and since_s > fleet.ready_s:
                 self._kill(child, "not ready in time")
             elif child.state is State.DRAINING and now_s > child.end_by_s + END_GRACE_S:
                 self._kill(child, "did not end in time")
@@ -245,14 +246,11 @@ class Crew:
     async def _start(self, seat: Seat) -> Child | None:
         """One try, until the child is ready or dead; its death leads to the next try. None: the fleet ends."""
         slot = await self._slot(seat)
-        if self._ending:
-            self._give(slot)
-            return None
-        seat.child = child = self._child(seat, slot)
-        if seat.kind == CELL:
-            async with self._gate:
-                await self._launch(child)
-        else:
+        async with self._gate if seat.kind == CELL else contextlib.nullcontext():
+            if self._ending:
+                self._give(slot)
+                return None
+            seat.child = child = self._child(seat, slot)
             await self._launch(child)
         return child
 
@@ -272,6 +270,11 @@ class Crew:
             self._log.error("not forked", of=child.name, error=str(problem))
             child.abandon()
             return
+        except asyncio.CancelledError:  # nobody waits for children any more
+            self._ending = True
+            if not child.pid:
+                child.abandon()
+            raise
         self._watcher.started(child)
         await _first(child, None)
 

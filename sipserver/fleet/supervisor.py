@@ -410,6 +410,7 @@ class Supervisor:
             for seats in self.crew.seats.values()
             for seat in seats
             for child in seat.children()
+            if child.pid
         ]
         return FleetStatus(
             node=self._bus.node,

@@ -11,7 +11,7 @@ from tests.harness.records import Record
 
 _QUERY = """
 SELECT coalesce(json_agg(row_to_json(found) ORDER BY found.started_at, found.id), '[]') FROM (
-  SELECT calls.*, (SELECT coalesce(json_agg(json_build_array(kind, fields) ORDER BY seq), '[]')
+  SELECT calls.*, (SELECT coalesce(json_agg(json_build_array(kind, fields, seq) ORDER BY seq), '[]')
                    FROM events WHERE call_id = calls.id) AS told
   FROM calls WHERE {condition}) AS found
 """
@@ -39,7 +39,8 @@ def postgres_records(url: str, sip_call_id: str = "") -> list[Record]:
             row["answered_at"] is not None,
             row["recording_path"] or "",
             row["recording_status"] or "",
-            tuple((kind, fields) for kind, fields in row["told"]),
+            tuple((kind, fields) for kind, fields, _ in row["told"]),
+            tuple(seq for _, _, seq in row["told"]),
         )
         for row in rows
     ]

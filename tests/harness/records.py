@@ -16,7 +16,8 @@ WRITE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One call. reason is empty while it lives. events: (kind, fields) in order."""
+    """One call. reason is empty while it lives. events: (kind, fields) in order; numbers: theirs, without gaps when
+    nothing is missing."""
 
     call_id: str
     sip_call_id: str
@@ -26,6 +27,7 @@ class Record:
     recording: str
     recording_status: str
     events: tuple[tuple[str, dict[str, Any]], ...]
+    numbers: tuple[int, ...]
 
     @property
     def kinds(self) -> list[str]:
@@ -43,24 +45,27 @@ def records(database: Path, sip_call_id: str = "") -> list[Record]:
         rows = connection.execute(
             "SELECT * FROM calls WHERE ? IN ('', sip_call_id) ORDER BY started_at, id", (sip_call_id,)
         ).fetchall()
-        return [
-            Record(
-                row["id"],
-                row["sip_call_id"],
-                row["end_reason"] or "",
-                row["sip_code"] or 0,
-                row["answered_at"] is not None,
-                row["recording_path"] or "",
-                row["recording_status"] or "",
-                tuple(
-                    (event["kind"], json.loads(event["fields"]))
-                    for event in connection.execute(
-                        "SELECT kind, fields FROM events WHERE call_id = ? ORDER BY seq", (row["id"],)
-                    )
-                ),
-            )
-            for row in rows
-        ]
+        return [_record(row, _events(connection, row["id"])) for row in rows]
+
+
+def _events(connection: sqlite3.Connection, call_id: str) -> list[sqlite3.Row]:
+    return connection.execute(
+        "SELECT seq, kind, fields FROM events WHERE call_id = ? ORDER BY seq", (call_id,)
+    ).fetchall()
+
+
+def _record(row: sqlite3.Row, told: list[sqlite3.Row]) -> Record:
+    return Record(
+        row["id"],
+        row["sip_call_id"],
+        row["end_reason"] or "",
+        row["sip_code"] or 0,
+        row["answered_at"] is not None,
+        row["recording_path"] or "",
+        row["recording_status"] or "",
+        tuple((event["kind"], json.loads(event["fields"])) for event in told),
+        tuple(event["seq"] for event in told),
+    )
 
 
 def ended(database: Path, sip_call_id: str = "", *, at_least: int = 1) -> list[Record]:

@@ -1,0 +1,79 @@
+"""A caller of the echo who never stops talking, and what of it came back: the gaps that a person would hear."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from typing import Self
+
+from tests.harness.phone import Packet, tone
+from tests.harness.routed_phone import RoutedPhone
+
+LOUD = 1_000
+ECHO_S = 5.0
+
+
+class Talker(RoutedPhone):
+    """`call`, then listen to `echo_again` and `gaps_ms`. Use as a context manager."""
+
+    def __init__(self, server_port: int) -> None:
+        super().__init__(server_port)
+        self._talking = threading.Event()
+        self._talk = threading.Thread(target=self._keep_talking, daemon=True)
+
+    def call(self, user: str = "echo") -> Self:
+        """Call, talk, return when the echo is heard. Fails when it is not."""
+        answer = self.invite(user)
+        assert answer.code == 200, answer.text
+        self.start_media()
+        self._talking.set()
+        self._talk.start()
+        self.echo_again()
+        return self
+
+    def echo_again(self, timeout_s: float = ECHO_S) -> None:
+        """Sound that arrives after this call. Fails when none does."""
+        asked_ns = time.perf_counter_ns()
+        deadline = time.monotonic() + timeout_s
+        while not any(packet.at_ns > asked_ns and packet.level > LOUD for packet in self.received[-20:]):
+            assert time.monotonic() < deadline, "no echo is heard"
+            time.sleep(0.02)
+
+    def echo_for(self, seconds: float) -> None:
+        """Until so much echo has come since this call."""
+        asked_ns = time.perf_counter_ns()
+        deadline = time.monotonic() + seconds + ECHO_S
+        while len(self.loud(asked_ns)) * 0.02 < seconds:
+            assert time.monotonic() < deadline, "the echo has gaps"
+            time.sleep(0.02)
+
+    def loud(self, since_ns: int) -> Sequence[Packet]:
+        return [packet for packet in list(self.received) if packet.at_ns >= since_ns and packet.level > LOUD]
+
+    def longest_gap_ms(self, since_ns: int) -> float:
+        """The longest time without sound since then (perf_counter_ns), in milliseconds of the RTP clock: what a jitter
+        buffer cannot hide. Late packets are no gap, missing ones are."""
+        loud = sorted(self.loud(since_ns), key=lambda packet: packet.timestamp)
+        steps = [(after.timestamp - before.timestamp) / 8 for before, after in itertools.pairwise(loud)]
+        return max(steps, default=0.0) - 20
+
+    def longest_wait_ms(self, since_ns: int) -> float:
+        """The longest time between two packets of any kind on the wire."""
+        times = [packet.at_ns for packet in list(self.received) if packet.at_ns >= since_ns]
+        waits = [(after - before) / 1e6 for before, after in itertools.pairwise(times)]
+        return max(waits, default=0.0)
+
+    def _keep_talking(self) -> None:
+        sound = tone(200)
+        while not self._closed.is_set():
+            if self._outgoing.qsize() < 20:
+                self.say(sound)
+            else:
+                self._closed.wait(0.1)
+
+    def close(self) -> None:
+        super().close()
+        if self._talk.is_alive():
+            self._talk.join(2)
