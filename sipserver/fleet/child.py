@@ -74,6 +74,7 @@ class Child:
     async def launch(self, spawn: Spawn) -> None:
         """Fork it and hold its line. Raises InternalError when nothing was forked; on_end is not called then."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.started_s = asyncio.get_running_loop().time()
         try:
             self.pid = await spawn(self.spec, theirs)
             self._pidfd = os.pidfd_open(self.pid)
@@ -83,6 +84,8 @@ class Child:
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
         self._leash = Leash(ours, on_ready=self._on_ready_facts)
         await self._leash.open()
+        if self.asked_to_end:  # before it could be told
+            self._leash.stop()
 
     @property
     def name(self) -> str:

@@ -209,11 +209,13 @@ class Crew:
         fleet = self._settings.fleet
         self._watch.look(now_s)
         for child in self.children():
+            if not child.pid:  # it waits for a warm parent
+                continue
             silent_s = self._watch.silent_s(max(child.heard_at_s, child.started_s), now_s)
             since_s = self._watch.silent_s(child.started_s, now_s)
             if part := hung_part(child.beat, silent_s, fleet.hang_s):
                 self._kill(child, f"{part} hangs")
-            elif child.state is State.STARTING and child.pid and since_s > fleet.ready_s:
+            elif child.state is State.STARTING and since_s > fleet.ready_s:
                 self._kill(child, "not ready in time")
             elif child.state is State.DRAINING and now_s > child.end_by_s + END_GRACE_S:
                 self._kill(child, "did not end in time")

@@ -19,7 +19,7 @@ from sipserver import settings
 from sipserver.errors import InternalError
 from sipserver.fleet import admin
 from tests.fleet.conftest import until
-from tests.fleet.kinds import tell
+from tests.fleet.kinds import set_mood, tell
 
 Program = Callable[[Path], AbstractContextManager["Running"]]
 
@@ -146,3 +146,13 @@ async def test_children_outlive_a_killed_supervisor_and_the_next_one_replaces_th
         assert await two.end() == 0
     lives = settings.load(file).fleet.runtime / "lives"
     assert list(lives.iterdir()) == []
+
+
+async def test_a_signal_while_cells_start_ends_it(program: Program, settings_file: Callable[..., Path]) -> None:
+    file = settings_file(calls=60, ports=40)
+    set_mood(settings.load(file).fleet.runtime, "slow")
+    with program(file) as one:
+        await until(lambda: len(one.told("ready")) >= 4)  # the helpers and a first cell
+        one.process.send_signal(signal.SIGTERM)
+        assert await one.end() == 0
+    assert list((settings.load(file).fleet.runtime / "lives").iterdir()) == []
