@@ -132,6 +132,8 @@ class Spool:
         assert self._file is not None
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, self._length)
+            if not self._length:
+                self._path(self._writing).unlink()
         self._close_file()
 
     def _close_file(self) -> None:

@@ -117,7 +117,11 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path: Path) -> None:
     kept.append([b"small"])
     with pytest.raises(OSError, match="too large"):
         kept.append([b"x" * 3000, b"y" * 3000])
+    for _ in range(3):
+        with pytest.raises(OSError, match="too large"):
+            kept.append([b"z" * 5000])
     assert kept.depth == 1
+    assert len(list(kept.folder.glob("*.jsonl"))) == 1
     kept.append([b"after"])
     assert kept.read().lines == (b"small", b"after")
     kept.close()

@@ -57,6 +57,11 @@ class Journal(Protocol):
         """Entries told and not yet on the bus, memory and spool together."""
         ...
 
+    @property
+    def dropped(self) -> int:
+        """Entries that are lost since the process began, because neither the bus nor the disk took them."""
+        ...
+
 
 class Subscription(Protocol):
     async def close(self) -> None: ...

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -27,6 +27,8 @@ OLDEST = (6, 2)
 """What every distribution that is still maintained has; older ones are not tested."""
 
 TIMEOUT_S = 1.0
+CONNECTIONS = 32
+"""At most, a process. One is subscribed, one waits for each journal that is read; the others are for crowds."""
 KEEPALIVE: dict[str, Any] = {
     "socket_keepalive": True,
     "socket_keepalive_options": {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3},
@@ -57,8 +59,10 @@ class Link:
         self._away_since: float | None = None
         self._unsettled_until = 0.0
         self._closed = False
-        self.client = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             settings.url,
+            max_connections=CONNECTIONS,
+            timeout=None,  # `do` has its own
             password=os.environ.get(settings.password_env) or None,
             client_name=f"sipserver:{node}:{run[:12]}",
             protocol=2,
@@ -68,6 +72,7 @@ class Link:
             retry=Retry(NoBackoff(), 0),
             **({} if settings.url.startswith("unix:") else KEEPALIVE),
         )
+        self.client = Redis.from_pool(pool)
 
     def key(self, *parts: str) -> str:
         return ":".join((self.prefix, *parts))
@@ -165,7 +170,7 @@ class Link:
         self._check(facts)
         away_s, before = self.away_s, self.server
         self.server = str(facts["run_id"])
-        if before and (away_s > self.lease_s / 3 or before != self.server):
+        if self._away_since is not None and (away_s > self.lease_s / 3 or before != self.server):
             self._unsettled_until = time.monotonic() + self.lease_s
         if self._away_since is not None:
             self._log.warning(

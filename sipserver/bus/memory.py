@@ -98,6 +98,10 @@ class _Journal:
     def depth(self) -> int:
         return 0
 
+    @property
+    def dropped(self) -> int:
+        return self._hub.journals[self._node].dropped
+
     def tell(self, entry: Entry) -> None:
         kept = self._hub.journals[self._node]
         if len(kept.entries) >= MOST_ENTRIES:

@@ -14,6 +14,7 @@ async def test_a_journal_that_nobody_reads_is_bounded(monkeypatch: pytest.Monkey
     bus = MemoryBus(node="one", run="r1")
     for number in range(5):
         bus.journal.tell(Entry(Kind.EVENT, "one", "r1", f"c{number}", 0.0))
+    assert bus.journal.dropped == 2
     reader = bus.journal.read("one")
     delivery = await anext(reader)
     assert [entry.call_id for entry in delivery.entries] == ["c0", "c1", "c2"]
