@@ -35,8 +35,10 @@ DIALOG_MS = 16_000
 RING_MS = 180_000
 WINDOW = 16
 """Cells that are compared for a call."""
-TRIES = 8
-"""Cells that are tried for a call."""
+TRIES = 20
+"""Cells that are tried for a call. Kamailio knows at most 32 branches of one."""
+REFUSING_S = 3
+"""A cell that refused a call is not asked again for so long."""
 NONCE_S = 60
 REFUSALS = 10
 """Refusals within a minute after which a stranger is not answered any more."""
@@ -154,6 +156,7 @@ def _values(
         "ring_ms": RING_MS,
         "window": WINDOW,
         "tries": TRIES,
+        "refusing_s": REFUSING_S,
         "nonce_s": NONCE_S,
         "refusals": REFUSALS,
         "reload_s": RELOAD_S,
