@@ -2,12 +2,15 @@
 
 Owns the order: dialplans, detector, sockets, engines, then warming. Refuses to know processes and signals: the fleet's
 process table starts and ends it. The first worker of a machine (index 0) has the language models as well.
+
+A worker starts whatever the dialplans say and whichever model is missing, since running calls need the rest of it: what
+cannot be loaded is logged here, and raised in the processes that ask for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,9 @@ from sipserver.agent.voice import AudioCache
 from sipserver.audio.frame import Samples
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.watch import Snapshot, Watcher
+from sipserver.dialplan.watch import snapshot as snapshot_of
 from sipserver.engines import EngineRoom, Wanted, wanted
-from sipserver.errors import ConfigError, SipServerError
+from sipserver.errors import ConfigError, DialplanError, SipServerError
 from sipserver.log import logger
 from sipserver.settings import Settings
 from sipserver.speech.contract import Stt, Tts
@@ -29,6 +33,7 @@ from sipserver.speech.wire import Wish
 from sipserver.speech.worker.judge import Judge
 from sipserver.speech.worker.server import SpeechServer
 
+LOOK_S = 1.0
 RECENT_BYTES = 16 * 1024 * 1024
 """Clauses that no dialplan has as a fixed text, kept in case that they are asked for again."""
 
@@ -54,9 +59,8 @@ class SpeechWorker:
         self._listen = tuple(listen) or (uris(loaded)[index],)
         self._room = EngineRoom(self._settings)
         self._recent = AudioCache(RECENT_BYTES)
-        self._watcher = Watcher(
-            loaded.dialplans, on_change=self._on_book, on_problem=self._on_problem, snapshot=snapshot
-        )
+        self._snapshot = snapshot
+        self._watcher: Watcher | None = None
         self._judge: Judge | None = None
         self._judge_lock = asyncio.Lock()
         self._log = logger("speech", worker=index)
@@ -70,23 +74,23 @@ class SpeechWorker:
     async def start(self) -> None:
         """Listen and have the engines that the dialplans name, the language models aside: they come while it runs.
 
-        Raises ConfigError (ModelMissing among them), OSError. A start that fails leaves nothing behind.
+        Raises OSError when it cannot listen; then nothing is left behind.
         """
         try:
-            book = await self._watcher.start()
+            book = await self._read()
             want = self._hosted_names(wanted(book, tuple(self._settings.speech.tts)))
-            if want.vad:
-                await self._have_judge()
             for uri in self._listen:
                 if uri.startswith("unix://"):
                     Path(uri.removeprefix("unix://")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.listening = await self.server.listen(*self._listen)
-            await self._room.bring(replace(want, vad=False, llm=frozenset()))
+            await self._load_what_can_be(replace(want, llm=frozenset()))
         except BaseException:
             await self.close()
             raise
         self._start_task(self._adopt(book), "adopt")
-        self._log.info("speech worker serves", uris=list(self.listening), stt=sorted(want.stt), tts=sorted(want.tts))
+        if self._snapshot is None:
+            self._start_task(self._watch(), "watch dialplans")
+        self._log.info("speech worker serves", uris=list(self.listening), stt=sorted(self.stt), tts=sorted(self.tts))
 
     async def run(self) -> None:
         """Serve until `close`."""
@@ -95,7 +99,6 @@ class SpeechWorker:
     async def close(self) -> None:
         """Let nobody in, end what runs, unload. Idempotent."""
         self._closed.set()
-        await self._watcher.stop()
         await self.server.close()
         for task in self._tasks:
             task.cancel()
@@ -107,7 +110,8 @@ class SpeechWorker:
 
     async def reload(self) -> None:
         """Read the dialplans again (SIGHUP); a worker that was given a snapshot does so only when told."""
-        await self._watcher.reload()
+        if self._watcher is not None:
+            await self._watcher.reload()
 
     def depths(self) -> Mapping[str, float]:
         """Work that waits, by engine, and streams that are judged."""
@@ -182,14 +186,37 @@ class SpeechWorker:
         self._start_task(self._adopt(book), "adopt")
 
     async def _adopt(self, book: Book) -> None:
-        """Load what a book names and warm it. What cannot be loaded is told to the clients that ask for it."""
-        want = self._hosted_names(wanted(book, tuple(self._settings.speech.tts)))
-        try:
-            await self._load(want)
-        except SipServerError as problem:
-            self._log.error("an engine cannot be loaded", error=str(problem))
+        """Load what a book names and warm it."""
+        await self._load_what_can_be(self._hosted_names(wanted(book, tuple(self._settings.speech.tts))))
         await self._room.warm(book)
         self._log.info("warm", texts=len(self._room.cache))
+
+    async def _load_what_can_be(self, want: Wanted) -> None:
+        """One engine after the other, so that one that is missing keeps no other away."""
+        for alone in _one_by_one(want):
+            try:
+                await self._load(alone)
+            except SipServerError as problem:
+                self._log.error("an engine cannot be loaded", error=str(problem))
+
+    async def _read(self) -> Book:
+        """The dialplans as far as they are right."""
+        taken = self._snapshot
+        if taken is None:
+            try:
+                taken = await asyncio.to_thread(snapshot_of, self._settings.dialplans, strict=False)
+            except DialplanError as problem:
+                self._on_problem(problem)
+                taken = Snapshot(Book(), {})
+        self._watcher = Watcher(
+            self._settings.dialplans, on_change=self._on_book, on_problem=self._on_problem, snapshot=taken
+        )
+        return await self._watcher.start()
+
+    async def _watch(self) -> None:
+        while self._watcher is not None:
+            await asyncio.sleep(LOOK_S)
+            await self._watcher.refresh()
 
     def _on_problem(self, problem: ConfigError) -> None:
         self._log.error("dialplan refused", file=problem.file, line=problem.line, error=str(problem))
@@ -203,6 +230,15 @@ class SpeechWorker:
         self._tasks.discard(task)
         if not task.cancelled() and (problem := task.exception()) is not None:
             self._log.error("a task of the speech worker broke", task=task.get_name(), exc_info=problem)
+
+
+def _one_by_one(want: Wanted) -> Iterator[Wanted]:
+    none: frozenset[str] = frozenset()
+    if want.vad:
+        yield Wanted(True, none, none, none)
+    yield from (Wanted(False, frozenset({name}), none, none) for name in sorted(want.stt))
+    yield from (Wanted(False, none, frozenset({name}), none) for name in sorted(want.tts))
+    yield from (Wanted(False, none, none, frozenset({name})) for name in sorted(want.llm))
 
 
 def _hosted_part(loaded: Settings, *, with_models: bool) -> Settings:

@@ -18,7 +18,7 @@ from sipserver.engines import EngineRoom
 from sipserver.errors import ModelMissing, ProviderBusy
 from sipserver.fleet.speech import SpeechWorker, uris
 from sipserver.settings import Settings
-from sipserver.speech import hosted
+from sipserver.speech import hosted, models
 from sipserver.speech.vendors.espeak import Espeak
 from tests.fakes.until import until
 
@@ -157,13 +157,30 @@ async def test_a_reloaded_dialplan_brings_engines_that_were_not_needed_before(tm
     await worker.close()
 
 
-async def test_a_worker_whose_models_are_missing_does_not_start(
+async def test_a_worker_without_some_model_or_with_a_wrong_dialplan_serves_the_rest(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sipserver.speech.models._package_folder", lambda _package: None)
+    find = models.find
+    monkeypatch.setattr(models, "find", lambda name, folder: find(name if name == "silero" else "/none", folder))
     (tmp_path / "dialplans/other.yaml").write_text(AGENT)
-    with pytest.raises(ModelMissing, match="sipserver models install"):
-        await SpeechWorker(settings).start()
+    (tmp_path / "dialplans/wrong.yaml").write_text("tenant: [")
+    worker = SpeechWorker(settings)
+    await worker.start()
+    assert (list(worker.stt), list(worker.tts)) == ([], ["espeak"])
+    await worker.close()
+
+
+async def test_a_worker_that_starts_without_dialplans_finds_them_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sipserver.fleet.speech.LOOK_S", 0.02)
+    (settings.dialplans / "acme.yaml").unlink()
+    worker = SpeechWorker(settings)
+    await worker.start()
+    assert list(worker.tts) == []
+    (settings.dialplans / "acme.yaml").write_text(PLAN)
+    await until(lambda: worker.kept("espeak", "", "en", "Welcome to Acme.") is not None)
+    await worker.close()
 
 
 async def test_the_client_learns_that_a_model_is_missing(
