@@ -38,7 +38,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         bus,
         settings.store,
         lease_s=settings.bus.lease_s,
-        spool=settings.bus.spool,
+        spool=settings.bus.spool / "records",
         on_entry=lambda entry: _count(metrics, entry, spec.node),
     )
 
