@@ -132,7 +132,7 @@ class RtpengineSettings(BaseModel):
 
 class EdgeSettings(BaseModel):
     """Kamailio. enabled: this machine has an edge; one that only has cells says false and appears in the others' lists.
-    run_by: who starts, restarts and stops Kamailio and rtpengine; with `systemd` (units in systemd/) the supervisor only
+    run_by: who starts, restarts and stops Kamailio and rtpengine; with `systemd` (units in systemd/) the supervisor
     waits for them and uses them. inside: address from which the edge talks to cells. folder: rendered files, sockets,
     pid files. open: take calls from sources that no trunk names (a laboratory; never on the internet).
     realm, digest: of the challenge to trunks' users (RFC 8760: SHA-256 where all of them know it).

@@ -22,6 +22,7 @@ from sipserver.edge.settings import RtpengineSettings, TrunkSettings
 from tests.fakes.echo_cell import EchoCell
 from tests.harness.phone import Phone, tone
 from tests.harness.routed_phone import RoutedPhone, RoutedPhone6
+from tests.harness.server import ServerProcess, free_range
 from tests.peers import rtp
 from tests.peers.baresip import Baresip
 from tests.servers.rtpengine import MiniKamailio, RtpengineServer, relay_settings
@@ -307,6 +308,18 @@ def test_no_codec_of_the_trunk_is_488(build: Build) -> None:
     assert not edge.cell.offers
 
 
+def test_a_call_that_finds_no_port_is_503_and_the_next_may_find_one(build: Build) -> None:
+    first, _ = free_range(12)
+    edge = build(relay=relay_settings(ports=(first, first + 7)))
+    with ExitStack() as stack:
+        phones = [stack.enter_context(RoutedPhone(edge.port)) for _ in range(3)]
+        codes = [phone.invite("echo").code for phone in phones]
+        assert codes == sorted(codes)
+        assert (codes[0], codes[-1]) == (200, 503)
+        phones[0].bye()
+        eventually(lambda: phones[-1].invite("echo").code == 200, "its ports were not given back")
+
+
 # --- the relay is away ------------------------------------------------------------------------------------------------
 
 OPUS = "m=audio 9 RTP/AVP 96\r\na=rtpmap:96 opus/48000/2\r\n"
@@ -412,3 +425,29 @@ def digits(cell: EchoCell) -> set[int]:
     event = re.search(r"^a=rtpmap:(\d+) telephone-event/8000", cell.offers[-1], re.M)
     assert event is not None
     return {packet[12] for packet in cell.packets if packet[1] & 0x7F == int(event[1])}
+
+
+# --- a real cell ------------------------------------------------------------------------------------------------------
+
+PLAN = """
+tenant: relay
+flows:
+  echo: [answer, echo]
+routes:
+  - match: {to: echo}
+    flow: echo
+"""
+
+
+def test_a_real_cell_echoes_a_caller_on_ipv6(tmp_path: Path) -> None:
+    settings = relay_settings()
+    with (
+        ServerProcess(tmp_path / "cell", {"relay.yaml": PLAN}) as server,
+        RtpengineServer(tmp_path / "relay", settings),
+        MiniKamailio(tmp_path / "edge", [server.sip_port], settings, trunk()) as kamailio,
+        RoutedPhone6(kamailio.port) as phone,
+    ):
+        assert phone.invite("echo").code == 200
+        # PJMEDIA resamples to 16 kHz and back, which costs 2 dB.
+        assert hears_itself(phone) == pytest.approx(0.795 * TONE_LEVEL, rel=0.05)
+        assert phone.bye().code == 200
