@@ -32,7 +32,7 @@ from tools.bench import (
     speech_worker,
 )
 from tools.bench.fleet_options import Options
-from tools.bench.report import Finding, Row, figures, markdown, write, write_figures, write_section
+from tools.bench.report import PLOTS, Finding, Row, figures, markdown, write, write_figures, write_section
 
 BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "echo": ("Echo round trip", echo_delay.measure),
@@ -120,6 +120,7 @@ def _options(given: argparse.Namespace) -> Options:
         peer=given.peer,
         peer_pid=given.peer_pid,
         several=given.several,
+        plots=PLOTS if given.write and not given.peer else None,
     )
 
 

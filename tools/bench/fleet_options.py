@@ -14,7 +14,8 @@ from tools.bench.load.target import FleetTarget, PeerTarget, SeveralTarget, Targ
 class Options:
     """steps: calls at a time, one load each. seconds: how long each is measured. calls: for benches with one load.
     rates: new calls a second. rate_s: how long each rate goes on. total: calls of the long load at the largest step
-    (0: none). peer, peer_pid: somebody else's server instead of ours. several: single servers behind the edge."""
+    (0: none). peer, peer_pid: somebody else's server instead of ours. several: single servers behind the edge. plots:
+    where pictures go; None: none are made."""
 
     steps: tuple[int, ...] = (25, 50, 100, 150, 200, 250)
     seconds: float = 10.0
@@ -29,10 +30,7 @@ class Options:
     peer: str = ""
     peer_pid: int = 0
     several: bool = False
-
-    @property
-    def ours(self) -> bool:
-        return not self.peer
+    plots: Path | None = None
 
     def target(self, folder: Path, plan: str, calls: int, overrides: Mapping[str, Any] | None = None) -> Target:
         """Not started yet: use it as a context manager."""

@@ -91,7 +91,7 @@ def measure(folder: Path, options: Options) -> Finding:
     return Finding(
         rows,
         [_table([*found, lasting])],
-        _plots(found) if options.ours else {},
+        _plots(found, options.plots) if options.plots else {},
         {"rates": [each.as_figures() for each in found], "long": lasting.as_figures(), "knee": knee},
         NOTE,
     )
@@ -200,11 +200,11 @@ def _table(found: Sequence[Rate]) -> Table:
     )
 
 
-def _plots(found: Sequence[Rate]) -> dict[str, Path]:
+def _plots(found: Sequence[Rate], folder: Path) -> dict[str, Path]:
     rates = [float(each.rate) for each in found]
     return {
         "Set-up time by calls a second": plots.lines(
-            "fleet-setup",
+            folder / "fleet-setup.png",
             {
                 "p50": (rates, [each.setup_p50_ms for each in found]),
                 "p99": (rates, [each.setup_p99_ms for each in found]),

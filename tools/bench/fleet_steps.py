@@ -87,7 +87,7 @@ def measure(folder: Path, options: Options) -> Finding:
     return Finding(
         rows,
         [Table(HEAD, [_line(point) for point in points])],
-        _plots(points) if options.ours else {},
+        _plots(points, options.plots) if options.plots else {},
         {
             "points": [point.as_figures() for point in points],
             "idle": {"cpu": dict(rest.percent), "memory_mb": idle_memory, "redis_per_s": redis_idle},
@@ -137,7 +137,7 @@ def _line(point: Point) -> tuple[str, ...]:
     )
 
 
-def _plots(points: Sequence[Point]) -> dict[str, Path]:
+def _plots(points: Sequence[Point], folder: Path) -> dict[str, Path]:
     calls = [float(point.calls) for point in points]
     kinds = sorted({kind for point in points for kind in point.cpu}, key=lambda kind: -points[-1].cpu.get(kind, 0))
     total = [point.cpu_total for point in points]
@@ -147,7 +147,7 @@ def _plots(points: Sequence[Point]) -> dict[str, Path]:
         fitted = {"all": (straight.slope, straight.intercept)}
     return {
         "CPU by calls": plots.lines(
-            "fleet-cpu",
+            folder / "fleet-cpu.png",
             {
                 "all": (calls, total),
                 **{kind: (calls, [point.cpu.get(kind, 0.0) for point in points]) for kind in kinds[:4]},
@@ -157,7 +157,7 @@ def _plots(points: Sequence[Point]) -> dict[str, Path]:
             fitted=fitted,
         ),
         "Echo round trip by calls": plots.lines(
-            "fleet-echo",
+            folder / "fleet-echo.png",
             {
                 "p50": (calls, [point.trip_p50_ms for point in points]),
                 "p95": (calls, [point.trip_p95_ms for point in points]),
@@ -168,7 +168,7 @@ def _plots(points: Sequence[Point]) -> dict[str, Path]:
             limit=("p95 must be below at 250", 60.0),
         ),
         "Memory by calls": plots.lines(
-            "fleet-memory",
+            folder / "fleet-memory.png",
             {"all": (calls, [point.memory_total for point in points])},
             x="calls at a time",
             y="PSS, MB",

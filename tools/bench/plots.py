@@ -7,8 +7,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from tools.bench.report import PLOTS
-
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
@@ -18,7 +16,7 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 def lines(
-    name: str,
+    file: Path,
     series: Series,
     *,
     x: str,
@@ -26,8 +24,8 @@ def lines(
     fitted: Mapping[str, tuple[float, float]] | None = None,
     limit: tuple[str, float] | None = None,
 ) -> Path:
-    """Write PLOTS/name.png. fitted: label -> slope and intercept, dashed. limit: a horizontal line with its label."""
-    PLOTS.mkdir(exist_ok=True)
+    """Write the file, a PNG, and return it. fitted: label -> slope and intercept, dashed. limit: a horizontal line."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(figsize=(6.4, 3.4), dpi=110, layout="constrained")
     for label, (places, values) in series.items():
         (line,) = axes.plot(places, values, marker="o", markersize=4, linewidth=1.4, label=label)
@@ -44,7 +42,6 @@ def lines(
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    file = PLOTS / f"{name}.png"
     figure.savefig(file, metadata={"Software": None})
     plt.close(figure)
     return file

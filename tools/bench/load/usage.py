@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_KINDS = re.compile(r"^(cell|gateway|writer|speech|zygote|kamailio|rtpengine)\b")
+_KINDS = re.compile(r"^(cell|gateway|writer|speech|kamailio|rtpengine|sipserver-warm)\b")
+_WORDS = {"sipserver-warm": "zygote"}
 
 Roots = Mapping[str, Iterable[int]]
 """kind -> process ids whose descendants belong to the tree."""
@@ -68,9 +69,8 @@ def snapshot(roots: Roots) -> Snapshot:
             if process.pid in tree:
                 continue
             known = _KINDS.match(process.name)
-            tree[process.pid] = Process(
-                process.pid, process.parent, process.name, process.cpu_s, known.group(1) if known else kind
-            )
+            name = _WORDS.get(known.group(1), known.group(1)) if known else kind
+            tree[process.pid] = Process(process.pid, process.parent, process.name, process.cpu_s, name)
             pending += children[process.pid]
     return Snapshot(at_s, tree, _busy_s())
 
