@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from sipserver.bus.contract import Bus
 from sipserver.bus.memory import MemoryBus
 from sipserver.bus.settings import BusSettings
+
+
+def preload(settings: BusSettings) -> None:
+    """Import what `make` will need, before a fork, so that the children share it."""
+    if settings.url:
+        import_module("sipserver.bus.redis_bus")
 
 
 def make(settings: BusSettings, *, node: str, run: str) -> Bus:

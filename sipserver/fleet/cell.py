@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from sipserver import engines
 from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.calls.commands import CallCommands
@@ -29,7 +30,9 @@ FLUSH_S = 5.0
 
 
 def preload(settings: Settings, strict: bool) -> Snapshot:
-    """The dialplans, read once for all cells. Raises DialplanError."""
+    """The dialplans, read once for all cells, and the libraries that all of them will use. Raises DialplanError."""
+    engines.preload(settings)
+    table.preload(settings.bus)
     return watch.snapshot(settings.dialplans, strict=strict)
 
 
