@@ -37,7 +37,7 @@ HELD = 8
 CLOSE_S = 5.0
 SETTLE_S = 0.4
 """At the end, nothing has come for so long."""
-KNOWN = timedelta(days=1)
+KNOWN = timedelta(minutes=15)
 """Machines that had calls in this time may have left something in their journals."""
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sipserver.events import CallEnded
 from sipserver.store.open_call import CRASH, fitting
 from sipserver.store.reader import CallFile, Files
-from sipserver.store.schema import calls, events
+from sipserver.store.schema import CRASHED, calls, events
 
 
 def of_run(run: str) -> sa.ColumnElement[bool]:
@@ -49,7 +49,7 @@ async def unrepaired(engine: AsyncEngine, which: sa.ColumnElement[bool]) -> File
     """Calls that crashed and whose recordings nobody has repaired. Raises SQLAlchemyError, OSError."""
     broken = sa.and_(
         which,
-        calls.c.end_reason == CRASH,
+        CRASHED,
         calls.c.recording_status == "failed",
         calls.c.recording_path.is_not(None),
     )

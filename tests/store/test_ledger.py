@@ -9,15 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sipserver import events
 from sipserver.journal import Entry, Kind
-from sipserver.store import batch
+from sipserver.store import batch, crashed
 from sipserver.store.database import Database
 from sipserver.store.ledger import BATCH, Ledger
 from sipserver.store.reader import CallFile, CallRow, Reader
+from sipserver.store.schema import CRASHED, calls
 from sipserver.store.settings import StoreSettings
 from tests.store.told import gone, mixed, one_call, unfinished
 
@@ -207,13 +209,13 @@ async def test_a_mended_recording_is_not_mended_again(database: Database) -> Non
 async def test_a_process_that_was_thought_dead_has_the_last_word(database: Database) -> None:
     """Its entries were on their way, or it was only cut off: nothing of them is lost."""
     entries = one_call()
-    for crashed in range(1, len(entries)):
-        call_id = f"c{crashed}"
+    for cut in range(1, len(entries)):
+        call_id = f"c{cut}"
         theirs = [dataclasses.replace(entry, call_id=call_id) for entry in entries]
-        await Ledger(database).apply([*theirs[:crashed], gone()])
-        await Ledger(database).apply(theirs[max(0, crashed - 3) :])
+        await Ledger(database).apply([*theirs[:cut], gone()])
+        await Ledger(database).apply(theirs[max(0, cut - 3) :])
         row = await call(database, call_id)
-        assert (row.end_reason, row.state, row.sip_code, row.events) == ("caller_hangup", "ended", 200, 8), crashed
+        assert (row.end_reason, row.state, row.sip_code, row.events) == ("caller_hangup", "ended", 200, 8), cut
         assert (row.digits, row.faults, row.recording_status) == (3, 1, "complete")
         assert [kind for _, kind in await told(database, call_id)] == [
             entry.fields["kind"] for entry in entries if entry.kind is Kind.EVENT
@@ -237,6 +239,17 @@ async def test_a_call_that_said_how_it_ended_has_not_crashed(database: Database)
     assert applied.crashed == []
     row = await call(database)
     assert (row.end_reason, row.sip_code, row.events) == ("caller_hangup", 200, 8)
+
+
+async def test_crashed_calls_are_found_by_an_index(database: Database) -> None:
+    query = sa.select(calls.c.id).where(crashed.of_run("r1"), CRASHED)
+    written = query.compile(database.engine.sync_engine, compile_kwargs={"literal_binds": True})
+    explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+    async with database.engine.begin() as connection:
+        if not database.is_sqlite:
+            await connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        plan = (await connection.exec_driver_sql(f"{explain} {written}")).all()
+    assert "calls_crashed" in str(plan)
 
 
 async def test_many_entries_are_written_in_parts(database: Database) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -19,9 +20,11 @@ from alembic.script import ScriptDirectory
 from sipserver.errors import SettingsError
 from sipserver.store import migrations, schema
 from sipserver.store.database import Database
+from sipserver.store.ledger import Ledger
 from sipserver.store.reader import CallRow, EventRow
 from sipserver.store.records import Records
 from sipserver.store.settings import StoreSettings
+from tests.store.told import one_call, unfinished
 
 FOLDER = Path(migrations.__file__).parent
 
@@ -52,6 +55,26 @@ async def test_migrating_gives_the_schema(empty_settings: StoreSettings) -> None
     await database.close()
 
 
+async def test_an_older_database_is_brought_up_with_its_calls(empty_settings: StoreSettings) -> None:
+    def to_first(connection: sa.Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(FOLDER))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    database = Database(empty_settings)
+    if database.file is not None:
+        database.file.parent.mkdir()
+    async with database.engine.begin() as connection:
+        await connection.run_sync(to_first)
+    await Ledger(database).apply([*unfinished("c1"), *one_call("c2")])
+    await database.close()
+    records = Records(empty_settings)
+    await records.open()
+    assert {call.id for call in await records.list()} == {"c1", "c2"}
+    await records.close()
+
+
 MIGRANT = """
 import asyncio, sys
 from sipserver.store.records import Records
@@ -68,10 +91,10 @@ asyncio.run(main())
 
 
 def test_processes_that_migrate_at_the_same_moment_do_not_collide(empty_settings: StoreSettings) -> None:
-    command = [sys.executable, "-c", MIGRANT, empty_settings.url]
+    program = [sys.executable, "-c", MIGRANT, empty_settings.url]
     with contextlib.ExitStack() as stack:
         migrants = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            stack.enter_context(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
             for _ in range(3)
         ]
         for migrant in migrants:
@@ -102,9 +125,9 @@ async def test_a_database_of_the_future_is_refused(store_settings: StoreSettings
 
 
 def test_alembic_is_imported_only_when_there_is_work(empty_settings: StoreSettings) -> None:
-    command = [sys.executable, "-c", MIGRANT, empty_settings.url]
+    program = [sys.executable, "-c", MIGRANT, empty_settings.url]
     said = [
-        subprocess.run(command, check=True, capture_output=True, text=True, input="go\n").stdout.split()[-1]
+        subprocess.run(program, check=True, capture_output=True, text=True, input="go\n").stdout.split()[-1]
         for _ in range(2)
     ]
     assert said == ["True", "False"]
