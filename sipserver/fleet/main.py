@@ -15,6 +15,7 @@ import uvloop
 
 from sipserver import log
 from sipserver.bus import table
+from sipserver.edge.adopted import Adopted
 from sipserver.edge.edge import Edge
 from sipserver.edge.rtpengine import Rtpengine
 from sipserver.fleet.process import become_subreaper, node_name, set_process_name
@@ -35,15 +36,22 @@ def run(loaded: Settings, settings_file: Path) -> int:
 
 
 def build(loaded: Settings, settings_file: Path, node: str) -> Supervisor:
-    """The supervisor with what the settings name: its bus, its edge, its media relay. Loop thread."""
+    """The supervisor with what the settings name: its bus, its edge, its media relay. Loop thread.
+
+    What systemd runs (`edge.run_by`) is used, but neither started nor stopped.
+    """
     bus = table.make(loaded.bus, node=node, run=uuid.uuid4().hex)
     wanted = loaded.edge
     if not wanted.enabled:
         return Supervisor(loaded, settings_file, bus)
-    programs: dict[str, Program] = {}
-    if wanted.rtpengine is not None:
-        programs["rtpengine"] = Rtpengine(wanted.rtpengine, wanted.folder)
     edge = Edge(wanted, loaded.trunks, loaded.sip.codecs)
+    servers: dict[str, Edge | Rtpengine] = {"edge": edge}
+    if wanted.rtpengine is not None:
+        servers["rtpengine"] = Rtpengine(wanted.rtpengine, wanted.folder)
+    programs: dict[str, Program] = {
+        name: Adopted(server, f"sipserver-{name}.service") if wanted.run_by == "systemd" else server
+        for name, server in servers.items()
+    }
     return Supervisor(loaded, settings_file, bus, edge=edge, programs=programs)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sipserver.edge.adopted import Adopted
+from sipserver.edge.cells import CellAddress
+from sipserver.edge.edge import Edge
 from sipserver.edge.rtpengine import Rtpengine
+from sipserver.edge.settings import EdgeSettings, Listen
 from sipserver.errors import CarrierError
 from tests.servers.rtpengine import RtpengineServer, relay_settings
 
@@ -38,3 +42,23 @@ async def test_what_does_not_run_is_named_and_not_started(tmp_path: Path) -> Non
     with pytest.raises(CarrierError, match=r"systemctl status sipserver-rtpengine\.service"):
         await ours.start(0.2)
     assert not await Rtpengine(settings, tmp_path).alive(0.1)
+
+
+async def test_an_adopted_edge_is_told_its_cells(tmp_path: Path, free_sip_port: Callable[[], int]) -> None:
+    listen = (Listen(transport="udp", host="127.0.0.1", port=free_sip_port()),)
+    settings = EdgeSettings(folder=tmp_path, listen=listen, inside_port=free_sip_port(), open=True, run_by="systemd")
+    unit = Edge(settings, (), ("PCMA",))
+    await unit.start()
+    try:
+        edge = Edge(settings, (), ("PCMA",))
+        ours = Adopted(edge, "sipserver-edge.service")
+        await ours.start(DEADLINE_S)
+        try:
+            port = free_sip_port()
+            await edge.set_cells((CellAddress("127.0.0.1", port, 4),))
+            assert [cell.uri for cell in (await edge.state()).cells] == [f"sip:127.0.0.1:{port}"]
+        finally:
+            await ours.stop()
+        assert await unit.alive()
+    finally:
+        await unit.stop()
