@@ -137,22 +137,26 @@ class Link:
         self.up = False
         self._came_up.clear()
         self._away_since = time.monotonic()
-        self._log.warning("Redis is away", error=str(problem) or type(problem).__name__)
-        self._reviving = asyncio.create_task(self._revive(), name="revive redis")
+        self._reviving = asyncio.create_task(self._revive(str(problem) or type(problem).__name__), name="revive redis")
 
-    async def _revive(self) -> None:
+    async def _revive(self, why: str) -> None:
+        """Until it answers. One that answers at once was only slow, or a connection was old: no word about that."""
         attempt = 0
         while True:
             try:
                 await self._greet()
                 break
             except BusDown:
-                pass
+                if not attempt:
+                    self._log.warning("Redis is away", error=why)
             except SettingsError as problem:  # changed while we run: nothing to do but to say so and to go on trying
-                self._log.error("Redis refuses us", error=str(problem))
+                if not attempt:
+                    self._log.error("Redis refuses us", error=str(problem))
             await asyncio.sleep(PAUSES_S[min(attempt, len(PAUSES_S) - 1)])
             attempt += 1
         self._reviving = None
+        if attempt:
+            self._log.warning("Redis is back")
 
     async def _greet(self) -> None:
         """Look who is there, and say so to those who wait."""
@@ -172,10 +176,6 @@ class Link:
         self.server = str(facts["run_id"])
         if self._away_since is not None and (away_s > self.lease_s / 3 or before != self.server):
             self._unsettled_until = time.monotonic() + self.lease_s
-        if self._away_since is not None:
-            self._log.warning(
-                "Redis is back", away_s=round(away_s, 2), restarted=bool(before) and before != self.server
-            )
         self._away_since = None
         self.up = True
         self._came_up.set()
