@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from sipserver.settings import Settings
+from sipserver.edge.adopted import Adopted
+from sipserver.edge.edge import Edge
+from sipserver.edge.rtpengine import Rtpengine
+from sipserver.settings import Settings, load
+from tests.harness.server import free_port, free_range
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 FLEET = ("sipserver-edge", "sipserver-rtpengine", "sipserver-fleet")
@@ -158,3 +166,57 @@ def test_the_target_holds_them_and_their_order_is_that_of_a_start() -> None:
 
 def test_the_user_is_one_that_stays() -> None:
     assert re.search(r"^u sipserver - ", (FOLDER / "sipserver.sysusers").read_text(), re.M)
+
+
+# --- their commands ---------------------------------------------------------------------------------------------------
+
+
+def command(line: str, folder: Path, pid: int = 0) -> list[str]:
+    """A command of a unit with its variables, with the places of this test for those of an installed server."""
+    text = line.replace("/opt/sipserver/.venv/bin/sipserver", f"{sys.executable} -m sipserver")
+    text = text.replace("/run/sipserver-edge", str(folder)).replace("/etc/sipserver", str(folder))
+    return shlex.split(text.replace("${MEMORY_MB}", "64").replace("$MAINPID", str(pid)))
+
+
+async def test_units_start_what_the_supervisor_adopts(tmp_path: Path, free_sip_port: Callable[[], int]) -> None:
+    edge = {
+        "run_by": "systemd",
+        "folder": str(tmp_path),
+        "listen": [{"transport": "udp", "host": "127.0.0.1", "port": free_sip_port()}],
+        "inside_port": free_sip_port(),
+        "open": True,
+        "rtpengine": {"control": f"127.0.0.1:{free_port()}", "ports": list(free_range(40))},
+    }
+    file = tmp_path / "sipserver.yaml"
+    file.write_text(yaml.safe_dump({"mode": "fleet", "bus": {"url": "redis://127.0.0.1:1/0"}, "edge": edge}))
+    loaded = load(file)
+    assert loaded.edge.rtpengine is not None
+    servers = {
+        "sipserver-rtpengine": Adopted(Rtpengine(loaded.edge.rtpengine, tmp_path), "sipserver-rtpengine.service"),
+        "sipserver-edge": Adopted(Edge(loaded.edge, (), loaded.sip.codecs), "sipserver-edge.service"),
+    }
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        with (tmp_path / "units.log").open("wb") as log:
+            for name, server in servers.items():
+                for before in service(name)["ExecStartPre"]:
+                    run(command(before, tmp_path))
+                running[name] = subprocess.Popen(  # noqa: ASYNC220  it is waited for below
+                    command(service(name)["ExecStart"][0], tmp_path), stdout=log, stderr=log
+                )
+                await server.start()
+        for reload in service("sipserver-edge")["ExecReload"]:
+            run(command(reload, tmp_path, running["sipserver-edge"].pid))
+        assert running["sipserver-edge"].wait(10) == 0
+        assert running["sipserver-rtpengine"].poll() is None
+    finally:
+        for server in servers.values():
+            await server.stop()
+        for process in running.values():
+            process.terminate()
+            process.wait(10)
+
+
+def run(words: list[str]) -> None:
+    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env={**os.environ})
+    assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}"
