@@ -1,31 +1,13 @@
-"""The composition root: reads the settings, hands each room its part, connects them, starts and stops them in order.
+"""Where a server begins: reads the settings and starts what their `mode` asks for.
 
-With `exchange.py` and `engines.py` the only modules that see every room. Owns the order of things and what a signal
-means; refuses to know how any of them works.
+Owns that choice. Refuses to import either before it is made: a supervisor has no use for a telephone stack.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import platform
-import signal
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-import uvloop
-
-from sipserver import log, settings, systemd_notify
-from sipserver.api.metrics import Metrics
-from sipserver.api.server import HttpServer
-from sipserver.bus import table
-from sipserver.calls import recording
-from sipserver.engines import EngineRoom
-from sipserver.events import Stamped
-from sipserver.exchange import Exchange
-from sipserver.log import logger
-from sipserver.settings import Settings
-from sipserver.store.records import Records
+from sipserver import settings
 
 
 def run(settings_file: Path) -> int:
@@ -35,117 +17,6 @@ def run(settings_file: Path) -> int:
         from sipserver.fleet import main as fleet
 
         return fleet.run(loaded, settings_file)
-    log.setup(loaded.log.level, loaded.log.format, loaded.log.private)
-    with log.background():
-        uvloop.run(_serve(loaded))
-    return 0
+    from sipserver import single
 
-
-async def _serve(loaded: Settings) -> None:
-    """SIGTERM and SIGINT drain and stop; a second one ends the running calls at once. SIGHUP reloads the dialplans."""
-    server, loop, stop = Server(loaded), asyncio.get_running_loop(), asyncio.Event()
-
-    def asked_to_stop() -> None:
-        if stop.is_set():
-            server.hurry()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop)
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
-    async with server.running():
-        await stop.wait()
-
-
-class Server:
-    """One process with one cell, the API in the same loop, SQLite, local speech (`mode: single`). Loop thread."""
-
-    def __init__(self, loaded: Settings) -> None:
-        self._settings = loaded
-        self._log = logger("app")
-        self.records = Records(
-            loaded.store, node=f"{platform.node()}:{loaded.sip.port}", spool=loaded.bus.spool / "records"
-        )
-        self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
-        self.exchange = Exchange(
-            loaded, EngineRoom(loaded), self.records, listeners=(self._observe,), limits=self._bus.limits
-        )
-        self.metrics = Metrics(self.exchange.probes(self._queues, self._record_faults))
-        self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics)
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Start in order; stop in reverse when the block ends, calls first. A start that fails stops what had begun."""
-        exchange = self.exchange
-        async with contextlib.AsyncExitStack() as stack:
-            await self.http.start()
-            stack.push_async_callback(self.http.stop)
-            await self._open_records(stack)
-            await stack.enter_async_context(exchange.running())
-            exchange.start_task(self._watchdog(), "watchdog")
-            self._log.info(
-                "ready",
-                sip=f"{self._settings.sip.host}:{exchange.cell.sip_port}",
-                http=self.http.port,
-                calls=exchange.cell.inbound_limit,
-            )
-            systemd_notify.ready(f"up to {exchange.cell.inbound_limit} calls")
-            try:
-                yield
-            finally:
-                systemd_notify.stopping(f"draining {len(exchange.registry.calls)} calls")
-                await exchange.drain(self._settings.calls.drain_s)
-
-    def hurry(self) -> None:
-        """End the running calls now instead of waiting for them (second SIGTERM)."""
-        self.exchange.hurry()
-
-    def reload(self) -> None:
-        """Read the dialplans again (SIGHUP)."""
-        systemd_notify.reloading()
-        self.exchange.start_task(self._reload(), "reload")
-
-    def _observe(self, stamped: Stamped) -> None:
-        self.metrics.observe(stamped)
-
-    async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
-        await self.records.open()
-        stack.push_async_callback(self.records.close)
-        for crashed in await self.records.sweep_crashed():
-            self._log.warning("closed a call that died with the last process", call=crashed.call_id)
-            if crashed.recording_path:
-                await self._repair(crashed.call_id, crashed.recording_path)
-
-    async def _repair(self, call_id: str, path: str) -> None:
-        """Make the recording of a call that died readable, up to the last second that reached the disk."""
-        try:
-            await asyncio.to_thread(recording.repair, Path(path))
-        except (OSError, ValueError) as problem:
-            self._log.warning("recording not readable", call=call_id, path=path, error=str(problem))
-            return
-        self.records.recording(call_id=call_id, path=path, status="complete")
-
-    async def _reload(self) -> None:
-        await self.exchange.watcher.reload()
-        systemd_notify.ready()
-
-    async def _watchdog(self) -> None:
-        interval_s = systemd_notify.watchdog_interval_s()
-        if interval_s is None:
-            return
-        cell = self.exchange.cell
-        sip_moves = systemd_notify.moved(lambda: _milliseconds(cell.last_sip_tick_s))
-        media_moves = systemd_notify.moved(lambda: _milliseconds(cell.last_media_tick_s))
-        checks = {"sip": sip_moves, "media": lambda: media_moves() or cell.last_media_tick_s is None}
-        await systemd_notify.Watchdog(interval_s, checks).run()
-
-    def _queues(self) -> Mapping[str, float]:
-        return {"records": self.records.depth}
-
-    def _record_faults(self) -> Mapping[str, float]:
-        records = self.records
-        return {"failures": records.failures, "dropped": records.dropped, "lost": records.lost}
-
-
-def _milliseconds(moment_s: float | None) -> int:
-    return -1 if moment_s is None else int(moment_s * 1000)
+    return single.run(loaded)
