@@ -114,12 +114,13 @@ class Edge:
         what it had, its draining too. Dialogs go on in any case. Raises SettingsError.
         """
         texts = self.render()
-        if self._kamailio.pid is None and await self._kamailio.adopt():
-            if self._differs(texts):
+        if self._kamailio.pid is None:
+            await self._kamailio.adopt()
+        if await self.alive():
+            self._draining = await self._asked_drain()
+            if await self._asked("configuration") != render.fingerprint(texts):
                 self._log.info("the configuration has changed: the edge is started anew; dialogs go on")
                 await self._kamailio.stop()
-            else:
-                self._draining = await self._asked_drain()
         if not await self.alive():
             await self._kamailio.stop()
             await self._kamailio.check(texts)
@@ -135,12 +136,6 @@ class Edge:
                 await self.drain(True)
         if cells is not None:
             await self.set_cells(cells)
-
-    def _differs(self, texts: Mapping[str, str]) -> bool:
-        try:
-            return any((self._settings.folder / name).read_text() != text for name, text in texts.items())
-        except OSError:
-            return True
 
     async def set_cells(self, cells: Sequence[AnyCell]) -> None:
         """Tell which cells there are. Calls meanwhile are counted on. Requests of running dialogs also reach cells that
@@ -169,8 +164,11 @@ class Edge:
         self._draining = on
 
     async def _asked_drain(self) -> bool:
-        found = await self._kamailio.ask("htable.get", "edge", "drain")
-        return int(found["item"]["value"]) == 1
+        return int(await self._asked("drain")) == 1
+
+    async def _asked(self, name: str) -> str:
+        """A value of Kamailio's table `edge`. Raises RpcError."""
+        return str((await self._kamailio.ask("htable.get", "edge", name))["item"]["value"])
 
     async def alive(self, timeout_s: float = 1.0) -> bool:
         """It answers."""

@@ -228,6 +228,9 @@ class Kamailio:
         asyncio.get_running_loop().remove_reader(self._watched)
         if self._child is not None and self._child.pid == self.pid:
             self._child.wait()  # it has ended: this only takes its status
+        elif self.pid is not None:
+            with contextlib.suppress(ChildProcessError):  # ours through another Kamailio object, or nobody's
+                os.waitpid(self.pid, os.WNOHANG)
         self._clear()
         self._gone.set()
 

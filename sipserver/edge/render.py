@@ -39,6 +39,8 @@ TRIES = 20
 """Cells that are tried for a call. Kamailio knows at most 32 branches of one."""
 REFUSING_S = 3
 """A cell that refused a call is not asked again for so long."""
+AGAIN = 3
+"""Cells that are asked all the same when there is no other."""
 NONCE_S = 60
 REFUSALS = 10
 """Refusals within a minute after which a stranger is not answered any more."""
@@ -50,6 +52,8 @@ MASK_IP = "127.0.0.8"
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _FORBIDDEN = re.compile(r"""["'\\$#;{}`]|[^\x20-\x7e]""")
+_UNPRINTED = "0" * 32
+_PRINTED = re.compile(r'edge=>configuration\) = "([0-9a-f]{32})"')
 _PATH = re.compile(r"[A-Za-z0-9_./@+~,=-]+")
 
 
@@ -98,7 +102,19 @@ def render(
     texts = {CONFIG: environment.get_template("kamailio.cfg.j2").render(values)}
     if edge.tls is not None:
         texts[TLS_CONFIG] = environment.get_template("tls.domains.j2").render(values)
+    texts[CONFIG] = texts[CONFIG].replace(_UNPRINTED, _hash(texts))
     return texts
+
+
+def fingerprint(texts: Mapping[str, str]) -> str:
+    """What the rendered files say of themselves: a running Kamailio of the same files answers the same."""
+    found = _PRINTED.search(texts[CONFIG])
+    assert found is not None
+    return found[1]
+
+
+def _hash(texts: Mapping[str, str]) -> str:
+    return hashlib.sha256("\0".join(texts[name] for name in sorted(texts)).encode()).hexdigest()[:32]
 
 
 def _template(name: str) -> str:
@@ -157,10 +173,12 @@ def _values(
         "window": WINDOW,
         "tries": TRIES,
         "refusing_s": REFUSING_S,
+        "again": AGAIN,
         "nonce_s": NONCE_S,
         "refusals": REFUSALS,
         "reload_s": RELOAD_S,
         "mask_ip": MASK_IP,
+        "fingerprint": _UNPRINTED,
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sipserver import log
 from sipserver.edge.edge import Edge
 from sipserver.edge.settings import Listen, TlsSettings
 from tests.harness.server import free_sip_port
@@ -210,12 +211,13 @@ async def test_a_deep_folder_has_its_socket_elsewhere(tmp_path: Path) -> None:
 
 
 async def test_what_kamailio_says_is_in_our_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log.setup("debug", "json")
     async with cells(Cell()) as (cell,), running(tmp_path, (cell,)) as edge, Caller.open(edge) as caller:
         dialog = caller.dialog()
         await dialog.invite()
         told = ""
         async with asyncio.timeout(5):
             while f"call {dialog.call_id} trunk lab" not in told:
-                told += capsys.readouterr().out
+                told += capsys.readouterr().err
                 await asyncio.sleep(0.05)
         assert edge.pid is not None
