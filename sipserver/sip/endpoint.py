@@ -73,7 +73,7 @@ class SipEndpoint:
         endpoint.libInit(_endpoint_config(self._settings))
         self.capacity = capacity.read() or found or 1
         self.version = str(endpoint.libVersion().full)
-        handles.enlarge()
+        handles.enlarge(tcp=self._settings.tcp)
         before_start()
         self._bind()
         endpoint.libStart()

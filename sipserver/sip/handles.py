@@ -30,14 +30,17 @@ Clock = Callable[[], float]
 QUEUE_KEYS = 64
 """As many as `PJ_IOQUEUE_MAX_HANDLES` of the wheel: PJSIP creates no larger queue."""
 
-MORE_QUEUES = 8
-"""How many queues' keys are added to each: 500 sockets may come and go within half a second, for half a megabyte."""
+MEDIA_QUEUES = 4
+"""How many queues' keys are added for media: 250 sockets may come and go within half a second, for 64 KB a queue."""
+
+TCP_QUEUES = 8
+"""How many are added for signalling when it listens for TCP connections; UDP has one socket for ever."""
 
 KEY_FREE_S = 0.6
 """A little more than PJSIP keeps the key of a closed socket."""
 
 CALLS_AT_ONCE = 100
-"""New calls let in within KEY_FREE_S. Each has two sockets, so the added keys do for twice as many."""
+"""New calls let in within KEY_FREE_S. Each has two sockets, for which the added keys do."""
 
 _POOL_BYTES = 65_536
 _PROBE_KEYS = (5, 11)
@@ -63,28 +66,30 @@ class Pace:
         return True
 
 
-def enlarge() -> int:
-    """Give PJSIP's queues for signalling and media more keys. Returns how many each got; 0 where it cannot be done."""
+def enlarge(*, tcp: bool) -> int:
+    """Give PJSIP's queue for media, and with tcp that for signalling, more keys. Returns how many they got together; 0
+    where it cannot be done.
+    """
     needed = native.functions(
-        "pjsua_pool_create", "pj_ioqueue_create", "pj_list_merge_last", "pjsua_get_pjsip_endpt",
+        "pjsua_pool_create", "pj_ioqueue_create", "pj_list_merge_last", "pj_pool_release", "pjsua_get_pjsip_endpt",
         "pjsip_endpt_get_ioqueue", "pjsua_get_pjmedia_endpt", "pjmedia_endpt_get_ioqueue",
     )  # fmt: skip
     if needed is None:
         logger("sip").warning("this PJSIP hides its symbols: bursts of calls or connections may end the process")
         return 0
-    new_pool, create, merge, sip_endpoint, sip_queue, media_endpoint, media_queue = needed
-    offset = _find_free_list(new_pool, create)
+    new_pool, create, merge, release, sip_endpoint, sip_queue, media_endpoint, media_queue = needed
+    offset = _find_free_list(new_pool, create, release)
     if offset is None:
         logger("sip").warning(
             "PJSIP's I/O queue is not as expected: bursts of calls or connections may end the process"
         )
         return 0
     pool = new_pool(b"sipserver-keys", _POOL_BYTES, _POOL_BYTES)  # lives until PJSIP frees all of its pools
-    for queue in (sip_queue(sip_endpoint()), media_queue(media_endpoint())):
-        for _ in range(MORE_QUEUES):
-            spare = _create(create, pool, QUEUE_KEYS)
-            merge(queue + offset, spare + offset)
-    return MORE_QUEUES * QUEUE_KEYS
+    wanted = [media_queue(media_endpoint())] * MEDIA_QUEUES + [sip_queue(sip_endpoint())] * (TCP_QUEUES if tcp else 0)
+    for queue in wanted:
+        spare = _create(create, pool, QUEUE_KEYS)
+        merge(queue + offset, spare + offset)
+    return len(wanted) * QUEUE_KEYS
 
 
 def _create(create: Any, pool: int, keys: int) -> int:
@@ -94,7 +99,7 @@ def _create(create: Any, pool: int, keys: int) -> int:
     return queue.value
 
 
-def _find_free_list(new_pool: Any, create: Any) -> int | None:
+def _find_free_list(new_pool: Any, create: Any, release: Any) -> int | None:
     """Offset of the list of free keys in `pj_ioqueue_t`: the first ring of exactly as many nodes as the queue has keys.
 
     PJSIP leaves parts of the structure as malloc gave them, and what an earlier queue left there can look like a ring.
@@ -111,6 +116,7 @@ def _find_free_list(new_pool: Any, create: Any) -> int | None:
         last = pool + _POOL_BYTES - 2 * _WORD
         rings = (offset for offset in range(0, _HEAD_WITHIN, _WORD) if _ring(queue + offset, pool, last, keys) == keys)
         offsets.add(next(rings, None))
+        release(pool)
     return offsets.pop() if len(offsets) == 1 else None
 
 

@@ -95,6 +95,11 @@ class PatchBay:
         self._resting.append((time.monotonic(), leg))
         self._idle_since_s = time.monotonic()
 
+    @property
+    def running(self) -> bool:
+        """Whether the clock runs."""
+        return self._running
+
     def rest(self) -> None:
         """Stop the clock when no call has had media for a while. Called now and then."""
         if self._running and not self._busy and time.monotonic() - self._idle_since_s >= LINGER_S:

@@ -97,6 +97,8 @@ class Switchboard:
         if self._endpoint is not None:
             self._endpoint.poll(milliseconds)
             self._drop_refused()
+            if not self.patch_bay.running:
+                self._clock.read_rtp()  # frees the keys of closed sockets
 
     def supervise(self) -> None:
         """Once a second: the counters of each call, the clock's rest."""

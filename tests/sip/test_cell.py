@@ -25,6 +25,7 @@ from sipserver.events import (
     RtpStats,
     SipMessage,
 )
+from sipserver.sip import capacity
 from sipserver.sip.cell import Cell
 from sipserver.sip.settings import SipSettings
 from tests.fakes.sip_peer import SipPeer, body_of, header, sdp, status_of
@@ -652,3 +653,40 @@ async def test_a_burst_of_refused_calls_does_no_harm() -> None:
             assert status_of(await call.final()) == 486
         assert rig.cell.refused == {"limit": 60}
         assert status_of(await first.transact("BYE")) == 200
+
+
+@pytest.mark.parametrize("crossing", ["cancel at once", "cancel crosses the 200", "both hang up", "bye at once"])
+async def test_no_place_leaks_when_requests_cross(crossing: str) -> None:
+    async with running(inbound_calls=32) as rig, SipPeer.open(rig.port) as peer:
+        read = 0
+        for _ in range(8):
+            call = peer.call()
+            call.invite(sdp(4000))
+            if crossing == "cancel at once":
+                peer.send(call.request("CANCEL", same_transaction=True))
+            leg = await rig.leg()
+            answering = asyncio.create_task(leg.answer())
+            if crossing == "cancel crosses the 200":
+                peer.send(call.request("CANCEL", same_transaction=True))
+            async with asyncio.timeout(5):
+                gone = asyncio.create_task(leg.ended())
+                while not gone.done():
+                    came = peer.seen()[read:]
+                    read += len(came)
+                    for text in came:
+                        if text.startswith("BYE "):
+                            peer.answer(text, "200 OK")
+                        elif header(text, "CSeq").endswith("INVITE") and status_of(text) >= 300:
+                            peer.send(call.request("ACK", same_transaction=True))
+                        elif header(text, "CSeq").endswith("INVITE") and status_of(text) >= 200:
+                            call.follow(text)
+                            call.ack()
+                            peer.send(call.request("BYE"))
+                            if crossing == "both hang up":
+                                await leg.hangup()
+                    await asyncio.sleep(0.005)
+            await asyncio.gather(answering, return_exceptions=True)
+        assert rig.cell.calls == 0
+        thread = rig.cell._thread
+        assert thread is not None
+        assert await thread.submit(capacity.taken) == 0

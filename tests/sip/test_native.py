@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
+from sipserver.events import LegDisconnected
 from sipserver.sip import capacity, in_dialog, native, stream
 from sipserver.sip.cell import Cell
 from sipserver.sip.endpoint import translate
@@ -34,8 +35,16 @@ async def test_calls_work_without_the_symbols(hidden: None) -> None:
     with capture_logs() as logs:
         async with running() as rig, SipPeer.open(rig.port) as peer:
             assert rig.cell.capacity >= 1
-            listener = await peer.call().connect_with(rig, sdp(4000))
+            media = await peer.rtp()
+            call = peer.call()
+            listener = await call.connect_with(rig, sdp(media.port), echo=True)
             assert listener.leg.offer.to_user == "echo"
+            async with media.stream(call.media_port, b"\x00\x80" * 80):
+                await listener.until(lambda: listener.loudest() > 10_000)
+                while (await media.receive()).payload == b"\xff" * 160:
+                    pass
+            await call.transact("BYE")
+            await listener.event(LegDisconnected)
     assert any("hides its symbols" in entry["event"] for entry in logs)
     assert capacity.taken() is None
 
