@@ -15,6 +15,7 @@ from sipserver.settings import DEFAULT_FILE, Settings, load
 from sipserver.speech.settings import SttSettings, TtsSettings
 
 SHIPPED = Path(__file__).parent.parent / DEFAULT_FILE
+_COMMENTED = re.compile(r"^(\s+)# (?=( {2})?(- )?[{]?[a-z_]+:( |$))", re.MULTILINE)
 _EXAMPLE = re.compile(r"^(\s*)# (\w+: \{.*\})$", re.MULTILINE)
 
 
@@ -37,13 +38,25 @@ def _options(model: type[BaseModel]) -> set[str]:
     return names
 
 
-def test_the_shipped_file_names_every_option() -> None:
+FLEET = SHIPPED.parent / "sipserver-fleet.yaml"
+
+
+def test_the_shipped_files_name_every_option() -> None:
     wanted = _options(Settings)
     for union in (SttSettings, TtsSettings, LlmSettings):
         for engine in get_args(get_args(union)[0]):
             wanted |= _options(engine)
-    text = SHIPPED.read_text()
+    text = SHIPPED.read_text() + FLEET.read_text()
     assert {name for name in wanted if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_the_shipped_fleet_is_valid_with_what_stands_there_as_a_comment(tmp_path: Path) -> None:
+    assert load(FLEET).mode == "fleet"
+    text = _COMMENTED.sub(r"\1", FLEET.read_text())
+    settings = _loaded(tmp_path, text)
+    assert settings.edge.rtpengine is not None
+    assert settings.edge.tls is not None
+    assert [trunk.name for trunk in settings.trunks] == ["here", "carrier", "office"]
 
 
 def test_the_examples_in_the_shipped_file_are_valid(tmp_path: Path) -> None:
