@@ -179,6 +179,23 @@ def test_a_call_without_an_offer_is_offered_what_its_trunk_may_use(build: Build)
         assert hears_itself(phone) == pytest.approx(TONE_LEVEL, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("of_trunk", "line"),
+    [
+        ({"codecs": ("PCMA",)}, r"RTP/AVP 8\r"),
+        ({"codecs": ("PCMU",), "srtp": "required"}, r"RTP/SAVP 0\r"),
+        ({"codecs": ("opus",)}, r"RTP/AVP 96\r\na=rtpmap:96 opus/48000/2"),
+    ],
+    ids=["common", "encrypted", "foreign"],
+)
+def test_an_offer_of_the_cell_is_what_the_trunk_may_use(build: Build, of_trunk: dict[str, object], line: str) -> None:
+    edge = build(**of_trunk)
+    with RoutedPhone(edge.port, late=True) as phone:
+        answer = phone.invite("echo")
+        assert answer.code == 200
+        assert re.search(r"^m=audio \d+ " + line, answer.text, re.M), answer.text
+
+
 # --- strangers --------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +251,16 @@ def test_hold_and_resume_keep_the_ports_and_the_sound(build: Build) -> None:
         assert phone.transact("INVITE", phone.sdp()).code == 200
         assert phone.relay == began
         assert hears_itself(phone) == pytest.approx(TONE_LEVEL, rel=0.05)
+
+
+def test_an_opus_caller_stays_one_when_the_cell_offers_again(build: Build) -> None:
+    edge = build()
+    with RoutedPhone(edge.port) as phone:
+        assert phone.invite("echo", body=opus(phone)).code == 200
+        edge.cell.reinvite()
+        eventually(lambda: any("m=audio" in text for text in list(phone.requests.queue)), "no re-INVITE")
+        offer = next(text for text in list(phone.requests.queue) if "m=audio" in text)
+        assert re.search(r"^m=audio \d+ RTP/AVP 96\r$", offer, re.M), offer
 
 
 def test_an_offer_of_the_cell_within_the_call_is_relayed_too(build: Build) -> None:
