@@ -10,6 +10,7 @@ cannot be loaded is logged here, and raised in the processes that ask for it.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from sipserver.speech.worker.judge import Judge
 from sipserver.speech.worker.server import SpeechServer
 
 LOOK_S = 1.0
+SWITCH_S = 0.0005
+"""Voices are judged on a thread that must not wait for the interpreter while another one works on an utterance."""
 RECENT_BYTES = 16 * 1024 * 1024
 """Clauses that no dialplan has as a fixed text, kept in case that they are asked for again."""
 
@@ -76,6 +79,7 @@ class SpeechWorker:
 
         Raises OSError when it cannot listen; then nothing is left behind.
         """
+        sys.setswitchinterval(SWITCH_S)
         try:
             book = await self._read()
             want = self._hosted_names(wanted(book, tuple(self._settings.speech.tts)))

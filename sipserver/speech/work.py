@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from sipserver import log
 from sipserver.errors import InternalError, ProviderBusy, ProviderError, ProviderTimeout
+from sipserver.speech.quiet import yield_to_sound
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -65,6 +66,7 @@ class _Worker(Generic[Job, Result]):
         self.thread.start()
 
     def _work(self) -> None:
+        yield_to_sound()
         try:
             while (batch := self.inbox.get()) is not None:
                 self._run(self, batch)

@@ -20,7 +20,7 @@ import numpy as np
 from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.audio.resample import resample
 from sipserver.errors import ConfigError, ProviderRejected
-from sipserver.speech import languages, models
+from sipserver.speech import languages, models, quiet
 from sipserver.speech.contract import TtsCapabilities
 from sipserver.speech.settings import PiperSettings
 from sipserver.speech.work import WorkQueue
@@ -132,7 +132,7 @@ async def load(name: str, settings: PiperSettings, folder: Path) -> Piper:
     Raises ModelMissing.
     """
     paths = [_voice_file(models.find(voice, folder)) for voice in settings.voices]
-    voices = await asyncio.to_thread(lambda: [_load(path, settings) for path in paths])
+    voices = await quiet.load(lambda: [_load(path, settings) for path in paths])
     return Piper(name, {voice.name: voice for voice in voices}, settings)
 
 

@@ -12,7 +12,6 @@ than several threads on one utterance.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import importlib
 import json
@@ -27,7 +26,7 @@ import numpy as np
 
 from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.errors import ConfigError, ProviderRejected
-from sipserver.speech import languages, models
+from sipserver.speech import languages, models, quiet
 from sipserver.speech.contract import SttCapabilities, Transcription
 from sipserver.speech.mel import FRAMES_PER_S, LONGEST_S, Floats, babble, log_mel
 from sipserver.speech.settings import WhisperSettings
@@ -246,7 +245,7 @@ async def load(name: str, settings: WhisperSettings, folder: Path) -> Whisper:
     path = models.find(settings.model, folder)
     if missing := [file for file in _FILES if not (path / file).is_file()]:
         raise ConfigError(f"{path} is no CTranslate2 Whisper model: {', '.join(missing)} not there")
-    return Whisper(name, await asyncio.to_thread(_load, settings, path), settings)
+    return Whisper(name, await quiet.load(lambda: _load(settings, path)), settings)
 
 
 def _load(settings: WhisperSettings, path: Path) -> WhisperModel:

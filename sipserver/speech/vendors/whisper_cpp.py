@@ -7,7 +7,6 @@ The binding does not tell how likely it is that nobody spoke, so the limit on th
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import math
 import re
@@ -22,7 +21,7 @@ import numpy as np
 
 from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.errors import ConfigError, ProviderRejected
-from sipserver.speech import languages, models
+from sipserver.speech import languages, models, quiet
 from sipserver.speech.contract import SttCapabilities, Transcription
 from sipserver.speech.mel import LONGEST_S, Floats
 from sipserver.speech.settings import WhisperCppSettings
@@ -165,4 +164,4 @@ async def load(name: str, settings: WhisperCppSettings, folder: Path) -> Whisper
     path = models.find(settings.model, folder)
     if not path.is_file():
         raise ConfigError(f"{path} is no file: whisper.cpp reads one ggml .bin file")
-    return WhisperCpp(name, await asyncio.to_thread(_load, path, settings.threads), settings)
+    return WhisperCpp(name, await quiet.load(lambda: _load(path, settings.threads)), settings)
