@@ -86,7 +86,12 @@ class Burials:
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._log.error("a burial failed; the next supervisor will try again", exc_info=problem)
 
     async def _bury(self, run: str, kind: str, name: str, detail: str) -> None:
         journal = self._bus.journal

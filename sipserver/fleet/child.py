@@ -44,7 +44,8 @@ class Exit:
 
 
 class Child:
-    """`launch`, then orders. on_ready and on_end are called on the loop and must not block."""
+    """`launch`, then orders. on_ready, on_leave and on_end are called on the loop and must not block. on_leave: it
+    drains though we did not tell it to (SIGTERM from somebody else)."""
 
     def __init__(
         self,
@@ -52,10 +53,11 @@ class Child:
         slot: Slot | None,
         *,
         on_ready: Callable[[Child], None],
+        on_leave: Callable[[Child], None],
         on_end: Callable[[Child], None],
     ) -> None:
         self.spec, self.slot = spec, slot
-        self._on_ready, self._on_end = on_ready, on_end
+        self._on_ready, self._on_leave, self._on_end = on_ready, on_leave, on_end
         self._leash: Leash | None = None
         self._pidfd = -1
         self.pid = 0
@@ -82,7 +84,7 @@ class Child:
             ours.close()
             raise
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
-        self._leash = Leash(ours, on_ready=self._on_ready_facts)
+        self._leash = Leash(ours, on_ready=self._on_ready_facts, on_draining=self._on_draining)
         await self._leash.open()
         if self.asked_to_end:  # before it could be told
             self._leash.stop()
@@ -158,6 +160,11 @@ class Child:
             self.state = State.READY
         self.ready.set()
         self._on_ready(self)
+
+    def _on_draining(self, within_s: float) -> None:
+        if not self.asked_to_end:
+            self._ending(within_s)
+            self._on_leave(self)
 
     def _on_exit(self) -> None:
         try:

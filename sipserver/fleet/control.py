@@ -2,10 +2,11 @@
 
 Owns both ends and the words that they exchange. Refuses to know what a process does and when one shall end.
 
-A child says `ready` (once, with facts about itself) and `beat` (every heartbeat_s); the supervisor says `drain`,
-`stop` and `reload`. The end of the line is a word too: to the supervisor it means that the child is gone, to the child
-that the supervisor is. A child without a supervisor goes on for orphan_s, so that a new supervisor can put its own
-processes in its place, then drains and ends; one that is not ready ends at once.
+A child says `ready` (once, with facts about itself), `beat` (every heartbeat_s) and `draining` (it has begun to,
+whoever told it); the supervisor says `drain`, `stop` and `reload`. The end of the line is a word too: to the supervisor
+it means that the child is gone, to the child that the supervisor is. A child without a supervisor goes on for orphan_s,
+so that a new supervisor can put its own processes in its place, then drains and ends; one that is not ready ends at
+once.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ class Control:
                     hurry()
                 within_s = 0.0 if self._stop else self._drain_within_s
                 if within_s is not None and draining is None:
+                    self._line.say("draining", within_s)
                     draining = asyncio.ensure_future(drain(within_s))
                     draining.add_done_callback(lambda _done: self._changed.set())
             await draining
@@ -220,8 +222,8 @@ class Control:
 class Leash:
     """The supervisor's end for one child. `open`, orders, `close`. Loop thread.
 
-    on_ready, on_beat, on_end: called on the loop; they must not block. on_end: the child has closed the line, so it is
-    dead or about to be.
+    on_ready, on_beat, on_draining (with the seconds that it has), on_end: called on the loop; they must not block.
+    on_end: the child has closed the line, so it is dead or about to be.
     """
 
     def __init__(
@@ -230,9 +232,10 @@ class Leash:
         *,
         on_ready: Callable[[Facts], None],
         on_beat: Callable[[Beat], None] = lambda _beat: None,
+        on_draining: Callable[[float], None] = lambda _within_s: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self._socket, self._on_ready, self._on_beat = sock, on_ready, on_beat
+        self._socket, self._on_ready, self._on_beat, self._on_draining = sock, on_ready, on_beat, on_draining
         self._line = _Line(self._on_word, on_end)
         self.beat = Beat()
         self.heard_at = 0.0
@@ -266,5 +269,7 @@ class Leash:
             case "beat":
                 self.beat = Beat.parse(value)
                 self._on_beat(self.beat)
+            case "draining":
+                self._on_draining(float(value))
             case _:
                 raise ValueError(f"unknown word {word!r}")

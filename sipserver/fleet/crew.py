@@ -141,7 +141,9 @@ class Crew:
     async def ask(self, kind: str) -> dict[str, Any]:
         """Start a child for a question: the facts with which it says `ready`; it ends by itself. Raises InternalError
         when it dies without an answer or takes too long."""
-        child = Child(self._spec(Seat(kind, 0, Backoff(0, 0, 0)), None), None, on_ready=_ignore, on_end=_ignore)
+        child = Child(
+            self._spec(Seat(kind, 0, Backoff(0, 0, 0)), None), None, on_ready=_ignore, on_leave=_ignore, on_end=_ignore
+        )
         try:
             await child.launch(self._spawn)
             await _first(child, self._settings.fleet.ready_s)
@@ -261,6 +263,7 @@ class Crew:
             self._spec(seat, slot),
             slot,
             on_ready=self._on_ready,
+            on_leave=lambda child: self._on_leave(seat, child),
             on_end=lambda child: self._on_end(seat, child),
         )
 
@@ -333,6 +336,14 @@ class Crew:
         self._log.info("ready", of=child.name, child=child.pid, took_ms=child.fork_to_ready_ms)
         self._watcher.ready(child)
 
+    def _on_leave(self, seat: Seat, child: Child) -> None:
+        self._log.warning("it drains, and nobody here told it to; another takes its place", of=child.name)
+        if seat.child is child:
+            seat.child = None
+            seat.leaving.append(child)
+            seat.refill = self._task(self._refill(seat, child, 0), f"refill {seat.name}")
+        self._watcher.changed()
+
     def _on_end(self, seat: Seat, child: Child) -> None:
         now_s = asyncio.get_running_loop().time()
         self._give(child.slot)
@@ -379,8 +390,13 @@ class Crew:
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self._log.error("a task of the crew broke", task=task.get_name(), exc_info=problem)
 
 
 def _ignore(_child: Child) -> None:

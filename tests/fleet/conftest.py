@@ -82,7 +82,8 @@ def settings_file(tmp_path: Path) -> Callable[..., Path]:
             "gateways": 1,
             **fleet,
         }
-        text = "mode: fleet\nbus: {url: 'redis://unused'}\ncalls: {drain_s: 20}\nsip: {rtp_ports: [10000, 10999]}\ndialplans: dialplans\nfleet:\n"
+        text = "mode: fleet\nbus: {url: 'redis://unused'}\ncalls: {drain_s: 20}\n"
+        text += "sip: {rtp_ports: [10000, 10999]}\ndialplans: dialplans\nfleet:\n"
         text += "".join(f"  {key}: {value}\n" for key, value in lines.items())
         text += f"  runtime: {folder / 'run'}\n"
         file = folder / "sipserver.yaml"

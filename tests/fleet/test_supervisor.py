@@ -89,6 +89,23 @@ async def test_a_cell_that_hangs_is_killed(start: Start, hang: str, part: str) -
         assert str(cell.exit) in {"SIGABRT", "SIGKILL"}
 
 
+async def test_a_cell_that_somebody_else_drains_is_replaced_at_once(start: Start) -> None:
+    async with start() as rig:
+        cell = rig.cell()
+        tell(cell.spec.sip_port, "calls 1")
+        await until(lambda: cell.calls == 1)
+        os.kill(cell.pid, signal.SIGTERM)
+        fresh = await rig.ready(but=cell)
+        assert cell.state is State.DRAINING
+        await rig.supervisor.front.flush()
+        assert fresh.spec.sip_port in rig.edge.ports
+        assert cell.spec.sip_port not in rig.edge.ports
+        tell(cell.spec.sip_port, "calls 0")
+        await cell.ended.wait()
+        assert cell.exit.clean
+        assert rig.supervisor.crew.restarts["cell"] == 0
+
+
 async def test_a_crash_loop_backs_off_and_raises_an_alarm(start: Start) -> None:
     async with start(alarm_crashes=3, alarm_s=1) as rig:
         set_mood(rig.runtime, "broken")
