@@ -1,6 +1,6 @@
 # make help lists the targets. Everything runs in .venv, which tools/setup makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo call test check format bench models pins clean
+.PHONY: help setup setup-test demo demo-fleet call test check format bench bench-fleet models pins clean
 PYTHON := .venv/bin/python
 URI ?= sip:demo@127.0.0.1:5060
 SAY ?= What are your opening hours?
@@ -16,6 +16,10 @@ setup-test:
 
 demo: setup  ## set up and start the server: SIP on 127.0.0.1:5060, HTTP on 127.0.0.1:8080 (CTRL-C ends it)
 	@tools/demo
+
+demo-fleet:  ## set up and start a whole fleet on this machine: Redis, PostgreSQL, Kamailio, cells (CTRL-C ends it)
+	@tools/setup fleet
+	@tools/demo-fleet
 
 call: setup  ## call the running demo, ask it something, record both sides (SAY="..." URI=sip:...)
 	@mkdir -p build
@@ -38,6 +42,9 @@ format:  ## let ruff rewrite what it can
 
 bench: setup-test  ## measure and print the table of docs/benchmarks.md (BENCH=echo for one)
 	@$(PYTHON) -m tools.bench $(BENCH)
+
+bench-fleet: setup-test  ## measure a whole fleet under load (BENCH=fleet-steps for one, BENCH_ARGS="--peer HOST:PORT")
+	@$(PYTHON) -m tools.bench $(or $(BENCH),fleet) $(BENCH_ARGS)
 
 models: setup  ## install the models and list them
 	@.venv/bin/sipserver models list

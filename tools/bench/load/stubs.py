@@ -63,9 +63,10 @@ class Stubs:
             message = {"role": "assistant", "content": "".join(ANSWER)}
             return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await answer.prepare(request)
-        await answer.write(_ANSWER)
-        await answer.write_eof()
+        with contextlib.suppress(ConnectionError):  # the caller spoke on: nobody waits for this any more
+            await answer.prepare(request)
+            await answer.write(_ANSWER)
+            await answer.write_eof()
         return answer
 
     async def _transcribe(self, request: web.Request) -> web.Response:
@@ -80,10 +81,11 @@ class Stubs:
         self._asked["speech"] += 1
         await asyncio.sleep(FIRST_SOUND_S)
         answer = web.StreamResponse(headers={"Content-Type": "audio/pcm"})
-        await answer.prepare(request)
-        for start in range(0, len(self._speech), CHUNK_BYTES):
-            await answer.write(self._speech[start : start + CHUNK_BYTES])
-        await answer.write_eof()
+        with contextlib.suppress(ConnectionError):
+            await answer.prepare(request)
+            for start in range(0, len(self._speech), CHUNK_BYTES):
+                await answer.write(self._speech[start : start + CHUNK_BYTES])
+            await answer.write_eof()
         return answer
 
     async def _count(self, _request: web.Request) -> web.Response:
