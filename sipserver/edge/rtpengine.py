@@ -163,12 +163,20 @@ class Rtpengine:
         """The running process was there before we were."""
 
     async def start(self, timeout_s: float = READY_S) -> None:
-        """Find a running one again or start one; wait until it answers. Raises SettingsError with its last words."""
+        """Find a running one again or start one; wait until it answers. Raises SettingsError with its last words.
+
+        A running one with other settings keeps them, since its calls would lose their sound; the log says so. One that
+        does not answer (it hangs, or listens elsewhere) is ended.
+        """
+        text = render(self._settings, self._folder)
         if await self.adopt():
+            if not self._runs_with(text):
+                self._log.warning("the running media relay has other settings; new ones count from its next start")
             return
         _check_addresses(self._settings)
+        await self._end_deaf()
         self._folder.mkdir(parents=True, exist_ok=True)
-        config_file(self._folder).write_text(render(self._settings, self._folder))
+        config_file(self._folder).write_text(text)
         pid_file(self._folder).unlink(missing_ok=True)
         log = log_file(self._folder)
         if log.exists() and log.stat().st_size > LOG_BYTES:
@@ -203,19 +211,37 @@ class Rtpengine:
             self._watch(pid)
         except (OSError, ValueError):
             return False
-        if self._stranger(pid) or not await self.alive():
+        if self._known(pid) is False or not await self.alive():
             self._unwatch()
             return False
         self.adopted = True
         self._log.info("media relay adopted", pid=pid)
         return True
 
-    def _stranger(self, pid: int) -> bool:
-        """Another program has got this pid since. What we may not look at (another user's) is believed."""
+    def _runs_with(self, text: str) -> bool:
         try:
-            return str(config_file(self._folder)).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return config_file(self._folder).read_text() == text
         except OSError:
             return False
+
+    def _known(self, pid: int) -> bool | None:
+        """It is rtpengine with our file, and no other program that has got its pid since. None: we may not look."""
+        try:
+            return str(config_file(self._folder)).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return None
+
+    async def _end_deaf(self) -> None:
+        """End the one that the pid file names if it is certainly ours."""
+        try:
+            pid = int(pid_file(self._folder).read_text())
+            self._watch(pid)
+        except (OSError, ValueError):
+            return
+        if self._known(pid):
+            self._log.warning("a media relay that does not answer is ended", pid=pid)
+            await self.stop()
+        self._unwatch()
 
     async def alive(self, timeout_s: float = 1.0) -> bool:
         """It answers a ping."""

@@ -60,6 +60,28 @@ async def test_the_next_supervisor_adopts_it(relay: Rtpengine, tmp_path: Path) -
     assert not await heir.alive(0.2)
 
 
+async def test_one_that_does_not_answer_is_replaced(relay: Rtpengine, tmp_path: Path) -> None:
+    deaf = relay.pid
+    heir = Rtpengine(relay_settings(), tmp_path)  # asks at another address than the old one listens at
+    await heir.start()
+    try:
+        assert not heir.adopted
+        assert heir.pid != deaf
+        await asyncio.wait_for(relay.exited(), DEADLINE_S)
+    finally:
+        await heir.stop()
+
+
+async def test_a_running_one_keeps_its_settings(relay: Rtpengine, tmp_path: Path) -> None:
+    changed = relay._settings.model_copy(update={"ports": (20_000, 20_100)})
+    heir = Rtpengine(changed, tmp_path)
+    await heir.start()
+    assert heir.adopted
+    assert heir.pid == relay.pid
+    assert "20100" not in config_file(tmp_path).read_text()
+    await heir.leave()
+
+
 @pytest.mark.parametrize("content", ["", "no number", "999999999", f"{os.getpid()}"])
 async def test_a_stale_pid_file_adopts_nobody(tmp_path: Path, content: str) -> None:
     pid_file(tmp_path).write_text(content)
