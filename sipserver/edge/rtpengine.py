@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.edge import ng
+from sipserver.edge.follow import Follower
 from sipserver.edge.settings import RtpengineSettings
 from sipserver.errors import SettingsError
 from sipserver.log import logger
@@ -29,7 +31,7 @@ from sipserver.log import logger
 READY_S = 10.0
 STOP_S = 5.0
 LOG_BYTES = 10_000_000
-"""A log longer than this is put aside (`rtpengine.log.1`) when rtpengine starts."""
+"""A log longer than this is emptied: its lines stand in our own log."""
 
 _FILE = """\
 [rtpengine]
@@ -101,6 +103,10 @@ class Statistics:
         )
 
 
+_LINE = re.compile(r"^(\[[0-9.]+\] )?(?P<level>[A-Z]+): (?P<text>.*)$")
+_LEVELS = {"WARNING": "warning", "NOTICE": "info", "INFO": "info", "DEBUG": "debug"}
+
+
 def config_file(folder: Path) -> Path:
     return folder / "rtpengine.conf"
 
@@ -158,6 +164,7 @@ class Rtpengine:
         self._child: subprocess.Popen[bytes] | None = None
         self._gone = asyncio.Event()
         self._log = logger("edge", server="rtpengine")
+        self._follower = Follower(log_file(folder), self._tell, LOG_BYTES)
         self.pid: int | None = None
         self.adopted = False
         """The running process was there before we were."""
@@ -179,8 +186,6 @@ class Rtpengine:
         config_file(self._folder).write_text(text)
         pid_file(self._folder).unlink(missing_ok=True)
         log = log_file(self._folder)
-        if log.exists() and log.stat().st_size > LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
         try:
             with log.open("ab") as out:
                 began = out.tell()
@@ -202,6 +207,7 @@ class Rtpengine:
                 told = log.read_bytes()[began:].decode(errors="replace").strip()
                 raise SettingsError(f"rtpengine does not answer: {told[-1000:]}", key="edge.rtpengine")
             await asyncio.sleep(0.02)
+        self._follower.start(began)
         self._log.info("media relay runs", pid=self.pid)
 
     async def adopt(self) -> bool:
@@ -215,6 +221,7 @@ class Rtpengine:
             self._unwatch()
             return False
         self.adopted = True
+        self._follower.start()
         self._log.info("media relay adopted", pid=pid)
         return True
 
@@ -268,11 +275,20 @@ class Rtpengine:
             except TimeoutError:
                 self._signal(signal.SIGKILL)
                 await self._gone.wait()
-        self._unwatch()
+        await self.leave()
 
     async def leave(self) -> None:
         """Stop looking at it; it runs on and the next supervisor finds it."""
+        await self._follower.stop()
         self._unwatch()
+
+    def _tell(self, line: str) -> None:
+        """`[seconds] LEVEL: text`; the text of a call names it, no number and no address of a person."""
+        found = _LINE.match(line)
+        if found is not None:
+            getattr(self._log, _LEVELS.get(found["level"], "error"))("media relay says", line=found["text"])
+        elif line.strip():
+            self._log.info("media relay says", line=line)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._watched is not None
@@ -289,11 +305,12 @@ class Rtpengine:
     def _ended(self) -> None:
         assert self._watched is not None
         asyncio.get_running_loop().remove_reader(self._watched)
-        if self._child is not None:
+        assert self.pid is not None
+        if self._child is not None and self._child.pid == self.pid:
             self._child.wait()  # it has ended: this only takes its status
         else:
-            with contextlib.suppress(ChildProcessError):  # a child of this process all the same, if it was left before
-                os.waitpid(self.pid or 0, os.WNOHANG)
+            with contextlib.suppress(ChildProcessError):  # an orphan may have become a child of this process
+                os.waitpid(self.pid, os.WNOHANG)
         self._gone.set()
 
     def _unwatch(self) -> None:

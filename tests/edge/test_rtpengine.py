@@ -146,13 +146,18 @@ async def test_what_cannot_run_is_told(tmp_path: Path, changes: dict[str, object
     assert server.pid is None
 
 
-async def test_a_long_log_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sipserver.edge.rtpengine.LOG_BYTES", 10)
-    log_file(tmp_path).write_text("much has happened\n")
+async def test_its_words_become_lines_of_our_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = Rtpengine(relay_settings(), tmp_path)
     await server.start()
-    await server.stop()
-    assert (tmp_path / "rtpengine.log.1").read_text() == "much has happened\n"
+    try:
+        with log_file(tmp_path).open("a") as log:
+            log.write("[1.5] WARNING: [1234]: [core] something is odd\n")
+        async with asyncio.timeout(DEADLINE_S):
+            while "something is odd" not in (said := "".join(capsys.readouterr())):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert "warning" in said
+    finally:
+        await server.stop()
 
 
 @pytest.mark.parametrize(("strict", "learning"), [(True, "off"), (False, "heuristic")])
