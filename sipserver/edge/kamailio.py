@@ -33,12 +33,16 @@ CHECK_S = 10.0
 LOG_BYTES = 10_000_000
 """A longer log is put aside (`kamailio.log.1`) when Kamailio starts, and cut when all of it was read."""
 FOLLOW_S = 0.25
+BEHIND_BYTES = 1_000_000
+"""More than this at once is left out of our log (it stays in the file)."""
 SOCKET_PATH_BYTES = 100
 """Unix sockets' paths hold 107 bytes; Kamailio needs some for itself."""
 
 _ERRORS = dict.fromkeys(("ALERT", "BUG", "CRITICAL", "ERROR"), "error")
 _LEVELS = {**_ERRORS, "WARNING": "warning", "NOTICE": "info"}
 _LINE = re.compile(r"^\s*\d+\(\d+\) (?P<level>[A-Z]+): (?P<text>.*)$")
+_GARBAGE = re.compile(r"\[(core/parser/|core/receive\.c|core/msg_translator\.c|sanity\.c|tls_)")
+"""What is wrong with a stranger's message is no error of ours."""
 _PROBLEM = re.compile(
     r"parse error in config file (?P<file>\S+?), "
     r"(?:from line \d+, column \d+ to )?line (?P<line>\d+)[^:]*: ?(?P<text>.*)$"
@@ -257,6 +261,9 @@ class Kamailio:
                 size = os.fstat(log.fileno()).st_size
                 if size < at:
                     at = 0
+                if size - at > BEHIND_BYTES:
+                    self._log.warning("edge says too much; left out", bytes=size - at)
+                    at, rest = size, ""
                 log.seek(at)
                 piece = log.read(65_536)
                 at += len(piece)
@@ -273,7 +280,7 @@ class Kamailio:
             if line.strip():
                 self._log.debug("edge says", line=line)
             return
-        level = _LEVELS.get(found["level"], "debug")
+        level = "debug" if _GARBAGE.search(found["text"]) else _LEVELS.get(found["level"], "debug")
         getattr(self._log, level)("edge says", line=found["text"])
 
 

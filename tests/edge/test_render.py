@@ -127,7 +127,7 @@ def test_what_is_no_cell(facts: dict[str, Any]) -> None:
 
 # --- Kamailio reads them ----------------------------------------------------------------------------------------------
 
-_ALL = {
+_ALL: dict[str, tuple[dict[str, Any], tuple[TrunkSettings, ...]]] = {
     "nothing": ({}, ()),
     "a trunk": ({}, (LAB,)),
     "users": ({"digest": "SHA-256"}, (LAB, PHONES)),
