@@ -73,14 +73,14 @@ def warning(subject: str, what: str, todo: str) -> Finding:
 def ports(settings: Settings) -> list[Finding]:
     """SIP, HTTP and RTP ports: free, or held by a running sipserver."""
     running = _running(settings)
-    found = [_port("SIP UDP", settings.sip.host, settings.sip.port, socket.SOCK_DGRAM, key="sip.port", running=running)]
+    if settings.mode == "fleet":  # the edge has the SIP sockets, and cells find free ports by themselves
+        return [check_port("HTTP", settings.http.host, settings.http.port, socket.SOCK_STREAM, "http.port", running)]
+    found = [check_port("SIP UDP", settings.sip.host, settings.sip.port, socket.SOCK_DGRAM, "sip.port", running)]
     if settings.sip.tcp:
         found.append(
-            _port("SIP TCP", settings.sip.host, settings.sip.port, socket.SOCK_STREAM, key="sip.port", running=running)
+            check_port("SIP TCP", settings.sip.host, settings.sip.port, socket.SOCK_STREAM, "sip.port", running)
         )
-    found.append(
-        _port("HTTP", settings.http.host, settings.http.port, socket.SOCK_STREAM, key="http.port", running=running)
-    )
+    found.append(check_port("HTTP", settings.http.host, settings.http.port, socket.SOCK_STREAM, "http.port", running))
     return [*found, rtp_ports(settings)]
 
 
@@ -96,7 +96,8 @@ def rtp_ports(settings: Settings) -> Finding:
     return problem("RTP ports", what, f"at least {wanted} are needed: widen or move sip.rtp_ports")
 
 
-def _port(subject: str, host: str, port: int, kind: socket.SocketKind, *, key: str, running: bool) -> Finding:
+def check_port(subject: str, host: str, port: int, kind: socket.SocketKind, key: str, running: bool = False) -> Finding:
+    """Free, or held by a sipserver that runs with these settings."""
     where = f"{host}:{port}"
     failed = _bind_error(host, port, kind)
     if failed is None:

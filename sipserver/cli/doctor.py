@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import settings as settings_file
+from sipserver.cli import fleet_checks
 from sipserver.cli.checks import CHECKS, Finding, Verdict, ok, problem
 from sipserver.errors import ConfigError
 
+PIPED_WIDTH = 160
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
 
 
@@ -39,7 +42,8 @@ def examine(config: Path) -> list[Finding]:
         settings = settings_file.load(config)
     except ConfigError as wrong:
         return [problem("settings", str(wrong), "correct the file, or name another with --config")]
-    return [ok("settings", str(config)), *(finding for check in CHECKS for finding in check(settings))]
+    findings = [finding for check in (*CHECKS, fleet_checks.fleet) for finding in check(settings)]
+    return [ok("settings", str(config)), *findings]
 
 
 def _print(findings: list[Finding]) -> None:
@@ -49,4 +53,4 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         verdict = Text(finding.verdict, style=COLOURS[finding.verdict])
         table.add_row(verdict, finding.subject, Text(finding.what), Text(finding.todo))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)

@@ -105,18 +105,23 @@ class Database:
 
     async def open_to_read(self) -> None:
         """Change nothing. Raises SettingsError when there is no database or it has another version."""
-        try:
-            if self.file is not None and not self.file.exists():
-                raise SettingsError(f"there are no call records yet in {self.file}", key="store.url")
-            async with self.engine.connect() as connection:
-                present = await connection.run_sync(migrations.version)
-            if present != migrations.HEAD:
-                raise SettingsError(
-                    f"the call records have version {present}, this program reads {migrations.HEAD}", key="store.url"
-                )
-        except SettingsError:
+        if self.file is not None and not self.file.exists():
             await self.close()
-            raise
+            raise SettingsError(f"there are no call records yet in {self.file}", key="store.url")
+        present = await self.version()
+        if present != migrations.HEAD:
+            await self.close()
+            raise SettingsError(
+                f"the call records have version {present}, this program reads {migrations.HEAD}", key="store.url"
+            )
+
+    async def version(self) -> str | None:
+        """Of the tables; None where there are none yet. Raises SettingsError (DatabaseAway), everything closed."""
+        if self.file is not None and not self.file.exists():
+            return None
+        try:
+            async with self.engine.connect() as connection:
+                return await connection.run_sync(migrations.version)
         except UNAVAILABLE as problem:
             await self.close()
             raise self._refusal(problem) from problem
