@@ -171,9 +171,12 @@ class RedisJournal:
     async def read(self, node: str) -> AsyncGenerator[StreamDelivery, None]:
         """While Redis is away it waits."""
         acknowledge = _Acknowledge(self._link, self._stream(node))
-        last, fresh = b"0", False
+        last, fresh, begun = b"0", False, False
         while True:
             try:
+                if not begun:
+                    await self._begin(self._stream(node))
+                    begun = True
                 messages = await self._fetch(self._stream(node), b">" if fresh else last)
             except BusDown:
                 # What Redis gave while its answer was lost is among the pending ones.
@@ -185,6 +188,21 @@ class RedisJournal:
                 continue
             last = messages[-1][0]
             yield StreamDelivery(self._entries(messages), tuple(number for number, _ in messages), acknowledge)
+
+    async def _begin(self, stream: str) -> None:
+        """Make the group anew, from the oldest message that is not deleted, i.e. not done. A reader before us that hangs
+        in a blocked read gets an error then; else Redis would hand it the next message, and nobody would write that.
+        """
+
+        async def renew(redis: Redis) -> None:
+            with contextlib.suppress(exceptions.ResponseError):  # BUSYGROUP: it is there
+                await redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.xgroup_destroy(stream, GROUP)
+                pipe.xgroup_create(stream, GROUP, id="0", mkstream=True)
+                await pipe.execute()
+
+        await self._link.do(renew)
 
     async def _fetch(self, stream: str, after: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """Messages in order: new ones (waits for some), or those that were given and not acknowledged."""

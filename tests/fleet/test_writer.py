@@ -462,16 +462,100 @@ async def test_a_dead_machine_s_calls_are_closed_within_ten_seconds_by_the_usual
         assert time.monotonic() - died < 10
 
 
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from sipserver.bus import table
+from sipserver.bus.settings import BusSettings
+from sipserver.fleet.writer import Writer
+from sipserver.store.settings import StoreSettings
+
+async def main(redis, prefix, folder, database, run):
+    settings = BusSettings(url=redis, prefix=prefix, spool=Path(folder), lease_s=1)
+    bus = table.make(settings, node="one", run=run)
+    await bus.open()
+    writer = Writer(bus, StoreSettings(url=database, flush_ms=10), lease_s=1, spool=Path(folder) / "records")
+    running = asyncio.create_task(writer.run())
+    while not writer.ready:
+        await asyncio.sleep(0.01)
+    print("ready", flush=True)
+    try:
+        await running
+    finally:
+        await bus.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@contextlib.contextmanager
+def writer_process(fleet: Fleet, run: str) -> Iterator[subprocess.Popen[str]]:
+    """One that is ready; killed in the end."""
+    where = (fleet.bus_settings.url, fleet.bus_settings.prefix, str(fleet.folder / "own"), fleet.settings.url)
+    command = [sys.executable, "-c", WRITER, *where, run]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=Path(__file__).parents[2], text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert "ready\n" in process.stdout  # after what it logs
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+async def test_kill_9_at_any_moment_loses_and_doubles_nothing(real: Fleet) -> None:
+    cell = await real.cell()
+    names = [f"c{number}" for number in range(6)]
+    entries = mixed(*(one_call(name, digits=100) for name in names))
+    step = len(entries) // 4 + 1
+    for number in range(4):
+        with writer_process(real, f"w{number}"):
+            tell(cell, entries[number * step : (number + 1) * step])
+            await asyncio.sleep(0.16 + 0.02 * number)  # about when the journal is sent, read, written
+        await cell.forget_run(f"w{number}")
+    await real.writer()
+    calls = await real.closed(*names)
+    assert {(row.digits, row.events, row.events_dropped) for row in calls.values()} == {(100, 105, 0)}
+    wanted = [entry.fields["kind"] for entry in one_call(digits=100) if entry.kind is Kind.EVENT]
+    assert [await real.kinds(name) for name in names] == [wanted] * 6
+
+
+async def test_a_writer_that_hangs_is_replaced_and_undoes_nothing_when_it_goes_on(real: Fleet) -> None:
+    cell = await real.cell()
+    entries = one_call(digits=100)
+    with writer_process(real, "hangs") as process:
+        tell(cell, entries[:50])
+        await until_so(lambda: has_events(real, 40))
+        tell(cell, entries[50:60])
+        await cell.journal.flush(5)
+        process.send_signal(signal.SIGSTOP)
+        await real.writer()
+        tell(cell, entries[60:])
+        before = await real.closed("c1")
+        process.send_signal(signal.SIGCONT)
+        assert await asyncio.to_thread(process.wait, 20) == 1
+        assert process.stderr is not None
+        assert "WriterReplaced" in process.stderr.read()
+    assert await real.calls() == before
+    assert before["c1"].events == 105
+
+
+async def has_events(fleet: Fleet, count: int) -> bool:
+    calls = await fleet.calls()
+    return "c1" in calls and calls["c1"].events >= count
+
+
 async def test_a_machine_that_is_not_on_this_bus_is_given_much_time(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be another server that shares the database: while it writes, its calls are not touched."""
-    monkeypatch.setattr(takeover_module, "STRANGER_S", 1.5)
+    monkeypatch.setattr(takeover_module, "STRANGER_S", 0.7)
     writer, _ = await fleet.writer()
     other = Records(fleet.settings, node="stranger")
     await other.open()
     start(other, "c1")
-    for _ in range(30):
+    for _ in range(15):
         digit(other, events.DigitReceived("1"), "c1")
         await other.flush()
         await asyncio.sleep(0.1)
