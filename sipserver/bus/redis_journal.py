@@ -190,7 +190,7 @@ class RedisJournal:
             yield StreamDelivery(self._entries(messages), tuple(number for number, _ in messages), acknowledge)
 
     async def _begin(self, stream: str) -> None:
-        """Make the group anew, from the oldest message that is not deleted, i.e. not done. A reader before us that hangs
+        """Make the group anew, from the oldest message that is not done (deleted). A reader before us that hangs
         in a blocked read gets an error then; else Redis would hand it the next message, and nobody would write that.
         """
 
