@@ -163,10 +163,10 @@ def _begin(spec: ChildSpec) -> None:
 
 def _reseed() -> None:
     """Python's own generator does so by itself (os.register_at_fork in random.py), and uuid and secrets ask the kernel;
-    numpy's global one would give every child the same numbers."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
+    numpy's global one, if anything has imported it, would give every child the same numbers."""
+    generator = sys.modules.get("numpy.random")
+    if generator is not None:
+        generator.seed(int.from_bytes(os.urandom(4), "little"))
 
 
 def become_subreaper() -> None:

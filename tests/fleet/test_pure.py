@@ -157,3 +157,25 @@ def test_the_ledger_knows_who_still_lives(tmp_path: Path) -> None:
     ledger.strike("a")
     ledger.strike("b")
     assert Ledger(tmp_path / "lives").open() == []
+
+
+def test_children_do_not_share_numpys_random_numbers() -> None:
+    import os
+
+    from numpy import random
+
+    from sipserver.fleet import process
+
+    def forked() -> bytes:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            process._reseed()
+            os.write(writing, random.bytes(8))
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            return pipe.read()
+
+    assert forked() != forked()
