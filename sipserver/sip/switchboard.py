@@ -7,6 +7,7 @@ except for the plain values that are fixed once `open` has returned.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from sipserver.sip.admission import DRAINING, PACE, Admission, Refusal
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
+from sipserver.sip.memory import Tidy
 from sipserver.sip.message import SipText
 from sipserver.sip.methods import NEEDS_DIALOG, NO_DIALOG, NO_METHOD, OUTSIDE_DIALOGS, MethodGate
 from sipserver.sip.offer import SipOffer
@@ -59,6 +61,7 @@ class Switchboard:
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
         self._pace = Pace()
+        self._tidy = Tidy()
         self.tell = tell
         self.patch_bay: PatchBay
         self.record_messages = settings.record_messages
@@ -101,7 +104,7 @@ class Switchboard:
                 self._clock.read_rtp()  # frees the keys of closed sockets
 
     def supervise(self) -> None:
-        """Once a second: the counters of each call, the clock's rest."""
+        """Once a second: the counters of each call, the clock's rest, memory that nobody uses."""
         for call in [call for call in self._calls.values() if not call.isActive()]:
             call.lost(None)
         for serial, call in self._calls.items():
@@ -109,6 +112,7 @@ class Switchboard:
             if seen is not None:
                 self.tell(serial, seen)
         self.patch_bay.rest()
+        self._tidy.look(time.monotonic(), len(self._calls))
 
     def close(self) -> None:
         """Destroy everything that is left."""
