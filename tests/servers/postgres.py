@@ -121,7 +121,8 @@ class Postgres:
         """It takes connections and answers nothing meanwhile (SIGSTOP for the server and its children)."""
         members = self.processes
         for member in members:
-            os.kill(member, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGSTOP)
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ of 50 calls, through the bus in memory, so that what is measured is the folding 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -142,8 +143,9 @@ def _server_cpu_s(server: Postgres) -> float:
     """Of all its processes, so far; those that have ended are in the first one's account."""
     ticks = 0
     for process in server.processes:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        ticks += sum(map(int, fields[11:15]))
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
