@@ -217,7 +217,9 @@ async def test_the_header_is_right_while_the_file_grows(
     monkeypatch.setattr(recording, "HEADER_EVERY_S", 0)
     tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
     hear(tape, 20, 1, 2)
-    await until(lambda: tape.path.exists() and len(read(tape.path)) == 20 * FRAME_SAMPLES)
+    await until(
+        lambda: tape.path.exists() and tape.path.stat().st_size > 44 and len(read(tape.path)) == 20 * FRAME_SAMPLES
+    )
     assert frames(read(tape.path)) == [(1, 2)] * 20
     await tape.stop()
 
