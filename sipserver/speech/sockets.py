@@ -15,7 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _LONGEST_PATH = 100
-_BACKLOG = 512
+BACKLOG = 512
+"""All streams of a machine come at the same moment when a worker was restarted."""
+_FULL_S = 0.01
 
 
 @contextlib.contextmanager
@@ -35,7 +37,7 @@ def listen(uri: str) -> socket.socket:
     """A listening socket, `unix:///path` or `tcp://host:port`. What lies at the path is replaced. Raises OSError."""
     parts = urlsplit(uri)
     if parts.scheme == "tcp":
-        return socket.create_server((parts.hostname or "", parts.port or 0), backlog=_BACKLOG)
+        return socket.create_server((parts.hostname or "", parts.port or 0), backlog=BACKLOG)
     path = Path(parts.path)
     listening = socket.socket(socket.AF_UNIX)
     try:
@@ -43,7 +45,7 @@ def listen(uri: str) -> socket.socket:
         path.unlink(missing_ok=True)
         with _reachable(path) as name:
             listening.bind(name)
-        listening.listen(_BACKLOG)
+        listening.listen(BACKLOG)
     except BaseException:
         listening.close()
         raise
@@ -51,7 +53,7 @@ def listen(uri: str) -> socket.socket:
 
 
 async def connect(uri: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Raises OSError when nobody listens or, on a Unix socket, when too many wait to be let in. Safe to cancel."""
+    """Waits while too many others wait to be let in. Raises OSError when nobody listens. Safe to cancel."""
     parts = urlsplit(uri)
     if parts.scheme == "tcp":
         return await asyncio.open_connection(parts.hostname, parts.port)
@@ -59,7 +61,12 @@ async def connect(uri: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     try:
         connected.setblocking(False)
         with _reachable(Path(parts.path)) as name:
-            connected.connect(name)
+            while True:
+                try:
+                    connected.connect(name)
+                    break
+                except BlockingIOError:  # the backlog is full (unix(7)); nothing tells when it is not
+                    await asyncio.sleep(_FULL_S)
         return await asyncio.open_unix_connection(sock=connected)
     except BaseException:
         connected.close()

@@ -51,6 +51,21 @@ async def test_what_a_dead_worker_left_is_replaced(tmp_path: Path) -> None:
     assert await _echo(uri) == b"hello\n"
 
 
+async def test_who_finds_the_door_crowded_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "BACKLOG", 1)
+    uri = f"unix://{tmp_path}/speech.sock"
+    listening = sockets.listen(uri)
+    connecting = [asyncio.create_task(sockets.connect(uri)) for _ in range(6)]
+    done, waiting = await asyncio.wait(connecting, timeout=0.05)
+    assert done
+    assert waiting
+    server = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), sock=listening)
+    for _, writer in await asyncio.gather(*connecting):
+        writer.close()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_tcp() -> None:
     assert await _echo("tcp://127.0.0.1:0") == b"hello\n"
 

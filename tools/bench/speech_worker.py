@@ -58,8 +58,8 @@ async def _paced(step_s: float, feed: Feed) -> tuple[float, float]:
     return time.process_time() - used, time.monotonic() - began
 
 
-async def _shared(worker: SpeechProcess, sound: Samples, streams: int) -> tuple[float, float, list[float]]:
-    """Percent of a core here and there, and how late chunks were told (ms)."""
+async def _shared(worker: SpeechProcess, sound: Samples, streams: int) -> tuple[float, float, str]:
+    """Percent of a core here and there, and how late chunks were told."""
     vad = WyomingVad(Peers([worker.uri]))
     late_ms: list[float] = []
 
@@ -76,10 +76,9 @@ async def _shared(worker: SpeechProcess, sound: Samples, streams: int) -> tuple[
     before = worker.cpu_s()
     here_s, took_s = await _paced(0.02, feed)
     there_s = (worker.cpu_s() - before) * RUN_S / (RUN_S + SETTLE_S)
-    if vad.stood_in > streams * 10:
-        raise RuntimeError(f"the worker did not keep up: {vad.stood_in} chunks were not judged by it")
+    stood_in = 100 * vad.stood_in / max(1, len(late_ms))
     await vad.close()
-    return 100 * here_s / took_s, 100 * there_s / took_s, late_ms
+    return 100 * here_s / took_s, 100 * there_s / took_s, f"told {spread(late_ms)} late, {stood_in:.0f} % by loudness"
 
 
 async def _events(worker: SpeechProcess, sound: Samples, streams: int) -> tuple[float, float]:
@@ -111,10 +110,8 @@ async def _streams(worker: SpeechProcess, sound: Samples) -> list[Row]:
     for streams in STREAMS:
         here, there = await _events(worker, sound, streams)
         rows.append(_row(f"{streams} streams as events", here - idle, there, streams, ""))
-        here, there, late_ms = await _shared(worker, sound, streams)
-        rows.append(
-            _row(f"{streams} streams in shared memory", here - idle, there, streams, f"told {spread(late_ms)} late")
-        )
+        here, there, how = await _shared(worker, sound, streams)
+        rows.append(_row(f"{streams} streams in shared memory", here - idle, there, streams, how))
     return rows
 
 
@@ -154,10 +151,7 @@ async def _requests(settings: Settings, worker: SpeechProcess, sound: Samples) -
     ]
 
 
-async def _measure(folder: Path) -> list[Row]:
-    (folder / "dialplans").mkdir()
-    (folder / "dialplans/bench.yaml").write_text(PLAN)
-    models = Settings().resolved(Path("etc").resolve()).speech.models
+async def _measure(folder: Path, models: Path) -> list[Row]:
     given = {"dialplans": str(folder / "dialplans"), "speech": {"models": str(models)}}
     mouth = await espeak.load("bench", EspeakSettings())
     sound = np.concatenate([samples async for samples in mouth.synthesise(TEXT * 2)])
@@ -173,4 +167,6 @@ async def _measure(folder: Path) -> list[Row]:
 
 def measure(folder: Path) -> Sequence[Row]:
     """For `python -m tools.bench speech-worker`."""
-    return asyncio.run(_measure(folder))
+    (folder / "dialplans").mkdir()
+    (folder / "dialplans/bench.yaml").write_text(PLAN)
+    return asyncio.run(_measure(folder, Settings().resolved(Path("etc").resolve()).speech.models))

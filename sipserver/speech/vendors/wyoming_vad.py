@@ -29,8 +29,10 @@ from sipserver.speech.segment import CHUNK_SAMPLES, SLOT_BYTES, Slot, open_segme
 
 PATIENCE_NS = 250_000_000
 """A worker may take this long before loudness stands in."""
+RECOVERED_CHUNKS = 3
+"""A worker that has come as near as this (96 ms) is waited for again."""
 MOVE_CHUNKS = 64
-"""A stream that was stood in for this long (2 s) looks for another worker."""
+"""A stream that was stood in for this long (2 s) goes to another worker, if there is one that works."""
 ANSWER_S = 2.0
 RETRY_S = 0.2
 
@@ -81,7 +83,7 @@ class SharedStream:
         """Hand on what was judged, in order; stand in for a worker that is gone or too late."""
         slot, judged = self._slot, self._first + self._slot.judged
         slot.fence()
-        if self._stood_in and judged >= self._told:
+        if self._stood_in and judged + RECOVERED_CHUNKS >= self._told:
             self._stood_in = 0
         while self._waiting:
             if self._told < judged:
@@ -106,7 +108,8 @@ class SharedStream:
         if self._peer is None or self._link is None:
             return
         self._peer.failed("sound is not judged in time")
-        if self._stood_in > MOVE_CHUNKS:
+        other = self._vad.peers.order()[0]
+        if self._stood_in > MOVE_CHUNKS and other.well and other is not self._peer:
             link = self._link
             self._leave()
             link.writer.transport.abort()

@@ -36,11 +36,14 @@ class SpeechServer:
         for uri in uris:
             listening = sockets.listen(uri)
             if urlsplit(uri).scheme == "tcp":
-                self._servers.append(await asyncio.start_server(self._let_in, sock=listening))
+                server = await asyncio.start_server(self._let_in, sock=listening, backlog=sockets.BACKLOG)
+                self._servers.append(server)
                 host, port = listening.getsockname()[:2]
                 told.append(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
             else:
-                self._servers.append(await asyncio.start_unix_server(self._let_in, sock=listening))
+                self._servers.append(
+                    await asyncio.start_unix_server(self._let_in, sock=listening, backlog=sockets.BACKLOG)
+                )
                 told.append(uri)
         return told
 
