@@ -179,6 +179,7 @@ async def test_scanners_hear_nothing(tmp_path: Path) -> None:
         assert await caller.silence()
         assert status_of(await caller.dialog().invite()) == 403  # told no, and not a word about us
         caller.send(caller.dialog().request("INVITE", body=sdp(9, "0"), more="User-Agent: friendly-scanner\r\n"))
+        assert await caller.silence()
         caller.send(caller.dialog().request("INVITE", body=sdp(9, "0")))
         assert await caller.silence()  # banned
         assert cell.received == []
