@@ -61,7 +61,8 @@ def test_nothing_is_left_when_a_test_fails_half_way() -> None:
             left.append(network.host("one").start("sleep", "600"))
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fails)
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert left[0].wait(5) == -9
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     assert network.name not in listed
