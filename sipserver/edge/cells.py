@@ -20,6 +20,7 @@ SET = 1
 INACTIVE, DISABLED, PROBED = 1, 4, 8
 """Flags of a destination: did not answer; takes no new call by our order; is asked by OPTIONS."""
 
+_LINE = re.compile(r"^\d+ (?P<uri>\S+) \d+ 0 duid=(?P<name>[^;]+);maxload=(?P<calls>\d+);")
 _RUN = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -117,3 +118,9 @@ def render(entries: Iterable[Entry], socket: str) -> str:
         for entry in entries
     ]
     return "\n".join(("# Written by sipserver; changes here are lost.", *lines, ""))
+
+
+def parse(text: str) -> list[Entry]:
+    """What `render` wrote, without the states, which only Kamailio knows."""
+    found = (_LINE.match(line) for line in text.splitlines())
+    return [Entry(match["name"], match["uri"], int(match["calls"])) for match in found if match]

@@ -212,32 +212,34 @@ class Edge:
         return EdgeState(await self._listed(), await self._asked_drain(), int(uptime["uptime"]), counters)
 
     async def _listed(self) -> tuple[CellState, ...]:
+        """Names and room from our file, states and counts from Kamailio: its full list of some hundred cells is more
+        than it can answer in a datagram. Raises RpcError.
+        """
         try:
-            listed = await self._kamailio.ask("dispatcher.list")
+            listed = await self._kamailio.ask("dispatcher.list", "short")
         except rpc.RpcError as problem:
             if _NO_CELLS in str(problem):
                 return ()
             raise
-        loads = {}
-        for slot in await self._kamailio.ask("htable.dump", "load"):
-            for item in slot["slot"]:
-                loads[item["name"]] = int(item["value"])
-        return tuple(
-            _cell(destination["DEST"], loads)
+        states = {
+            destination["DEST"]["URI"]: _STATES.get(destination["DEST"]["FLAGS"][:1], "inactive")
             for record in listed.get("RECORDS", ())
             for destination in record["SET"]["TARGETS"]
+        }
+        loads = {
+            item["name"]: int(item["value"])
+            for slot in await self._kamailio.ask("htable.dump", "load")
+            for item in slot["slot"]
+        }
+        try:
+            entries = cell_list.parse(self._kamailio.places.cells.read_text())
+        except OSError:
+            entries = []
+        return tuple(
+            CellState(entry.name, entry.uri, states[entry.uri], loads.get(entry.name, 0), entry.calls)
+            for entry in entries
+            if entry.uri in states
         )
-
-
-def _cell(destination: dict[str, Any], loads: Mapping[str, int]) -> CellState:
-    attributes = destination["ATTRS"]
-    return CellState(
-        name=attributes["DUID"],
-        uri=destination["URI"],
-        state=_STATES.get(destination["FLAGS"][:1], "inactive"),
-        calls=loads.get(attributes["DUID"], 0),
-        calls_at_most=int(attributes["MAXLOAD"]),
-    )
 
 
 def _token() -> str:

@@ -14,12 +14,13 @@ import yaml
 
 from sipserver.cli.main import main
 from sipserver.edge import render
-from sipserver.edge.cells import CellAddress, Entry, merge
+from sipserver.edge.cells import CellAddress, Entry, merge, parse
 from sipserver.edge.cells import render as render_cells
 from sipserver.edge.edge import Edge
 from sipserver.edge.settings import DigestUser, EdgeSettings, Listen, TlsSettings, TrunkLimits, TrunkSettings
 from sipserver.errors import SettingsError
 from tests.harness.server import free_sip_port
+from tests.servers.kamailio import edge_settings
 
 LAB = TrunkSettings(name="lab", sources=("127.0.0.1/32",))
 PHONES = TrunkSettings(name="phones", users=(DigestUser(name="bob", password_env="BOB"),))
@@ -115,6 +116,32 @@ def test_the_list_keeps_names_and_what_left() -> None:
         "1 sip:10.0.0.1:5101 8 0 duid=10.0.0.1:5101:r1;maxload=4;socket=udp:10.0.0.9:5059",
         "1 sip:10.0.0.1:5100 4 0 duid=10.0.0.1:5100:new;maxload=4;socket=udp:10.0.0.9:5059",
     ]
+
+
+def test_the_list_is_read_back() -> None:
+    entries = merge(
+        [CellAddress("10.0.0.1", 5100, 4), CellAddress("10.0.0.2", 5100, 2, draining=True)], {}, lambda: "x"
+    )
+    read = parse(render_cells(entries, "udp:10.0.0.9:5059"))
+    assert [(entry.name, entry.uri, entry.calls) for entry in read] == [
+        ("10.0.0.1:5100:x", "sip:10.0.0.1:5100", 4),
+        ("10.0.0.2:5100:x", "sip:10.0.0.2:5100", 2),
+    ]
+
+
+@pytest.mark.peers
+async def test_a_thousand_cells(tmp_path: Path) -> None:
+    """More than Kamailio could tell about in full."""
+    edge = Edge(edge_settings(tmp_path), (LAB,), ("PCMA",), {})
+    many = [CellAddress(f"127.0.{n // 100 + 1}.1", 20_000 + n % 100, 4) for n in range(1000)]
+    try:
+        await edge.start(many)
+        await edge.set_cells(many[:-1])
+        states = (await edge.state()).cells
+        assert len(states) == 1000
+        assert [cell.state for cell in states if cell.uri == many[-1].uri] == ["disabled"]
+    finally:
+        await edge.stop()
 
 
 @pytest.mark.parametrize(
