@@ -208,7 +208,7 @@ class Rtpengine:
                 raise SettingsError(f"rtpengine does not answer: {told[-1000:]}", key="edge.rtpengine")
             await asyncio.sleep(0.02)
         self._follower.start(began)
-        self._log.info("media relay runs", pid=self.pid)
+        self._log.info("media relay runs", child=self.pid)
 
     async def adopt(self) -> bool:
         """Take over the one that the pid file names, if it lives and answers; whoever started it."""
@@ -222,7 +222,7 @@ class Rtpengine:
             return False
         self.adopted = True
         self._follower.start()
-        self._log.info("media relay adopted", pid=pid)
+        self._log.info("media relay adopted", child=pid)
         return True
 
     def _runs_with(self, text: str) -> bool:
@@ -246,7 +246,7 @@ class Rtpengine:
         except (OSError, ValueError):
             return
         if self._known(pid):
-            self._log.warning("a media relay that does not answer is ended", pid=pid)
+            self._log.warning("a media relay that does not answer is ended", child=pid)
             await self.stop()
         self._unwatch()
 

@@ -366,8 +366,11 @@ def test_a_relay_that_dies_takes_the_sound_and_nothing_else(build: Build) -> Non
         assert len(edge.cell.offers) == 1
         assert phone.bye().code == 200
         with RtpengineServer(edge.relay.folder, edge.relay.settings):
-            eventually(lambda: other.invite("echo").code == 200, "calls are refused for ever")
-            assert hears_itself(other) == pytest.approx(TONE_LEVEL, rel=0.05)
+            for _ in range(6):  # each of Kamailio's processes has its turn
+                assert other.invite("echo").code == 200
+                assert hears_itself(other, 100) == pytest.approx(TONE_LEVEL, rel=0.1)
+                assert other.bye().code == 200
+            eventually(lambda: calls(edge) == 0, "the relay keeps the calls")
 
 
 def test_a_relay_that_hangs_is_given_up_soon(build: Build) -> None:
@@ -375,7 +378,13 @@ def test_a_relay_that_hangs_is_given_up_soon(build: Build) -> None:
     os.kill(edge.relay.process.pid, signal.SIGSTOP)
     try:
         with RoutedPhone(edge.port) as phone:
+            began = time.monotonic()
             assert phone.invite("echo", timeout_s=5).code == 503
+            waited = time.monotonic()
+            assert phone.invite("echo").code == 503
+            assert time.monotonic() - waited < (waited - began) / 2, "the second call waited for the relay too"
+            os.kill(edge.relay.process.pid, signal.SIGCONT)
+            eventually(lambda: phone.invite("echo").code == 200, "calls are refused for ever")
     finally:
         os.kill(edge.relay.process.pid, signal.SIGCONT)
 
