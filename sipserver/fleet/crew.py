@@ -101,6 +101,7 @@ class Crew:
         self._watch = Watch(settings.fleet.heartbeat_s)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
+        self._lacking: set[str] = set()
         self._log = logger("fleet")
         self.seats: dict[str, list[Seat]] = {}
 
@@ -221,6 +222,8 @@ class Crew:
                 self._kill(child, "not ready in time")
             elif child.state is State.DRAINING and now_s > child.end_by_s + END_GRACE_S:
                 self._kill(child, "did not end in time")
+        lacking = f"{', '.join(sorted(self._lacking))}: no free port in fleet.sip_ports"
+        self._alarms.set("no_place_for_cell", bool(self._lacking), lacking)
         for kind, rate in self._rates.items():
             self._alarms.set(f"crash_loop_{kind}", rate.alarming(now_s), "it dies again and again")
 
@@ -292,10 +295,13 @@ class Crew:
             needed = sum(one.child is None for one in self.seats[CELL]) if renewal else 0
             slot = self._slots.take() if self._slots.free > needed else None
             if slot is not None:
+                self._lacking.discard(seat.name)
                 return slot
             if not told:
                 self._log.warning("no free place for a cell now, waiting for one", of=seat.name)
                 told = True
+            if not renewal:
+                self._lacking.add(seat.name)
             await self._slots.wait(SLOT_WAIT_S)
         return None
 

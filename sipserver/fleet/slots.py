@@ -31,7 +31,7 @@ class Slots:
             if port_is_free(self._host, slot.sip_port):
                 self._free.remove(slot)
                 return slot
-            self._log.info("a port is taken by somebody else, the next one is used", port=slot.sip_port)
+            self._log.debug("a port is taken by somebody else, the next one is used", port=slot.sip_port)
         return None
 
     def give(self, slot: Slot) -> None:

@@ -33,6 +33,7 @@ SOURCE = Refusal(403, "source")
 LIMIT = Refusal(486, "limit", "full")
 DRAINING = Refusal(503, "draining", "draining")
 PACE = Refusal(503, "pace", "full")
+NO_PORTS = Refusal(503, "ports", "full")
 
 
 class Admission:

@@ -155,7 +155,7 @@ class Cell:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Calls refused since the start, by reason: limit, draining, source, pace."""
+        """Calls refused since the start, by reason: limit, draining, source, pace, ports."""
         return dict(self._admission.refused)
 
     @property

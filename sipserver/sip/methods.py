@@ -16,7 +16,7 @@ from typing import Any
 
 from sipserver.log import logger
 from sipserver.sip import native
-from sipserver.sip.admission import DRAINING, LIMIT, PACE, Refusal
+from sipserver.sip.admission import DRAINING, LIMIT, NO_PORTS, PACE, Refusal
 from sipserver.sip.native import PjString
 
 SERVED = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO", "PRACK")
@@ -97,7 +97,7 @@ class MethodGate:
         self._endpoint = endpoint()
         self._pool = pool(self._name, 1024, 1024)
         self._headers[NO_METHOD] = self._header_list({"Allow": ", ".join(SERVED)}, header, insert)
-        for refusal in (LIMIT, DRAINING, PACE):
+        for refusal in (LIMIT, DRAINING, PACE, NO_PORTS):
             self._headers[refusal] = self._header_list(refusal.headers(self._retry_after_s), header, insert)
         if register(self._endpoint, byref(self._module)) != 0 or self._module.id < 0:
             logger("sip").warning("PJSIP refused the module for unserved methods")

@@ -17,7 +17,7 @@ from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader
-from sipserver.sip.admission import DRAINING, PACE, Admission, Refusal
+from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, Admission, Refusal
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
@@ -29,6 +29,7 @@ from sipserver.sip.patch_bay import PatchBay
 from sipserver.sip.pjcall import PjCall
 from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.priority import raise_priority
+from sipserver.sip.rtp_ports import RtpPorts
 from sipserver.sip.settings import SipSettings
 
 Tell = Callable[[int, Fact], None]
@@ -61,6 +62,7 @@ class Switchboard:
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
         self._pace = Pace()
+        self._rtp_ports = RtpPorts(settings.media_host or settings.host, *settings.rtp_ports)
         self._tidy = Tidy()
         self.tell = tell
         self.patch_bay: PatchBay
@@ -220,15 +222,21 @@ class Switchboard:
             return NO_METHOD
         if method == "OPTIONS" and self._admission.draining:
             return DRAINING
-        if method != "INVITE":
-            return None
+        return self._no_room() if method == "INVITE" else None
+
+    def _no_room(self) -> Refusal | None:
+        """Before PJSIP opens sockets for the call."""
         full = (capacity.taken() or len(self._calls)) >= self.capacity
-        refusal = self._admission.crowded(self._inbound(), full=full)  # before PJSIP opens sockets for it
-        if refusal is None and not self._pace.take():
-            return self._admission.counted(PACE)  # not logged: it is a flood
+        refusal = self._admission.crowded(self._inbound(), full=full)
         if refusal is not None:
             logger("sip").info("call refused", why=refusal.why, code=refusal.code)
-        return refusal
+            return refusal
+        if not self._pace.take():
+            return self._admission.counted(PACE)  # not logged: it is a flood
+        if not self._rtp_ports.any_free():
+            logger("sip").warning("no free ports for sound, somebody else has them", ports=self._settings.rtp_ports)
+            return self._admission.counted(NO_PORTS)
+        return None
 
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
         serial = self.next_serial()
