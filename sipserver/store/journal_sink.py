@@ -23,15 +23,24 @@ _NAMES: dict[type[Event], tuple[str, ...]] = {}
 class JournalSink:
     """Satisfies `calls.RecordSink`. Loop thread; `tell` must not block. About 4 us an event.
 
-    node, run: what every entry carries. now: the time of day in seconds since the epoch. strays: what was told about
-    calls that have not begun or are long over.
+    node, run: what every entry carries. now: the time of day in seconds since the epoch, when a call begins. clock:
+    seconds that never jump; the rest of a call's times follow from them, so that none ends before it begins. strays:
+    what was told about calls that have not begun or are long over.
     """
 
     def __init__(
-        self, node: str, run: str, tell: Callable[[Entry], None], *, now: Callable[[], float] = time.time
+        self,
+        node: str,
+        run: str,
+        tell: Callable[[Entry], None],
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._node, self._run, self._tell, self._now = node, run, tell, now
+        self._node, self._run, self._tell, self._now, self._clock = node, run, tell, now, clock
         self._next_seq: dict[str, int] = {}
+        self._began: dict[str, float] = {}
+        """By call: the time of day at which its clock would have been zero."""
         self._ended: deque[str] = deque()
         self.strays = 0
 
@@ -51,6 +60,7 @@ class JournalSink:
             self.strays += 1
             return
         self._next_seq[call_id] = 0
+        self._began[call_id] = self._now() - self._clock()
         facts = {
             "tenant": tenant,
             "direction": direction,
@@ -92,7 +102,9 @@ class JournalSink:
         self._write(Kind.CLOSED, call_id, {"reason": reason, "sip_code": sip_code})
         self._ended.append(call_id)
         if len(self._ended) > REMEMBERED:
-            self._next_seq.pop(self._ended.popleft(), None)
+            forgotten = self._ended.popleft()
+            self._next_seq.pop(forgotten, None)
+            self._began.pop(forgotten, None)
 
     def _known(self, call_id: str) -> bool:
         known = call_id in self._next_seq
@@ -100,7 +112,9 @@ class JournalSink:
         return known
 
     def _write(self, kind: Kind, call_id: str, fields: Mapping[str, Any]) -> None:
-        self._tell(Entry(kind, self._node, self._run, call_id, self._now(), fields))
+        began = self._began.get(call_id)
+        at = self._now() if began is None else began + self._clock()
+        self._tell(Entry(kind, self._node, self._run, call_id, at, fields))
 
 
 def plain_fields(event: Event) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.fakes.told import start, tell
 class Journal:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.sink = JournalSink("here", "run1", self.entries.append, now=lambda: 100.5)
+        self.sink = JournalSink("here", "run1", self.entries.append, now=lambda: 100.5, clock=lambda: 7.0)
 
 
 def test_a_call_is_told_in_order_with_numbers_of_its_own() -> None:
@@ -83,3 +83,12 @@ def test_a_cell_gets_it_without_sqlalchemy() -> None:
     program = "import sys; import sipserver.store.journal_sink; print('sqlalchemy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert said.strip() == "False"
+
+
+def test_a_clock_that_is_set_back_ends_no_call_before_it_began() -> None:
+    told: list[Entry] = []
+    day, seconds = iter([1000.0, 400.0]), iter([50.0, 50.0, 53.0])
+    sink = JournalSink("here", "run1", told.append, now=lambda: next(day), clock=lambda: next(seconds))
+    start(sink, "c1")
+    sink.ended(call_id="c1", reason="caller_hangup", sip_code=200)
+    assert [entry.at for entry in told] == [1000.0, 1003.0]

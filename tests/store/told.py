@@ -17,10 +17,16 @@ def clock(first: float = 1_790_000_000.25) -> Callable[[], float]:
     return lambda: next(moments)
 
 
+def seconds() -> Callable[[], float]:
+    """The same for how long a call is up: it is asked when the call begins, and for every entry."""
+    moments = itertools.chain([0.0], itertools.count(0.0))
+    return lambda: next(moments)
+
+
 def one_call(call_id: str = "c1", *, node: str = "one", run: str = "r1", digits: int = 3) -> list[Entry]:
     """From its beginning to its end; `digits` + 5 events."""
     told: list[Entry] = []
-    sink = JournalSink(node, run, told.append, now=clock())
+    sink = JournalSink(node, run, told.append, now=clock(), clock=seconds())
     start(sink, call_id)
     tell(sink, events.CallStarted("inbound"), call_id)
     tell(sink, events.CallRouted(2, "main"), call_id, at_ms=1)

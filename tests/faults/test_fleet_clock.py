@@ -1,0 +1,117 @@
+"""The time of day jumps while calls are up: for every process of the fleet (libfaketime), and for Redis.
+
+Redis does not start with libfaketime (its allocator asks for the time too early); what a jump does to it, the end of
+every lease at once, is done by hand.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.faults.fleet_calls import GAP_MS, PLAN, complete
+from tests.harness.fleet import FleetProcess
+from tests.harness.talk import Talker
+
+LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+pytestmark = [pytest.mark.peers, pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")]
+
+OVERRIDES = {"fleet": {"heartbeat_s": 0.3, "hang_s": 3}, "bus": {"lease_s": 2}}
+SEEN_S = 3.0
+"""libfaketime looks for a new time once a second, and leases of 2 s would be gone."""
+
+
+class Clock:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.jump(0)
+
+    def jump(self, seconds: int) -> None:
+        """To so far from the real time of day; returns when everybody has seen it and what it breaks is broken."""
+        self.file.write_text(f"{seconds:+d}s\n")
+        time.sleep(SEEN_S)
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
+    return Clock(tmp_path_factory.mktemp("clock") / "time")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[FleetProcess]:
+    fleet = FleetProcess(tmp_path_factory.mktemp("fleet"), {"acme.yaml": PLAN}, OVERRIDES, calls=8)
+    fleet.runtime.mkdir(mode=0o700)
+    fleet.redis.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LD_PRELOAD", str(LIBRARY))
+        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock.file))
+        patch.setenv("FAKETIME_CACHE_DURATION", "1")
+        patch.setenv("DONT_FAKE_MONOTONIC", "1")
+        fleet.start_supervisor()
+    try:
+        yield fleet
+    finally:
+        fleet.stop()
+
+
+def times(fleet: FleetProcess, sip_call_id: str) -> tuple[float, float, float]:
+    """started, answered, ended, in seconds."""
+    with closing(sqlite3.connect(f"file:{fleet.database}?mode=ro", uri=True)) as connection:
+        row = connection.execute(
+            "SELECT started_at, answered_at, ended_at FROM calls WHERE sip_call_id = ?", (sip_call_id,)
+        ).fetchone()
+    started, answered, ended = (datetime.fromisoformat(each).timestamp() for each in row)
+    return started, answered, ended
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600], ids=["forwards", "backwards"])
+def test_a_jump_of_the_clock_ends_no_call(fleet: FleetProcess, clock: Clock, seconds: int) -> None:
+    before = fleet.await_idle()["children"]
+    with Talker(fleet.sip_port).call() as phone:
+        since_ns = time.perf_counter_ns()
+        clock.jump(seconds)
+        with Talker(fleet.sip_port).call() as fresh:
+            fresh.bye()
+        phone.echo_again()
+        assert phone.longest_gap_ms(since_ns) <= GAP_MS
+        phone.bye()
+    (record,) = fleet.await_records(1, sip_call_id=phone.call_id)
+    (other,) = fleet.await_records(1, sip_call_id=fresh.call_id)
+    assert complete(record)
+    assert complete(other)
+    assert {record.reason, other.reason} == {"caller_hangup"}
+    after = fleet.status()
+    assert after["bus_up"]
+    assert [each["pid"] for each in after["children"]] == [each["pid"] for each in before]
+    for sip_call_id in (phone.call_id, fresh.call_id):
+        started, answered, ended = times(fleet, sip_call_id)
+        assert started <= answered <= ended
+
+
+def test_leases_that_end_all_at_once_end_no_call(fleet: FleetProcess) -> None:
+    """Redis ends them by the time of day: so does its clock when it jumps forwards."""
+    before = fleet.await_idle()["children"]
+    with Talker(fleet.sip_port).call() as phone, redis.Redis.from_url(fleet.redis.url) as server:
+        since_ns = time.perf_counter_ns()
+        leases = [key for key in server.scan_iter() if server.pttl(key) > 0]
+        assert leases
+        server.delete(*leases)
+        time.sleep(SEEN_S)
+        with Talker(fleet.sip_port).call() as fresh:
+            fresh.bye()
+        phone.echo_again()
+        assert phone.longest_gap_ms(since_ns) <= GAP_MS
+        phone.bye()
+    for each in (phone, fresh):
+        (record,) = fleet.await_records(1, sip_call_id=each.call_id)
+        assert complete(record)
+        assert record.reason == "caller_hangup"
+    assert [each["pid"] for each in fleet.status()["children"]] == [each["pid"] for each in before]
