@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 pytest_plugins = ["tests.servers.postgres"]
 
@@ -51,6 +52,14 @@ def _leak_check(request: pytest.FixtureRequest) -> None:
     request.node.stash[_BEFORE] = Holdings.now()
     if asyncio.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("_task_leak_check")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A test that sets the log up does so for itself alone."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture
