@@ -17,6 +17,7 @@ import pytest
 from sipserver.audio import sound_file
 from tests.fakes.clips import word_error_rate, word_errors
 from tests.fakes.openai_chat import OpenAiChat, text
+from tests.harness.fleet import FleetProcess
 from tests.harness.server import ROOT, ServerProcess
 
 pytestmark = pytest.mark.models
@@ -47,8 +48,11 @@ routes:
 """
 
 
+Served = ServerProcess | FleetProcess
+
+
 @asynccontextmanager
-async def running(server: ServerProcess) -> AsyncIterator[ServerProcess]:
+async def running(server: Served) -> AsyncIterator[Served]:
     await asyncio.to_thread(server.start)
     try:
         yield server
@@ -56,7 +60,7 @@ async def running(server: ServerProcess) -> AsyncIterator[ServerProcess]:
         await asyncio.to_thread(server.stop)
 
 
-async def call(server: ServerProcess, user: str, *says: str, record: Path) -> dict[str, Any]:
+async def call(server: Served, user: str, *says: str, record: Path) -> dict[str, Any]:
     """Place a call with the built-in caller as its users do; returns what `--json` prints."""
     words = [part for say in says for part in ("--say", say)]
     uri = f"sip:{user}@127.0.0.1:{server.sip_port}"
@@ -70,20 +74,26 @@ async def call(server: ServerProcess, user: str, *says: str, record: Path) -> di
     return result
 
 
-def events(server: ServerProcess) -> list[tuple[str, dict[str, Any]]]:
+def events(server: Served) -> list[tuple[str, dict[str, Any]]]:
     with closing(sqlite3.connect(server.database)) as database:
         rows = database.execute("select kind, fields from events order by seq").fetchall()
     return [(kind, json.loads(fields)) for kind, fields in rows]
 
 
-async def test_questions_are_heard_and_answers_can_be_understood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["single", "fleet"])
+async def test_questions_are_heard_and_answers_can_be_understood(tmp_path: Path, mode: str) -> None:
     answers = [text(*(f"{word} " for word in answer.split())) for answer in ANSWERS]
     async with OpenAiChat(text("ok"), *answers) as model:
         overrides = {
             "sip": {"codecs": ["PCMA"]},
             "llm": {"shop": {"vendor": "openai", "base_url": model.base_url, "model": "double"}},
         }
-        server = ServerProcess(tmp_path / "server", {"shop.yaml": PLAN}, overrides)
+        plans = {"shop.yaml": PLAN}
+        server: Served = (
+            ServerProcess(tmp_path / "server", plans, overrides)
+            if mode == "single"
+            else FleetProcess(tmp_path / "fleet", plans, {**overrides, "fleet": {"speech_workers": 1}}, calls=4)
+        )
         async with running(server):
             result = await call(server, "shop", *QUESTIONS, record=tmp_path / "call.wav")
     happened = events(server)
