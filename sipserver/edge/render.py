@@ -94,7 +94,8 @@ def render(
 
     Raises SettingsError for a password that is not there and for any value that does not belong into a configuration.
     """
-    environment = jinja2.Environment(  # noqa: S701 (no HTML: every value has a filter or a type of its own)
+    # This is no HTML: every value has a filter or a type of its own.
+    environment = jinja2.Environment(  # noqa: S701  # nosec B701
         loader=jinja2.FunctionLoader(_template), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     environment.filters.update(quoted=quoted, word=word, path=path)
