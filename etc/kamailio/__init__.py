@@ -1,1 +1,1 @@
-"""Templates of the configuration of Kamailio, which `sipserver edge` renders; installed as `sipserver.edge.templates`."""
+"""The templates of the edge, imported as `sipserver.edge.templates` (`package_dir` in `setup.cfg`)."""
