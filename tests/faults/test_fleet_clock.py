@@ -73,7 +73,7 @@ def times(fleet: FleetProcess, sip_call_id: str) -> tuple[float, float, float]:
 
 
 def good_call(fleet: FleetProcess, timeout_s: float = 10) -> str:
-    """Its Call-ID. While Kamailio sets its timers by the new time, a call that is being set up may get 408."""
+    """Its Call-ID. A call that is set up about the time of a jump was seen to get 408; callers try again."""
     deadline = time.monotonic() + timeout_s
     while True:
         with Talker(fleet.sip_port) as fresh:
