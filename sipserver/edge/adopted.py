@@ -20,12 +20,16 @@ class Adoptable(Protocol):
     """What it takes, of `Edge` and `Rtpengine`. Loop thread."""
 
     async def adopt(self) -> bool: ...
+    async def alive(self, timeout_s: float = ...) -> bool: ...
     async def exited(self) -> None: ...
     async def leave(self) -> None: ...
 
 
 class Adopted:
-    """Has the shape that the supervisor keeps a server by: `start`, `exited`, `stop`. unit: named to the operator."""
+    """Has the shape that the supervisor keeps a server by: `start`, `alive`, `exited`, `kill`, `stop`.
+
+    unit: named to the operator.
+    """
 
     def __init__(self, server: Adoptable, unit: str) -> None:
         self._server, self._unit = server, unit
@@ -38,6 +42,14 @@ class Adopted:
             if time.monotonic() > deadline:
                 raise CarrierError(f"{self._unit} does not run; look at: systemctl status {self._unit}")
             await asyncio.sleep(LOOK_S)
+
+    async def alive(self) -> bool:
+        """It answers."""
+        return await self._server.alive()
+
+    async def kill(self) -> None:
+        """Let it hang: the unit's owner ends it. `start` waits until it answers again."""
+        await self._server.leave()
 
     async def exited(self) -> None:
         """Returns when it is gone."""

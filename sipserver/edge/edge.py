@@ -182,6 +182,10 @@ class Edge:
         """End Kamailio. Calls go on, but their ends find nobody until it is back. Idempotent."""
         await self._kamailio.stop()
 
+    async def kill(self) -> None:
+        """End a Kamailio that hangs, all its processes, at once."""
+        await self._kamailio.kill()
+
     async def leave(self) -> None:
         """Let it run; the next supervisor adopts it."""
         await self._kamailio.leave()

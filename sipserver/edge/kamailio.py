@@ -36,7 +36,7 @@ FOLLOW_S = 0.25
 BEHIND_BYTES = 1_000_000
 """More than this at once is left out of our log (it stays in the file)."""
 SOCKET_PATH_BYTES = 100
-"""Unix sockets' paths hold 107 bytes; Kamailio needs some for itself."""
+"""Unix sockets' paths hold 107 bytes; Kamailio needs some for itself, the names of those for answers are longer."""
 
 _ERRORS = dict.fromkeys(("ALERT", "BUG", "CRITICAL", "ERROR"), "error")
 _LEVELS = {**_ERRORS, "WARNING": "warning", "NOTICE": "info"}
@@ -115,7 +115,10 @@ class Kamailio:
         """Start it and wait until it answers. Raises SettingsError with what it logged. The files are there already."""
         self._clear()
         self.pid_file.unlink(missing_ok=True)
-        self.places.rpc_socket.unlink(missing_ok=True)
+        self._clear_sockets()
+        if self._short:
+            self.places.rpc_socket.parent.mkdir(mode=0o700, exist_ok=True)
+            _check_owner(self.places.rpc_socket.parent)
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         command = [
@@ -194,7 +197,28 @@ class Kamailio:
             except TimeoutError:
                 self._signal(signal.SIGKILL)
                 await self._gone.wait()
+            self._clear_sockets()
+            if self._short:
+                with contextlib.suppress(OSError):  # somebody asks
+                    self.places.rpc_socket.parent.rmdir()
         await self.leave()
+
+    async def kill(self) -> None:
+        """End one that hangs: SIGKILL to all its processes. Dialogs go on with the next."""
+        if self.pid is not None and not self._gone.is_set():
+            self._signal(signal.SIGKILL)
+            await self._gone.wait()
+        await self.leave()
+
+    @property
+    def _short(self) -> bool:
+        """The socket is not in the folder."""
+        return self.places.rpc_socket.parent != self._settings.folder
+
+    def _clear_sockets(self) -> None:
+        """Of a Kamailio that is gone, and of those who asked it."""
+        for file in (self.places.rpc_socket, *self.places.rpc_socket.parent.glob(f"{rpc.ANSWERS}*")):
+            file.unlink(missing_ok=True)
 
     async def leave(self) -> None:
         """Stop looking at it; it runs on and the next supervisor finds it."""
@@ -303,10 +327,15 @@ def _rpc_socket(folder: Path) -> Path:
         return place
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     short = runtime / f"sipserver-edge-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-    short.mkdir(mode=0o700, exist_ok=True)
+    if short.is_symlink() or short.exists():
+        _check_owner(short)
+    return short / "rpc.sock"
+
+
+def _check_owner(short: Path) -> None:
+    """Raises SettingsError."""
     if short.lstat().st_uid != os.getuid() or short.is_symlink():
         raise SettingsError(f"{short} belongs to somebody else", key="edge.folder")
-    return short / "rpc.sock"
 
 
 def _problem(said: str, folder: Path) -> SettingsError:

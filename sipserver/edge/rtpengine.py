@@ -277,6 +277,13 @@ class Rtpengine:
                 await self._gone.wait()
         await self.leave()
 
+    async def kill(self) -> None:
+        """End one that hangs, at once."""
+        if self.pid is not None and not self._gone.is_set():
+            self._signal(signal.SIGKILL)
+            await self._gone.wait()
+        await self.leave()
+
     async def leave(self) -> None:
         """Stop looking at it; it runs on and the next supervisor finds it."""
         await self._follower.stop()

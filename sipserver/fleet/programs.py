@@ -1,6 +1,7 @@
 """Servers of others that the supervisor runs beside its own processes: Kamailio, rtpengine.
 
-Owns that they run: started or adopted, started again when they die, stopped at the end. Refuses to know what they are.
+Owns that they run: started or adopted, started again when they die or hang, stopped at the end. Refuses to know
+what they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from sipserver.fleet.backoff import Backoff
 from sipserver.fleet.settings import FleetSettings
 from sipserver.log import logger
 
+LOOK_S = 1.0
+MISSES = 3
+"""So many questions in a row without an answer, and it hangs. A busy machine misses one."""
+
 
 class Program(Protocol):
     """What the supervisor needs from such a server. Loop thread."""
@@ -23,8 +28,14 @@ class Program(Protocol):
         """Returns when it answers; one that runs already, e.g. of an earlier supervisor, is adopted. Raises
         SettingsError for what it does not accept, CarrierError when it does not come up."""
 
+    async def alive(self) -> bool:
+        """It answers; False after a second without. Safe to cancel."""
+
     async def exited(self) -> None:
         """Returns when it is gone. Safe to cancel."""
+
+    async def kill(self) -> None:
+        """It hangs: end it without asking, if its life is ours. Afterwards `start` may be called again."""
 
     async def stop(self) -> None:
         """Idempotent."""
@@ -72,10 +83,12 @@ class Keeper:
         began_s = loop.time()
         while True:
             if self.running:
-                await self._program.exited()
+                hangs = await self._lost()
                 self.running = False
                 self.restarts += 1
-                self._alarms.set(f"{self.name}_down", True, "it ended; it is started again")
+                self._alarms.set(f"{self.name}_down", True, "it does not answer" if hangs else "it ended")
+                if hangs:
+                    await self._program.kill()
             await asyncio.sleep(self._backoff.after(loop.time() - began_s))
             began_s = loop.time()
             try:
@@ -84,3 +97,18 @@ class Keeper:
                 self._log.error("not started", program=self.name, error=str(problem))
             else:
                 self._up()
+
+    async def _lost(self) -> bool:
+        """Until it is gone, False, or hangs, True."""
+        gone = asyncio.create_task(self._program.exited(), name=f"{self.name} exited")
+        misses = 0
+        try:
+            while misses < MISSES:
+                await asyncio.wait((gone,), timeout=LOOK_S)
+                if gone.done():
+                    return False
+                misses = 0 if await self._program.alive() else misses + 1
+            return True
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)

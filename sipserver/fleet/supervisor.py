@@ -93,6 +93,8 @@ class Supervisor:
         self.burials = Burials(bus, self._ledger)
         self.front = Front(bus, edge, self._own)
         served = {"edge": edge, **(programs or {})} if edge is not None else dict(programs or {})
+        if "edge" in served:
+            served["edge"] = served.pop("edge")  # the last: when it takes calls, what it needs is there
         self._keepers = [
             Keeper(name, program, fleet, self.alarms, self.front.edge_started) for name, program in served.items()
         ]
@@ -139,7 +141,8 @@ class Supervisor:
             stack.push_async_callback(self._admin.stop)
             await self._fill_helpers(self._plan)
             stack.push_async_callback(self._stop_keepers)
-            await asyncio.gather(*(keeper.start() for keeper in self._keepers))
+            for keeper in self._keepers:
+                await keeper.start()
             if not await self.crew.fill(CELL, self._plan.cells):
                 self._log.error("not all cells are ready; those that are take calls")
             await self.front.start()

@@ -207,7 +207,11 @@ async def test_a_deep_folder_has_its_socket_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / ("a" * 60) / ("b" * 60)
     async with cells(Cell()) as (cell,), running(folder, (cell,)) as edge:
         assert await edge.alive()
+        elsewhere = edge._kamailio.places.rpc_socket
+        assert elsewhere.exists()
+        assert [file.name for file in elsewhere.parent.iterdir()] == [elsewhere.name]  # no answer's socket is left
         assert not (folder / "rpc.sock").exists()
+    assert not elsewhere.parent.exists()
 
 
 async def test_what_kamailio_says_is_in_our_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

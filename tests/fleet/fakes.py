@@ -21,13 +21,15 @@ from sipserver.fleet.supervisor import Supervisor
 
 
 class FakeEdge:
-    """lists: every list of cells that it was given, as the ports of those that take new calls. down: takes none."""
+    """lists: every list of cells that it was given, as the ports of those that take new calls. down: takes none.
+    hangs: until it is killed."""
 
     def __init__(self) -> None:
         self.lists: list[list[int]] = []
         self.draining: list[bool] = []
         self.starts = 0
-        self.down = False
+        self.down = self.hangs = False
+        self.kills = 0
         self.died = asyncio.Event()
 
     @property
@@ -37,6 +39,13 @@ class FakeEdge:
     async def start(self) -> None:
         self.starts += 1
         self.died.clear()
+
+    async def alive(self) -> bool:
+        return not self.hangs
+
+    async def kill(self) -> None:
+        self.kills += 1
+        self.hangs = False
 
     async def exited(self) -> None:
         await self.died.wait()
