@@ -162,6 +162,8 @@ class Link:
         """Look who is there, and say so to those who wait."""
         try:
             facts = await self._asked(lambda redis: redis.info("everything"), TIMEOUT_S)
+        except exceptions.InvalidResponse as problem:
+            raise SettingsError(f"what answers is no Redis: {problem}", key="bus.url") from None
         except (exceptions.ResponseError, *_AWAY) as problem:
             match _root(problem):
                 case exceptions.AuthenticationError() | exceptions.NoPermissionError():
