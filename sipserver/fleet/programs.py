@@ -99,16 +99,20 @@ class Keeper:
                 self._up()
 
     async def _lost(self) -> bool:
-        """Until it is gone, False, or hangs, True."""
+        """Until it is gone, False, or hangs, True. Its end is noticed at once, also while an answer is waited for."""
         gone = asyncio.create_task(self._program.exited(), name=f"{self.name} exited")
-        misses = 0
+        deaf = asyncio.create_task(self._deaf(), name=f"{self.name} deaf")
         try:
-            while misses < MISSES:
-                await asyncio.wait((gone,), timeout=LOOK_S)
-                if gone.done():
-                    return False
-                misses = 0 if await self._program.alive() else misses + 1
-            return True
+            await asyncio.wait((gone, deaf), return_when=asyncio.FIRST_COMPLETED)
+            return not gone.done()
         finally:
             gone.cancel()
-            await asyncio.gather(gone, return_exceptions=True)
+            deaf.cancel()
+            await asyncio.gather(gone, deaf, return_exceptions=True)
+
+    async def _deaf(self) -> None:
+        """Returns when it has missed too many questions."""
+        misses = 0
+        while misses < MISSES:
+            await asyncio.sleep(LOOK_S)
+            misses = 0 if await self._program.alive() else misses + 1

@@ -127,3 +127,25 @@ async def test_one_missed_answer_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> 
         assert (edge.kills, edge.starts, kept.restarts) == (0, 1, 0)
     finally:
         await kept.stop()
+
+
+async def test_its_end_is_noticed_while_an_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sipserver.fleet.programs.LOOK_S", 0.01)
+    edge = FakeEdge()
+    asked = asyncio.Event()
+
+    async def alive() -> bool:
+        asked.set()
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(edge, "alive", alive)
+    kept = keeper("edge", edge)
+    await kept.start()
+    try:
+        await asyncio.wait_for(asked.wait(), DEADLINE_S)
+        edge.died.set()
+        await until(lambda: edge.starts == 2)
+        assert (edge.kills, kept.restarts) == (0, 1)
+    finally:
+        await kept.stop()
