@@ -22,7 +22,6 @@ from sipserver.fleet.control import Control
 from sipserver.fleet.presence import Presence
 from sipserver.fleet.process import ChildSpec
 from sipserver.settings import Settings
-from sipserver.sip.settings import SipSettings
 from sipserver.store.journal_sink import JournalSink
 
 FLUSH_S = 5.0
@@ -83,7 +82,7 @@ def cell_settings(spec: ChildSpec) -> Settings:
         "tcp": False,
         "allow": (*sip.allow, edge.inside),
     }
-    return spec.settings.model_copy(update={"sip": SipSettings.model_validate({**sip.model_dump(), **own})})
+    return spec.settings.model_copy(update={"sip": sip.model_copy(update=own)})
 
 
 def beat(exchange: Exchange) -> dict[str, Any]:

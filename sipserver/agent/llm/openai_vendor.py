@@ -26,6 +26,7 @@ from sipserver.agent.llm.contract import (
 )
 from sipserver.agent.settings import OpenAiLlmSettings
 from sipserver.errors import ProviderBusy, ProviderError, ProviderRejected, ProviderTimeout, SettingsError
+from sipserver.speech.vendors.openai_client import without_tls
 
 if TYPE_CHECKING:
     import openai
@@ -57,6 +58,7 @@ class OpenAiLlm:
             api_key=api_key,
             max_retries=0,
             timeout=openai.Timeout(_READ_S, connect=_CONNECT_S),
+            http_client=without_tls(settings.base_url),
         )
 
     async def stream(

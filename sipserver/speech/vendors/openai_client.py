@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,22 @@ def connect(engine: str, base_url: str, api_key_env: str, timeout_s: float) -> A
     key = os.environ.get(api_key_env, "")
     if not key and _CLOUD in base_url:
         raise SettingsError(f"the environment variable {api_key_env} is not set", key=f"speech engine {engine}")
-    client: AsyncOpenAI = openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=timeout_s)
+    client: AsyncOpenAI = openai.AsyncOpenAI(
+        base_url=base_url, api_key=key or "none", max_retries=0, timeout=timeout_s, http_client=without_tls(base_url)
+    )
     return client
+
+
+def without_tls(base_url: str) -> Any:
+    """The transport of a client that speaks plain HTTP; None, which means the package's own, for all others.
+
+    The package's own reads the machine's certificates for every client, 12 MB each, also where none is ever needed.
+    This one has none to trust, so that a server which redirects to HTTPS is refused.
+    """
+    if not base_url.startswith("http://"):
+        return None
+    openai: Any = importlib.import_module("openai")
+    return openai.DefaultAsyncHttpxClient(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @contextmanager
