@@ -27,7 +27,9 @@ TLS_CONFIG = "kamailio-tls.cfg"
 
 METHODS = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO"
 ANSWER_MS = 800
-"""A cell that has not said anything to an INVITE for so long is dead or hangs; the next one is asked."""
+"""A cell that has not said anything to an INVITE for so long is dead, hangs or cannot read it; another one is asked."""
+SILENT = 1
+"""Cells that may say nothing to a call before one more is asked; a message that no cell can read does not reach them all."""
 REQUEST_MS = 1500
 """The same for a question whether it lives."""
 DIALOG_MS = 16_000
@@ -38,9 +40,15 @@ WINDOW = 16
 TRIES = 20
 """Cells that are tried for a call. Kamailio knows at most 32 branches of one."""
 REFUSING_S = 3
-"""A cell that refused a call is not asked again for so long."""
+"""A cell that refused a call, or said nothing to it, is not asked again for so long while there are others."""
 AGAIN = 3
 """Cells that are asked all the same when there is no other."""
+FIELDS = 100
+"""Header fields of a request from outside, all together; PJSIP gives up at some hundred, as at what follows."""
+VIAS = 32
+FIELD_BYTES = 2048
+IDENTITY_BYTES = 4096
+"""Of a field that holds a PASSporT, some kilobyte each (RFC 8224)."""
 NONCE_S = 60
 REFUSALS = 10
 """Refusals within a minute after which a stranger is not answered any more."""
@@ -175,6 +183,11 @@ def _values(
         "tries": TRIES,
         "refusing_s": REFUSING_S,
         "again": AGAIN,
+        "silent": SILENT,
+        "fields": FIELDS,
+        "vias": VIAS,
+        "field_bytes": FIELD_BYTES,
+        "identity_bytes": IDENTITY_BYTES,
         "nonce_s": NONCE_S,
         "refusals": REFUSALS,
         "reload_s": RELOAD_S,

@@ -100,11 +100,43 @@ async def test_a_cell_that_is_gone_costs_a_moment_and_comes_back_by_itself(tmp_p
             dialog = caller.dialog()
             assert status_of(await dialog.invite()) == 200
             await dialog.bye()
-        assert (await _cell_of(edge, mortal)).state in ("inactive", "trying")
+        async with asyncio.timeout(5):
+            while (await _cell_of(edge, mortal)).state == "active":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         await mortal.open(mortal.port)
         async with asyncio.timeout(5):
             while (await _cell_of(edge, mortal)).state != "active":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+        assert status_of(await caller.dialog().invite()) == 200
+
+
+async def test_a_message_without_an_answer_reaches_two_cells_and_marks_none(tmp_path: Path) -> None:
+    async with (
+        cells(*(Cell("silent") for _ in range(4))) as inside,
+        running(tmp_path, inside, probe_s=30) as edge,
+        Caller.open(edge) as caller,
+    ):
+        assert status_of(await caller.dialog().invite()) == 504
+        assert sum(bool(cell.of("INVITE")) for cell in inside) == 2
+        assert [cell.state for cell in (await edge.state()).cells] == ["active"] * 4
+        await _until_calls(edge, 0)
+        for cell in inside:
+            cell.mode = "answer"
+        dialogs = [caller.dialog() for _ in range(16)]  # there is room for as many, in those that said nothing too
+        for dialog in dialogs:
+            assert status_of(await dialog.invite()) == 200
+        for dialog in dialogs:
+            assert status_of(await dialog.bye()) == 200
+        await _until_calls(edge, 0)
+
+
+async def test_a_call_that_cannot_be_followed_takes_no_place(tmp_path: Path) -> None:
+    async with cells(Cell(calls=1)) as (cell,), running(tmp_path, (cell,)) as edge, Caller.open(edge) as caller:
+        for contact in ("*", "<", ""):
+            answer = await caller.dialog(contact=contact or " ").invite()
+            assert status_of(answer) == 400, contact
+        assert not cell.of("INVITE")
+        await _until_calls(edge, 0)
         assert status_of(await caller.dialog().invite()) == 200
 
 

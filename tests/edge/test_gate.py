@@ -219,6 +219,43 @@ async def test_hops_and_size(tmp_path: Path) -> None:
         assert cell.received == []
 
 
+_VIA = "Via: SIP/2.0/UDP 127.0.0.2:5071;branch=z9hG4bKaa\r\n"
+FIELDS = (
+    ("X-Null: a\0b\r\n", 400),
+    ("X-Bell: a\ab\r\n", 400),
+    (_VIA * 20, 200),
+    (_VIA * 60, 400),
+    ("".join(f"X-{n}: {n}\r\n" for n in range(60)), 200),
+    ("X: y\r\n" * 120, 400),
+    (f"X-Long: {'a' * 1800}\r\n", 200),
+    (f"X-Long: {'a' * 2500}\r\n", 400),
+    (f"Require: {','.join(['no'] * 3000)}\r\n", 400),
+    (f"Identity: {'a' * 3500}\r\n", 200),
+    (f"Identity: {'a' * 5000}\r\n", 400),
+    ("Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\nMin-SE: 90\r\n", 200),
+    ("Session-Expires: -1\r\n", 400),
+    ("x: 99999999999999\r\n", 400),
+    ("Min-SE: soon\r\n", 400),
+    ("X-Folded: a\r\n\tb\r\nX-Name: J\u00fcrgen\r\n", 200),
+)
+
+
+async def test_what_cells_could_not_read_is_refused(tmp_path: Path) -> None:
+    """Cells would drop it without an answer, and look dead."""
+    async with (
+        cells(Cell(calls=20)) as (cell,),
+        running(tmp_path, (cell,), max_message_bytes=32_768) as edge,
+        Caller.open(edge) as caller,
+    ):
+        for more, status in FIELDS:
+            before = len(cell.of("INVITE"))
+            assert status_of(await caller.dialog().invite(more=more)) == status, more[:80]
+            assert len(cell.of("INVITE")) - before == (status == 200), more[:80]
+        request = caller.dialog().request("INVITE", body=sdp(9, "0"))
+        caller.send(request.replace("sip:echo", "sip:ec\0ho", 1))
+        assert status_of(await caller.receive()) == 400
+
+
 # --- offers -----------------------------------------------------------------------------------------------------------
 
 
