@@ -29,7 +29,7 @@ METHODS = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO"
 ANSWER_MS = 800
 """A cell that has not said anything to an INVITE for so long is dead, hangs or cannot read it; another one is asked."""
 SILENT = 1
-"""Cells that may say nothing to a call before one more is asked; a message that no cell can read does not reach them all."""
+"""Cells that may say nothing before another is asked: a message that no cell can read does not reach all of them."""
 REQUEST_MS = 1500
 """The same for a question whether it lives."""
 DIALOG_MS = 16_000
