@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,24 +103,27 @@ def test_a_lost_position_only_repeats(tmp_path: Path) -> None:
     assert drain(Spool(tmp_path, OWNER)) == [b"one", b"two"]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file of this process grows beyond 4 KiB: writes fail half way, as on a full disk."""
+    """No file of this process grows beyond 4 KiB: writes fail half way, as on a full disk. Not around a whole test: its
+    runner may write its report to a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path: Path) -> None:
     kept = Spool(tmp_path, OWNER)
-    kept.append([b"small"])
-    with pytest.raises(OSError, match="too large"):
-        kept.append([b"x" * 3000, b"y" * 3000])
-    for _ in range(3):
+    with small_disk():
+        kept.append([b"small"])
         with pytest.raises(OSError, match="too large"):
-            kept.append([b"z" * 5000])
+            kept.append([b"x" * 3000, b"y" * 3000])
+        for _ in range(3):
+            with pytest.raises(OSError, match="too large"):
+                kept.append([b"z" * 5000])
     assert kept.depth == 1
     assert len(list(kept.folder.glob("*.jsonl"))) == 1
     kept.append([b"after"])

@@ -60,7 +60,8 @@ class JournalSink:
             self.strays += 1
             return
         self._next_seq[call_id] = 0
-        self._began[call_id] = self._now() - self._clock()
+        moment = self._now()
+        self._began[call_id] = moment - self._clock()
         facts = {
             "tenant": tenant,
             "direction": direction,
@@ -69,7 +70,7 @@ class JournalSink:
             "source": source,
             "sip_call_id": sip_call_id,
         }
-        self._write(Kind.OPENED, call_id, facts)
+        self._tell(Entry(Kind.OPENED, self._node, self._run, call_id, moment, facts))
 
     def answered(self, call_id: str) -> None:
         if self._known(call_id):

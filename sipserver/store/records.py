@@ -47,7 +47,8 @@ class Records(JournalSink):
     """Satisfies `calls.RecordSink`. Loop thread only.
 
     node: this server's name in a shared database; the host's name by default. spool: the folder for what the database
-    does not take. now: the time of day, aware. dropped: events that neither the database nor the disk took.
+    does not take. now: the time of day, aware. clock: seconds that never
+    jump, for what follows a call's beginning. dropped: events that neither the database nor the disk took.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Records(JournalSink):
         node: str = "",
         spool: Path | None = None,
         now: Callable[[], datetime] = _now,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises SettingsError for an impossible URL."""
         self._name = fitting("node", node or platform.node() or "localhost")
-        super().__init__(self._name, uuid.uuid4().hex, self._queue, now=lambda: now().timestamp())
+        super().__init__(self._name, uuid.uuid4().hex, self._queue, now=lambda: now().timestamp(), clock=clock)
         self._settings = settings
         self._database = Database(settings)
         self._reader = Reader(self._database)

@@ -176,7 +176,7 @@ async def test_a_cancelled_flush_loses_nothing(records: Records) -> None:
 
 async def test_open_calls_of_an_earlier_process_are_closed_as_crashed(store_settings: StoreSettings) -> None:
     moment = datetime(2026, 3, 1, tzinfo=UTC)
-    died = Records(store_settings, node="one", now=lambda: moment)
+    died = Records(store_settings, node="one", now=lambda: moment, clock=lambda: 0.0)
     await died.open()
     for name in ("speaking", "silent", "over"):
         start(died, name)
@@ -184,7 +184,7 @@ async def test_open_calls_of_an_earlier_process_are_closed_as_crashed(store_sett
     died.recording(call_id="speaking", path="/r/speaking.wav", status="recording")
     died.ended(call_id="over", reason="busy", sip_code=486)
     await died.flush()
-    elsewhere = Records(store_settings, node="two", now=lambda: moment)
+    elsewhere = Records(store_settings, node="two", now=lambda: moment, clock=lambda: 0.0)
     await elsewhere.open()
     start(elsewhere, "far")
     await elsewhere.flush()

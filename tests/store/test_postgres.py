@@ -120,7 +120,7 @@ async def test_a_full_house_counts_as_away(postgres: Postgres) -> None:
 
 async def test_moments_are_kept_in_utc_whatever_the_server_s_zone(settings: StoreSettings, postgres: Postgres) -> None:
     noon = datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-    records = Records(settings, now=lambda: noon)
+    records = Records(settings, now=lambda: noon, clock=lambda: 0.0)
     await records.open()
     start(records)
     await records.flush()

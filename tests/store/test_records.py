@@ -16,6 +16,7 @@ from sipserver.store.reader import open_reader
 from sipserver.store.records import CallFile, Records
 from sipserver.store.settings import StoreSettings
 from tests.fakes.told import start, tell
+from tests.store.told import seconds
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -47,7 +48,7 @@ def rtp(mos: float | None = 4.2, *, lost: int = 3) -> events.RtpStats:
 
 
 async def test_a_call_from_start_to_end(store_settings: StoreSettings) -> None:
-    records = Records(store_settings, node="here", now=Clock())
+    records = Records(store_settings, node="here", now=Clock(), clock=seconds())
     await records.open()
     sink: RecordSink = records
     start(records)
