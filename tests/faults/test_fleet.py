@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.faults.fleet_calls import cell_of
 from tests.harness.fleet import FleetProcess
 from tests.harness.server import ROOT
 from tests.harness.talk import Talker
@@ -57,22 +57,6 @@ def port(fleet: FleetProcess) -> Iterator[int]:
     with Talker(fleet.sip_port).call() as phone:
         phone.bye()
     fleet.await_idle()
-
-
-def cell_of(fleet: FleetProcess, phone: Talker) -> int:
-    """The process that has the phone's call, found by the port of its media."""
-    assert phone.media is not None
-    inodes = {
-        row.split()[9]
-        for row in Path("/proc/net/udp").read_text().splitlines()[1:]
-        if int(row.split()[1].rpartition(":")[2], 16) == phone.media[1]
-    }
-    for pid in fleet.members():
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                if os.readlink(descriptor)[8:-1] in inodes:
-                    return pid
-    raise AssertionError(f"nobody has port {phone.media[1]}")
 
 
 def taker(fleet: FleetProcess, port: int) -> int:

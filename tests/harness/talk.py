@@ -59,12 +59,6 @@ class Talker(RoutedPhone):
         steps = [(after.timestamp - before.timestamp) / 8 for before, after in itertools.pairwise(loud)]
         return max(steps, default=0.0) - 20
 
-    def longest_wait_ms(self, since_ns: int) -> float:
-        """The longest time between two packets of any kind on the wire."""
-        times = [packet.at_ns for packet in list(self.received) if packet.at_ns >= since_ns]
-        waits = [(after - before) / 1e6 for before, after in itertools.pairwise(times)]
-        return max(waits, default=0.0)
-
     def _keep_talking(self) -> None:
         sound = tone(200)
         while not self._closed.is_set():
