@@ -7,6 +7,7 @@ It decides by energy alone when the far end speaks, so that its latency figure d
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,10 @@ from sipserver.events import Emit, Event, LegAnswered, LegDisconnected, MediaSta
 VOICED_DBFS = -45.0
 PAUSE_MS = 900
 """Silence after speech that ends what the far end says: longer than the gaps between the clauses of an answer."""
+
+LEAD_IN_MS = 200
+"""Sound kept from before the first loud frame: a soft first consonant is below the threshold, and Whisper, given a word
+that is cut into, may read one word and stop."""
 
 MAX_CALL_MS = 600_000
 
@@ -50,7 +55,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One stretch of the far end's speech. start_ms and end_ms: since the caller's media began."""
+    """One stretch of the far end's speech. start_ms and end_ms: since the caller's media began.
+
+    samples: 16 kHz mono int16, with up to LEAD_IN_MS of what came before start_ms.
+    """
 
     start_ms: int
     end_ms: int
@@ -87,6 +95,7 @@ class Ear:
     def __init__(self, pause_ms: int = PAUSE_MS) -> None:
         self._pause_ticks = pause_ms // FRAME_MS
         self._ticks = 0
+        self._lead_in: deque[Samples] = deque(maxlen=LEAD_IN_MS // FRAME_MS)
         self._frames: list[Samples] = []
         self._started: int | None = None
         self._quiet = 0
@@ -102,6 +111,7 @@ class Ear:
         voiced = rms_dbfs(samples) > VOICED_DBFS
         if self._started is None:
             if not voiced:
+                self._lead_in.append(samples)
                 return
             self._started = self._ticks - 1
             self.speaking.set()
@@ -114,9 +124,13 @@ class Ear:
         """End the current stretch, if there is one."""
         if self._started is None:
             return
-        frames = self._frames[: len(self._frames) - self._quiet]
+        spoken = len(self._frames) - self._quiet
+        frames, after = self._frames[:spoken], self._frames[spoken:]
         start_ms = self._started * FRAME_MS
-        self.stretches.put_nowait(Heard(start_ms, start_ms + len(frames) * FRAME_MS, np.concatenate(frames)))
+        end_ms = start_ms + len(frames) * FRAME_MS
+        self.stretches.put_nowait(Heard(start_ms, end_ms, np.concatenate([*self._lead_in, *frames])))
+        self._lead_in.clear()
+        self._lead_in.extend(after)
         self._started, self._frames, self._quiet = None, [], 0
         self.speaking.clear()
 
