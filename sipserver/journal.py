@@ -27,6 +27,10 @@ class Kind(enum.StrEnum):
     RUN_GONE = "run_gone"
 
 
+_json = json.JSONEncoder(separators=(",", ":"), default=str, check_circular=False).encode
+"""Made once: `json.dumps` makes an encoder for every call that wants anything unusual."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of the journal. Applying it twice does no harm; entries of one run are in order.
@@ -44,11 +48,7 @@ class Entry:
 
     def encode(self) -> bytes:
         """One line of JSON without the line feed; ASCII."""
-        return json.dumps(
-            [self.kind, self.node, self.run, self.call_id, self.at, dict(self.fields)],
-            separators=(",", ":"),
-            default=str,
-        ).encode()
+        return _json([self.kind, self.node, self.run, self.call_id, self.at, dict(self.fields)]).encode()
 
     @classmethod
     def decode(cls, line: bytes) -> Entry:

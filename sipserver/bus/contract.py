@@ -90,11 +90,15 @@ class Commands(Protocol):
 class Lease(Protocol):
     """A key that lives as long as its owner. Renewed by the bus by itself until `close`; comes back after an outage."""
 
-    def update(self, value: Json) -> None:
-        """What the next renewal writes; sent soon."""
+    def update(self, value: Json, *, soon: bool = True) -> None:
+        """What the next renewal writes. soon: it comes at once instead of within a third of the lease's time."""
         ...
 
     async def close(self) -> None: ...
+
+    def drop(self) -> None:
+        """As `close`, without waiting: gone for others soon. Not for a lease that was contended for."""
+        ...
 
 
 class Leases(Protocol):
@@ -102,6 +106,10 @@ class Leases(Protocol):
 
     async def hold(self, key: str, value: Json, *, ttl_s: float | None = None) -> Lease:
         """Hold a key of our own. ttl_s: the settings' lease_s by default."""
+        ...
+
+    def keep(self, key: str, value: Json) -> Lease:
+        """As `hold`, without waiting: others see it soon. For keys that come and go often; they travel together."""
         ...
 
     async def contend(self, key: str, value: Json) -> Lease | None:

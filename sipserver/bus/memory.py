@@ -187,10 +187,13 @@ class _Held:
     run: str
     leases: dict[str, _Held]
 
-    def update(self, value: Json) -> None:
+    def update(self, value: Json, *, soon: bool = True) -> None:
         self.value = value
 
     async def close(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
         if self.leases.get(self.key) is self:
             del self.leases[self.key]
 
@@ -202,6 +205,9 @@ class _Leases:
         self._held, self._run = hub.leases, run
 
     async def hold(self, key: str, value: Json, *, ttl_s: float | None = None) -> _Held:
+        return self.keep(key, value)
+
+    def keep(self, key: str, value: Json) -> _Held:
         held = self._held[key] = _Held(key, value, self._run, self._held)
         return held
 

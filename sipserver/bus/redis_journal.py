@@ -41,6 +41,8 @@ GROUP = CONSUMER = "writer"
 LINES = b"e"
 READ_MESSAGES = 64
 BLOCK_S = 5.0
+GATHER_S = 0.05
+"""A reader that has caught up lets so much time pass before it asks again: many cells speak, a few messages each."""
 
 
 class RedisJournal:
@@ -118,12 +120,15 @@ class RedisJournal:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._outbox.depth:
+            more = True
+            while self._outbox.depth and more:
                 try:
                     lines = await self._outbox.oldest(MOST_ENTRIES)
                     await self._add(lines)
                     await self._outbox.sent(len(lines))
                     self._failing_since = None
+                    # What was told meanwhile has a timer of its own.
+                    more = len(lines) == MOST_ENTRIES or self._outbox.depth > self._outbox.in_memory
                 except BusDown:
                     await self._endure()
                 except OSError as problem:
@@ -188,6 +193,8 @@ class RedisJournal:
                 continue
             last = messages[-1][0]
             yield StreamDelivery(self._entries(messages), tuple(number for number, _ in messages), acknowledge)
+            if fresh and len(messages) < READ_MESSAGES:
+                await asyncio.sleep(GATHER_S)
 
     async def _begin(self, stream: str) -> None:
         """Make the group anew, from the oldest message that is not done (deleted). A reader before us that hangs

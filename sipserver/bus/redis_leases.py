@@ -41,6 +41,8 @@ class RedisLeases:
         self._log = logger("bus", run=run)
         self._held: dict[str, RedisLease] = {}
         self._changed: set[RedisLease] = set()
+        self._dropped: list[str] = []
+        """Names in Redis of what is to be deleted; one key has one owner, so nobody looks whose it is."""
         self._soon = asyncio.Event()
         self._everything = True
         self._task: asyncio.Task[None] | None = None
@@ -62,6 +64,11 @@ class RedisLeases:
         lease = self._held[key] = RedisLease(self, key, value, ttl_s or self._link.lease_s, contended=False)
         with contextlib.suppress(BusDown):  # it comes with the first renewal when Redis is back
             await self._link.do(lambda redis: self._write(redis, [lease]))
+        return lease
+
+    def keep(self, key: str, value: Json) -> RedisLease:
+        lease = self._held[key] = RedisLease(self, key, value, self._link.lease_s, contended=False)
+        self.changed(lease)
         return lease
 
     async def contend(self, key: str, value: Json) -> RedisLease | None:
@@ -131,6 +138,14 @@ class RedisLeases:
         with contextlib.suppress(BusDown):  # it runs out
             await self._link.do(lambda redis: redis.eval(_RELEASE, 1, name, self._owner))
 
+    def drop(self, lease: RedisLease) -> None:
+        """For leases of `hold` and `keep`. While Redis is away it runs out."""
+        if self._held.get(lease.key) is not lease:
+            return
+        del self._held[lease.key]
+        self._dropped.append(self._name(lease.key))
+        self._soon.set()
+
     async def _renew_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         next_at = 0.0
@@ -142,24 +157,25 @@ class RedisLeases:
             self._soon.clear()
             everything, self._everything = self._everything or loop.time() >= next_at, False
             changed, self._changed = self._changed, set()
+            dropped, self._dropped = self._dropped, []
             if everything:
                 next_at = loop.time() + self._link.lease_s / 3
             with contextlib.suppress(BusDown):
-                await self._renew(list(self._held.values()) if everything else list(changed))
+                await self._renew(list(self._held.values()) if everything else list(changed), dropped)
             for renew in self.with_renewal if everything else ():
                 await renew()
 
-    async def _renew(self, leases: Sequence[RedisLease]) -> None:
+    async def _renew(self, leases: Sequence[RedisLease], dropped: Sequence[str] = ()) -> None:
         leases = [lease for lease in leases if self._held.get(lease.key) is lease]
-        if not leases:
+        if not leases and not dropped:
             return
-        kept = await self._link.do(lambda redis: self._write(redis, leases))
+        kept = await self._link.do(lambda redis: self._write(redis, leases, dropped))
         for lease, still in zip(leases, kept, strict=True):
             if not still and self._held.get(lease.key) is lease:
                 del self._held[lease.key]
                 self._log.warning("lease lost to another", key=lease.key)
 
-    async def _write(self, redis: Redis, leases: Sequence[RedisLease]) -> list[bool]:
+    async def _write(self, redis: Redis, leases: Sequence[RedisLease], dropped: Sequence[str] = ()) -> list[bool]:
         """One round trip. False for those that another has."""
         async with redis.pipeline(transaction=False) as pipe:
             for lease in leases:
@@ -169,8 +185,10 @@ class RedisLeases:
                     pipe.eval(_RENEW, 1, name, self._owner, text, ttl_ms)
                 else:
                     pipe.set(name, self._owner + text, px=ttl_ms)
+            if dropped:
+                pipe.delete(*dropped)
             answers = await pipe.execute()
-        return [bool(answer) for answer in answers]
+        return [bool(answer) for answer in answers[: len(leases)]]
 
     def _name(self, key: str) -> str:
         return self._link.key("lease", key)
@@ -185,12 +203,16 @@ class RedisLease:
         self.key, self.value, self.ttl_s, self.contended = key, value, ttl_s, contended
         self._leases = leases
 
-    def update(self, value: Json) -> None:
+    def update(self, value: Json, *, soon: bool = True) -> None:
         self.value = value
-        self._leases.changed(self)
+        if soon:
+            self._leases.changed(self)
 
     async def close(self) -> None:
         await self._leases.release(self)
+
+    def drop(self) -> None:
+        self._leases.drop(self)
 
 
 def _value(stored: bytes) -> Json:

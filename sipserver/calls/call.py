@@ -7,8 +7,10 @@ and how sound is wired (wiring does). All of it belongs to the loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast
 
 from sipserver import events
@@ -32,6 +34,13 @@ TAIL_S = 0.15
 
 NOTABLE = frozenset({"call.started", "call.routed", "call.limited", "call.state", "media.started", "call.ended"})
 """Kinds of events that are logged at INFO, with everything about recordings; faults are warnings, the rest is DEBUG."""
+
+
+@cache
+def _level(kind: str) -> int:
+    if kind.startswith("fault."):
+        return logging.WARNING
+    return logging.INFO if kind in NOTABLE or kind.startswith("recording.") else logging.DEBUG
 
 
 class Call:
@@ -78,12 +87,9 @@ class Call:
         self.services.records.append(stamped)
         for listener in self.services.listeners:
             listener(stamped)
-        if event.kind in NOTABLE or event.kind.startswith("recording."):
-            self.log.info(event.kind, **event.fields())
-        elif event.kind.startswith("fault."):
-            self.log.warning(event.kind, **event.fields())
-        else:
-            self.log.debug(event.kind, **event.fields())
+        level = _level(event.kind)
+        if self.log.is_enabled_for(level):
+            self.log.log(level, event.kind, **event.fields())
 
     # --- what may be done ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The list of cells that Kamailio's dispatcher reads, and the names by which their calls are counted.
 
-Owns one line a cell, and what becomes of a cell that is no longer wanted: its dialogs go on, so it stays in the list
-and takes no new call. Pure. Source: the dispatcher module's documentation, "Destination List File".
+Owns one line a cell, their order, and what becomes of a cell that is no longer wanted: its dialogs go on, so it stays
+in the list and takes no new call. Pure. Source: the dispatcher module's documentation, "Destination List File".
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import zip_longest
 from typing import Protocol
 
 from sipserver.errors import SettingsError
@@ -20,7 +21,7 @@ SET = 1
 INACTIVE, DISABLED, PROBED = 1, 4, 8
 """Flags of a destination: did not answer; takes no new call by our order; is asked by OPTIONS."""
 
-_LINE = re.compile(r"^\d+ (?P<uri>\S+) \d+ 0 duid=(?P<name>[^;]+);maxload=(?P<calls>\d+);")
+_LINE = re.compile(r"^\d+ (?P<uri>\S+) \d+ \d+ duid=(?P<name>[^;]+);maxload=(?P<calls>\d+);")
 _RUN = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -90,6 +91,9 @@ def merge(wanted: Iterable[CellAddress], known: Mapping[str, Entry], token: Call
 
     A known cell keeps its name, and with it its count, and stays dead if it is; one that is not wanted any more is
     kept, disabled, since requests from outside reach no address that is not in the list.
+
+    The cells of several machines come in turn: they are filled in this order, so the load is shared, and the cell that
+    is tried after a silent one is another machine's.
     """
     entries: dict[str, Entry] = {}
     for cell in wanted:
@@ -104,7 +108,15 @@ def merge(wanted: Iterable[CellAddress], known: Mapping[str, Entry], token: Call
     for uri, before in known.items():
         if uri not in entries:
             entries[uri] = Entry(before.name, uri, before.calls, "disabled")
-    return list(entries.values())
+    return _in_turn(entries.values())
+
+
+def _in_turn(entries: Iterable[Entry]) -> list[Entry]:
+    """The first of each host, then the second of each, and so on; hosts in the order of their first cells."""
+    hosts: dict[str, list[Entry]] = {}
+    for entry in entries:
+        hosts.setdefault(entry.uri.rpartition(":")[0], []).append(entry)
+    return [entry for row in zip_longest(*hosts.values()) for entry in row if entry is not None]
 
 
 def _run_of(name: str) -> str:
@@ -112,10 +124,11 @@ def _run_of(name: str) -> str:
 
 
 def render(entries: Iterable[Entry], socket: str) -> str:
-    """The text of the list. socket: ours towards cells, `udp:host:port`."""
+    """The text of the list, the first with the highest priority. socket: ours towards cells, `udp:host:port`."""
+    listed = list(entries)
     lines = [
-        f"{SET} {entry.uri} {entry.flags} 0 duid={entry.name};maxload={entry.calls};socket={socket}"
-        for entry in entries
+        f"{SET} {entry.uri} {entry.flags} {priority} duid={entry.name};maxload={entry.calls};socket={socket}"
+        for priority, entry in zip(range(len(listed), 0, -1), listed, strict=True)
     ]
     return "\n".join(("# Written by sipserver; changes here are lost.", *lines, ""))
 

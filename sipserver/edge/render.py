@@ -37,6 +37,8 @@ DIALOG_MS = 16_000
 RING_MS = 180_000
 WINDOW = 16
 """Cells that are compared for a call."""
+IN_ORDER, IN_TURN = 8, 4
+"""The dispatcher's algorithms: by priority, which is the order of our list, or from one further each time."""
 TRIES = 20
 """Cells that are tried for a call. Kamailio knows at most 32 branches of one."""
 REFUSING_S = 3
@@ -180,6 +182,8 @@ def _values(
         "dialog_ms": DIALOG_MS,
         "ring_ms": RING_MS,
         "window": WINDOW,
+        "in_order": IN_ORDER,
+        "in_turn": IN_TURN,
         "tries": TRIES,
         "refusing_s": REFUSING_S,
         "again": AGAIN,

@@ -5,7 +5,6 @@ Owns the leases `run/<run>` and `call/<call id>`. Refuses to know what the comma
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -22,8 +21,6 @@ class Presence:
         self._bus, self._name = bus, name
         self._run: Lease | None = None
         self._calls: dict[str, Lease] = {}
-        self._ended: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
 
     async def open(self, handler: Handler) -> None:
@@ -36,45 +33,29 @@ class Presence:
     def beat(self, facts: Json) -> None:
         """The newest facts about this process: what others read in its lease."""
         if self._run is not None:
-            self._run.update(self._value(facts))
+            self._run.update(self._value(facts), soon=False)
 
     def observe(self, stamped: Stamped) -> None:
         """A listener for the events of all calls."""
         match stamped.event:
             case CallStarted():
-                self._start(self._hold(stamped.call_id, stamped.tenant), stamped.call_id)
+                value = {"run": self._bus.run, "tenant": stamped.tenant}
+                self._calls[stamped.call_id] = self._bus.leases.keep(f"call/{stamped.call_id}", value)
             case CallEnded():
-                self._start(self._let_go(stamped.call_id), stamped.call_id)
+                self._let_go(stamped.call_id)
             case _:
                 pass
 
     async def close(self) -> None:
         """Let go of everything at once. Idempotent."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
         for call_id in list(self._calls):
-            await self._let_go(call_id)
+            self._let_go(call_id)
         await self._stack.aclose()
 
     def _value(self, facts: Json) -> dict[str, Any]:
         return {"node": self._bus.node, "name": self._name, **facts}
 
-    async def _hold(self, call_id: str, tenant: str) -> None:
-        lease = await self._bus.leases.hold(f"call/{call_id}", {"run": self._bus.run, "tenant": tenant})
-        if call_id in self._ended:  # the call was over before the lease was there
-            self._ended.discard(call_id)
-            await lease.close()
-        else:
-            self._calls[call_id] = lease
-
-    async def _let_go(self, call_id: str) -> None:
+    def _let_go(self, call_id: str) -> None:
         lease = self._calls.pop(call_id, None)
-        if lease is None:
-            self._ended.add(call_id)
-        else:
-            await lease.close()
-
-    def _start(self, work: Any, call_id: str) -> None:
-        task = asyncio.create_task(work, name=f"lease of {call_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if lease is not None:
+            lease.drop()

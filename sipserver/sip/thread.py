@@ -44,6 +44,8 @@ class SipThread:
         self._translate = translate
         self._bound = bound
         self._commands: deque[tuple[Command, asyncio.Future[Any] | None]] = deque()
+        self._told: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._loop_woken = False
         self._loop = asyncio.get_running_loop()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -93,9 +95,14 @@ class SipThread:
         self._wake()
 
     def to_loop(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call a function on the loop soon. Any thread; silently nothing once the loop is closed."""
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(function, *arguments)
+        """Call a function on the loop soon. Any thread; in order; silently nothing once the loop is closed. What comes
+        before the loop has woken up wakes it once.
+        """
+        self._told.append((function, arguments))
+        if not self._loop_woken:
+            self._loop_woken = True
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self._loop.call_soon_threadsafe(self._on_told)
 
     async def stop(self, teardown: Command) -> None:
         """Run `teardown` as the last command and wait until the thread is gone."""
@@ -114,6 +121,13 @@ class SipThread:
     @property
     def is_current(self) -> bool:
         return threading.current_thread() is self._thread
+
+    def _on_told(self) -> None:
+        """Loop thread."""
+        self._loop_woken = False
+        while self._told:
+            function, arguments = self._told.popleft()
+            self._guarded(partial(function, *arguments))
 
     def _wake(self) -> None:
         if self._wake_address is None or self.is_current:
@@ -164,7 +178,7 @@ class SipThread:
         try:
             command()
         except Exception:
-            logger("sip").exception("a command of the sip thread failed")
+            logger("sip").exception("a command of the sip thread or its answer failed")
 
 
 def _resolve(future: asyncio.Future[Any], result: object) -> None:

@@ -5,19 +5,16 @@ Owns the numbers of a call's events. Refuses to know where entries go.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sipserver.events import Event, Stamped
+from sipserver.events import Stamped
 from sipserver.journal import Entry, Kind
 
 REMEMBERED = 256
 """Ended calls that may still get an event: a leg's last statistics can come late."""
-
-_NAMES: dict[type[Event], tuple[str, ...]] = {}
 
 
 class JournalSink:
@@ -88,7 +85,7 @@ class JournalSink:
             "seq": seq,
             "at_ms": stamped.at_ms,
             "kind": event.kind,
-            "fields": plain_fields(event),
+            "fields": event.fields(),
         }
         self._write(Kind.EVENT, stamped.call_id, fields)
 
@@ -116,11 +113,3 @@ class JournalSink:
         began = self._began.get(call_id)
         at = self._now() if began is None else began + self._clock()
         self._tell(Entry(kind, self._node, self._run, call_id, at, fields))
-
-
-def plain_fields(event: Event) -> dict[str, Any]:
-    """The same as `event.fields()`, without its deep copies: the fields of events are plain."""
-    names = _NAMES.get(type(event))
-    if names is None:
-        names = _NAMES[type(event)] = tuple(field.name for field in dataclasses.fields(event))
-    return {name: getattr(event, name) for name in names}

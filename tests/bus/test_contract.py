@@ -197,6 +197,36 @@ async def test_a_lease_is_seen_by_others_until_it_is_closed(one: Bus, two: Bus) 
     assert await one.leases.find("node/") == {}
 
 
+async def test_what_is_kept_and_dropped_without_waiting_is_seen_soon(one: Bus, two: Bus) -> None:
+    kept = [one.leases.keep(f"call/{number}", {"run": "r1"}) for number in range(30)]
+
+    async def all_there() -> bool:
+        return len(await two.leases.find("call/")) == 30
+
+    await until(all_there)
+    for lease in kept[:29]:
+        lease.drop()
+        lease.drop()
+    one.leases.keep("call/short", {"run": "r1"}).drop()
+
+    async def one_left() -> bool:
+        return await two.leases.find("call/") == {"call/29": {"run": "r1"}}
+
+    await until(one_left)
+    await kept[29].close()
+    assert await two.leases.find("call/") == {}
+
+
+async def test_what_is_no_hurry_comes_with_a_renewal(one: Bus, two: Bus) -> None:
+    lease = await one.leases.hold("run/r1", {"calls": 1})
+    lease.update({"calls": 2}, soon=False)
+
+    async def renewed() -> bool:
+        return await two.leases.get("run/r1") == {"calls": 2}
+
+    await until(renewed)
+
+
 async def test_one_of_several_gets_what_they_contend_for(one: Bus, two: Bus) -> None:
     got = await asyncio.gather(*(bus.leases.contend("writer/one", {"run": bus.run}) for bus in (one, two)))
     assert sum(lease is not None for lease in got) == 1

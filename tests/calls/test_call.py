@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -249,11 +250,12 @@ class Lines:
     def __init__(self, lines: list[str]) -> None:
         self._lines = lines
 
-    def info(self, event: str, **_: object) -> None:
-        self._lines.append(event)
+    def is_enabled_for(self, level: int) -> bool:
+        return level >= logging.INFO
 
-    def debug(self, event: str, **_: object) -> None:
-        pass
+    def log(self, level: int, event: str, **_: object) -> None:
+        assert self.is_enabled_for(level)
+        self._lines.append(event)
 
 
 async def test_nothing_is_left_after_many_calls(stage: Stage) -> None:

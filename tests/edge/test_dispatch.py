@@ -9,6 +9,7 @@ import pytest
 
 from sipserver.edge.cells import CellAddress
 from sipserver.edge.edge import CellState, Edge
+from sipserver.edge.render import WINDOW
 from tests.servers.kamailio import Caller, Cell, cells, header, running, sdp, status_of
 
 pytestmark = pytest.mark.peers
@@ -24,7 +25,7 @@ async def _until_calls(edge: Edge, expected: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_calls_go_to_the_least_loaded_cell_and_never_beyond_its_room(tmp_path: Path) -> None:
+async def test_calls_fill_one_cell_after_the_other_and_never_beyond_its_room(tmp_path: Path) -> None:
     async with (
         cells(Cell(calls=3), Cell(calls=3), Cell(calls=2)) as inside,
         running(tmp_path, inside) as edge,
@@ -33,7 +34,7 @@ async def test_calls_go_to_the_least_loaded_cell_and_never_beyond_its_room(tmp_p
         dialogs = [caller.dialog() for _ in range(8)]
         for dialog in dialogs[:3]:
             assert status_of(await dialog.invite()) == 200
-        assert [cell.now for cell in inside] == [1, 1, 1]
+        assert [cell.now for cell in inside] == [3, 0, 0]
         for dialog in dialogs[3:]:
             assert status_of(await dialog.invite()) == 200
         assert [cell.now for cell in inside] == [3, 3, 2]
@@ -46,6 +47,36 @@ async def test_calls_go_to_the_least_loaded_cell_and_never_beyond_its_room(tmp_p
         await _until_calls(edge, 7)
         assert status_of(await caller.dialog().invite()) == 200
         assert [cell.most for cell in inside] == [3, 3, 2]
+
+
+async def test_a_call_goes_to_the_fullest_cell_that_has_a_place(tmp_path: Path) -> None:
+    async with (
+        cells(Cell(calls=3), Cell(calls=3)) as inside,
+        running(tmp_path, inside) as edge,
+        Caller.open(edge) as caller,
+    ):
+        dialogs = [caller.dialog() for _ in range(5)]
+        for dialog in dialogs:
+            assert status_of(await dialog.invite()) == 200
+        for dialog in dialogs[:2]:
+            assert status_of(await dialog.bye()) == 200
+        await _until_calls(edge, 3)
+        assert [cell.now for cell in inside] == [1, 2]
+        assert status_of(await caller.dialog().invite()) == 200
+        assert [cell.now for cell in inside] == [1, 3]
+
+
+async def test_more_cells_than_are_compared_for_a_call_are_all_filled(tmp_path: Path) -> None:
+    async with (
+        cells(*(Cell(calls=1) for _ in range(2 * WINDOW + 3))) as inside,
+        running(tmp_path, inside) as edge,
+        Caller.open(edge) as caller,
+    ):
+        for taken in range(1, len(inside) + 1):
+            assert status_of(await caller.dialog().invite()) == 200
+            assert sum(cell.now for cell in inside[:WINDOW]) == min(taken, WINDOW)
+        assert [cell.now for cell in inside] == [1] * len(inside)
+        assert status_of(await caller.dialog().invite()) == 503
 
 
 async def test_a_burst_fills_every_place_once(tmp_path: Path) -> None:

@@ -113,8 +113,20 @@ def test_the_list_keeps_names_and_what_left() -> None:
     assert merge([draining], first, lambda: "other")[0] == Entry("10.0.0.1:5101:r1", two.uri, 4, "disabled")
 
     assert render_cells(left.values(), "udp:10.0.0.9:5059").splitlines()[1:] == [
-        "1 sip:10.0.0.1:5101 8 0 duid=10.0.0.1:5101:r1;maxload=4;socket=udp:10.0.0.9:5059",
-        "1 sip:10.0.0.1:5100 4 0 duid=10.0.0.1:5100:new;maxload=4;socket=udp:10.0.0.9:5059",
+        "1 sip:10.0.0.1:5101 8 2 duid=10.0.0.1:5101:r1;maxload=4;socket=udp:10.0.0.9:5059",
+        "1 sip:10.0.0.1:5100 4 1 duid=10.0.0.1:5100:new;maxload=4;socket=udp:10.0.0.9:5059",
+    ]
+
+
+def test_cells_of_several_machines_come_in_turn() -> None:
+    cells = [CellAddress(f"10.0.0.{machine}", 5100 + number, 4) for machine in (1, 2) for number in range(3)]
+    more = CellAddress("fd00::3", 5100, 4)
+    listed = [entry.uri for entry in merge([*cells, more], {}, lambda: "x")]
+    assert listed == [
+        "sip:10.0.0.1:5100",
+        "sip:10.0.0.2:5100",
+        "sip:[fd00::3]:5100",
+        *(f"sip:10.0.0.{machine}:{port}" for port in (5101, 5102) for machine in (1, 2)),
     ]
 
 

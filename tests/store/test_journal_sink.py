@@ -5,12 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from sipserver import events
 from sipserver.calls.record import RecordSink
 from sipserver.journal import Entry, Kind
-from sipserver.store.journal_sink import REMEMBERED, JournalSink, plain_fields
+from sipserver.store.journal_sink import REMEMBERED, JournalSink
 from tests.fakes.told import start, tell
 
 
@@ -72,11 +70,6 @@ def test_what_is_told_of_unknown_or_long_ended_calls_is_counted() -> None:
     assert sink.strays == 4
     tell(sink, events.LegAnswered(), "c0")
     assert sink.strays == 5
-
-
-@pytest.mark.parametrize("event", [events.LegAnswered(), events.Transcript("x"), events.CallEnded("busy", 486)])
-def test_fields_are_those_of_the_event(event: events.Event) -> None:
-    assert plain_fields(event) == event.fields()
 
 
 def test_a_cell_gets_it_without_sqlalchemy() -> None:
