@@ -280,8 +280,12 @@ class FleetProcess:
         os.kill(part.pid, number)
         return part
 
-    def await_that(self, true: Callable[[dict[str, Any]], bool], what: str, timeout_s: float = 20) -> dict[str, Any]:
-        """The status once it is so. Fails after timeout_s; a supervisor that is away meanwhile is asked again."""
+    def await_that(
+        self, true: Callable[[dict[str, Any]], bool], what: str, timeout_s: float = 20, *, pause_s: float = 0.02
+    ) -> dict[str, Any]:
+        """The status once it is so. Fails after timeout_s; a supervisor that is away meanwhile is asked again. pause_s:
+        between two questions; each costs the supervisor some milliseconds.
+        """
         deadline = time.monotonic() + timeout_s
         status: dict[str, Any] = {}
         while True:
@@ -290,7 +294,7 @@ class FleetProcess:
                 if true(status):
                     return status
             assert time.monotonic() < deadline, f"{what} did not come true: {status}\n{self.log()[-3000:]}"
-            time.sleep(0.02)
+            time.sleep(pause_s)
 
     def await_idle(self, timeout_s: float = 20) -> dict[str, Any]:
         """Until no call lives and every cell is ready again."""

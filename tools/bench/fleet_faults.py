@@ -24,6 +24,8 @@ AFTER_S = 4.0
 """How long after the blow the other calls are looked at."""
 BACK_S = 10.0
 DRAIN_S = 120
+FRESH_S = 120.0
+"""How long all processes may take to be replaced."""
 
 
 @dataclass
@@ -115,7 +117,8 @@ def measure_drain(folder: Path, options: Options) -> Finding:
             fleet.await_that(
                 lambda status: not old & {child["run"] for child in status["children"] if child["state"] == "ready"},
                 "fresh cells",
-                60,
+                FRESH_S,
+                pause_s=0.25,
             )
             took[0] = time.monotonic() - began
 
