@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sipserver.agent.history import History
-from sipserver.agent.llm import openai_vendor
 from sipserver.agent.llm import table as llm_table
 from sipserver.agent.llm.contract import Llm, Message
 from sipserver.agent.llm.shared import SharedLlm
@@ -29,6 +28,7 @@ from sipserver.speech import service
 from sipserver.speech.contract import OnProbability, Stt, Tts, VadStream
 from sipserver.speech.hosted import Hosted
 from sipserver.speech.settings import HOSTED
+from sipserver.speech.vendors import openai_client
 from sipserver.speech.wire import Wish
 
 
@@ -248,6 +248,6 @@ def preload(loaded: Settings) -> None:
     """Import what is heavy and will be needed by processes with speech workers. For their parent, before it forks."""
     engines = (*loaded.speech.stt.values(), *loaded.speech.tts.values())
     if loaded.llm or any(engine.vendor == "openai" for engine in engines):
-        openai_vendor.preload()
+        openai_client.preload()
     if any(not isinstance(engine, HOSTED) for engine in loaded.speech.tts.values()):
         Resampler(24_000)

@@ -26,7 +26,7 @@ from sipserver.agent.llm.contract import (
 )
 from sipserver.agent.settings import OpenAiLlmSettings
 from sipserver.errors import ProviderBusy, ProviderError, ProviderRejected, ProviderTimeout, SettingsError
-from sipserver.speech.vendors.openai_client import without_tls
+from sipserver.speech.vendors import openai_client
 
 if TYPE_CHECKING:
     import openai
@@ -58,7 +58,7 @@ class OpenAiLlm:
             api_key=api_key,
             max_retries=0,
             timeout=openai.Timeout(_READ_S, connect=_CONNECT_S),
-            http_client=without_tls(settings.base_url),
+            http_client=openai_client.without_tls(settings.base_url),
         )
 
     async def stream(
@@ -223,10 +223,5 @@ async def load(name: str, settings: OpenAiLlmSettings) -> OpenAiLlm:
 
 async def connect(name: str, settings: OpenAiLlmSettings, api_key: str, *, local: bool = False) -> OpenAiLlm:
     """The engine with a key that is known."""
-    await asyncio.to_thread(preload)
+    await asyncio.to_thread(openai_client.preload)
     return OpenAiLlm(name, settings, api_key, local=local)
-
-
-def preload() -> None:
-    """Import what is heavy: half a second and 20 MB, which a parent of many processes spends once for all of them."""
-    import openai.resources.chat  # noqa: F401
