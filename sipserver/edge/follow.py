@@ -1,7 +1,7 @@
 """A log file of another program as it grows: its lines become lines of ours.
 
-Owns reading and cutting the file. A file and no pipe, since a pipe would end with the supervisor and take the program
-along.
+Owns reading and cutting the file, and leaving out what is too much. A file and no pipe, since a pipe would end with the
+supervisor and take the program along.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from pathlib import Path
 
 FOLLOW_S = 0.25
 PIECE_BYTES = 65_536
+BEHIND_BYTES = 1_000_000
+"""More than this at once is left out of our log (it stays in the file)."""
 
 
 class Follower:
-    """`start`, `await stop`. Loop thread; reads small pieces of a local file. tell: called with each whole line.
+    """`start`, `await stop`. Loop thread; reads small pieces of a local file. tell: called with each whole line. skip:
+    with the number of bytes that are left out.
 
     most_bytes: a file that has grown beyond it is emptied once all of it was read; its writer must append (O_APPEND).
     """
 
-    def __init__(self, file: Path, tell: Callable[[str], None], most_bytes: int) -> None:
-        self._file, self._tell, self._most_bytes = file, tell, most_bytes
+    def __init__(self, file: Path, tell: Callable[[str], None], skip: Callable[[int], None], most_bytes: int) -> None:
+        self._file, self._tell, self._skip, self._most_bytes = file, tell, skip, most_bytes
         self._task: asyncio.Task[None] | None = None
 
     def start(self, at: int | None = None) -> None:
@@ -45,8 +48,12 @@ class Follower:
         rest = b""
         while True:
             with contextlib.suppress(OSError), self._file.open("rb") as log:
-                if os.fstat(log.fileno()).st_size < at:
+                size = os.fstat(log.fileno()).st_size
+                if size < at:
                     at, rest = 0, b""
+                if size - at > BEHIND_BYTES:
+                    self._skip(size - at)
+                    at, rest = size, b""
                 log.seek(at)
                 while piece := log.read(PIECE_BYTES):
                     at += len(piece)

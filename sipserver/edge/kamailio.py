@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.edge import render, rpc
+from sipserver.edge.follow import Follower
 from sipserver.edge.settings import EdgeSettings
+from sipserver.edge.survivor import Survivor
 from sipserver.errors import SettingsError
 from sipserver.log import logger
 
@@ -32,9 +34,6 @@ STOP_S = 5.0
 CHECK_S = 10.0
 LOG_BYTES = 10_000_000
 """A longer log is put aside (`kamailio.log.1`) when Kamailio starts, and cut when all of it was read."""
-FOLLOW_S = 0.25
-BEHIND_BYTES = 1_000_000
-"""More than this at once is left out of our log (it stays in the file)."""
 SOCKET_PATH_BYTES = 100
 """Unix sockets' paths hold 107 bytes; Kamailio needs some for itself, the names of those for answers are longer."""
 
@@ -58,13 +57,14 @@ class Kamailio:
         self.pid_file = settings.folder / "kamailio.pid"
         self.log_file = settings.folder / "kamailio.log"
         self._log = logger("edge", server="kamailio")
-        self._watched: int | None = None
-        self._child: subprocess.Popen[bytes] | None = None
-        self._gone = asyncio.Event()
-        self._follower: asyncio.Task[None] | None = None
-        self.pid: int | None = None
+        self._process = Survivor(on_end=self._clear)
+        self._follower = Follower(self.log_file, self._tell, self._skipped, LOG_BYTES)
         self.adopted = False
         """The running process was there before we were."""
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -127,40 +127,31 @@ class Kamailio:
             *("-Y", str(self.places.rpc_socket.parent), "-w", str(self._settings.folder)),
         ]
         try:
-            with self.log_file.open("ab") as out:
-                began = out.tell()
-                self._child = subprocess.Popen(  # noqa: ASYNC220 (nothing is waited for)
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    cwd=self._settings.folder,
-                    start_new_session=True,
-                )
+            began = self._process.launch(command, self.log_file, self._settings.folder)
         except OSError as error:
             raise SettingsError(f"cannot start {self._settings.program}: {error}", key="edge.program") from None
-        self._watch(self._child.pid)
+        self.adopted = False
         deadline = time.monotonic() + timeout_s
         while not await self.alive(0.2):
-            if self._gone.is_set() or time.monotonic() > deadline:
+            if not self._process.lives or time.monotonic() > deadline:
                 await self.stop()
                 raise _problem(self.log_file.read_bytes()[began:].decode(errors="replace"), self._settings.folder)
             await asyncio.sleep(0.02)
-        self._follow(began)
+        self._follower.start(began)
         self._log.info("edge runs", pid=self.pid)
 
     async def adopt(self) -> bool:
         """Take over the one that the pid file names, if it lives and answers; whoever started it."""
         try:
             pid = int(self.pid_file.read_text())
-            self._watch(pid)
+            self._process.watch(pid)
         except (OSError, ValueError):
             return False
         if self._stranger(pid) or not await self.alive():
-            self._unwatch()
+            self._process.leave()
             return False
         self.adopted = True
-        self._follow(self.log_file.stat().st_size if self.log_file.exists() else 0)
+        self._follower.start()
         self._log.info("edge adopted", pid=pid)
         return True
 
@@ -185,18 +176,12 @@ class Kamailio:
 
     async def exited(self) -> None:
         """Returns when the process is gone (at once when none was started or adopted)."""
-        if self._watched is not None:
-            await self._gone.wait()
+        await self._process.exited()
 
     async def stop(self, timeout_s: float = STOP_S) -> None:
         """End it: SIGTERM, at the deadline SIGKILL to all of its session."""
-        if self.pid is not None and not self._gone.is_set():
-            self._signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(self._gone.wait(), timeout_s)
-            except TimeoutError:
-                self._signal(signal.SIGKILL)
-                await self._gone.wait()
+        if self._process.lives:
+            await self._process.end(timeout_s)
             self._clear_sockets()
             if self._short:
                 with contextlib.suppress(OSError):  # somebody asks
@@ -205,9 +190,7 @@ class Kamailio:
 
     async def kill(self) -> None:
         """End one that hangs: SIGKILL to all its processes. Dialogs go on with the next."""
-        if self.pid is not None and not self._gone.is_set():
-            self._signal(signal.SIGKILL)
-            await self._gone.wait()
+        await self._process.kill()
         await self.leave()
 
     @property
@@ -222,12 +205,9 @@ class Kamailio:
 
     async def leave(self) -> None:
         """Stop looking at it; it runs on and the next supervisor finds it."""
-        if self._follower is not None:
-            self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
-            self._follower = None
-        self._unwatch()
+        await self._follower.stop()
+        self._process.leave()
+        self.adopted = False
 
     def _clear(self) -> None:
         """Kamailio's processes that outlived their parent's sudden death hold its sockets: end them."""
@@ -239,64 +219,10 @@ class Kamailio:
                     if b"-DD" in words and mark in words and b"-P" in words:
                         os.kill(int(entry.name), signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._watched is not None
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._watched, number)
-
-    def _watch(self, pid: int) -> None:
-        """A pid file descriptor becomes readable when the process ends, whoever its parent is (pidfd_open(2))."""
-        self._unwatch()
-        self._watched, self.pid = os.pidfd_open(pid), pid
-        self._gone.clear()
-        asyncio.get_running_loop().add_reader(self._watched, self._ended)
-
-    def _ended(self) -> None:
-        assert self._watched is not None
-        asyncio.get_running_loop().remove_reader(self._watched)
-        if self._child is not None and self._child.pid == self.pid:
-            self._child.wait()  # it has ended: this only takes its status
-        elif self.pid is not None:
-            with contextlib.suppress(ChildProcessError):  # ours through another Kamailio object, or nobody's
-                os.waitpid(self.pid, os.WNOHANG)
-        self._clear()
-        self._gone.set()
-
-    def _unwatch(self) -> None:
-        if self._watched is not None:
-            asyncio.get_running_loop().remove_reader(self._watched)
-            os.close(self._watched)
-        self._watched = self.pid = None
-        self.adopted = False
-
     # --- log ----------------------------------------------------------------------------------------------------------
 
-    def _follow(self, begin: int) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-        self._follower = asyncio.create_task(self._read_log(begin), name="edge log")
-
-    async def _read_log(self, at: int) -> None:
-        """What Kamailio writes becomes lines of our log. A file, since a pipe would end with the supervisor."""
-        rest = ""
-        while True:
-            await asyncio.sleep(FOLLOW_S)
-            with contextlib.suppress(OSError), self.log_file.open("rb") as log:
-                size = os.fstat(log.fileno()).st_size
-                if size < at:
-                    at = 0
-                if size - at > BEHIND_BYTES:
-                    self._log.warning("edge says too much; left out", bytes=size - at)
-                    at, rest = size, ""
-                log.seek(at)
-                piece = log.read(65_536)
-                at += len(piece)
-                *lines, rest = (rest + piece.decode(errors="replace")).split("\n")
-                for line in lines:
-                    self._tell(line)
-                if at > LOG_BYTES and at == os.stat(self.log_file).st_size:
-                    os.truncate(self.log_file, 0)  # it appends, so that what follows begins at 0
-                    at = 0
+    def _skipped(self, size: int) -> None:
+        self._log.warning("edge says too much; left out", bytes=size)
 
     def _tell(self, line: str) -> None:
         found = _LINE.match(line)

@@ -10,12 +10,8 @@ adopts it by its pid file. Forwarding is done in user space (`table = -1`); no k
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-import signal
 import socket
-import subprocess
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -25,6 +21,7 @@ from typing import Any
 from sipserver.edge import ng
 from sipserver.edge.follow import Follower
 from sipserver.edge.settings import RtpengineSettings
+from sipserver.edge.survivor import Survivor
 from sipserver.errors import SettingsError
 from sipserver.log import logger
 
@@ -160,14 +157,15 @@ class Rtpengine:
 
     def __init__(self, settings: RtpengineSettings, folder: Path) -> None:
         self._settings, self._folder = settings, folder
-        self._watched: int | None = None
-        self._child: subprocess.Popen[bytes] | None = None
-        self._gone = asyncio.Event()
+        self._process = Survivor()
         self._log = logger("edge", server="rtpengine")
-        self._follower = Follower(log_file(folder), self._tell, LOG_BYTES)
-        self.pid: int | None = None
+        self._follower = Follower(log_file(folder), self._tell, self._skipped, LOG_BYTES)
         self.adopted = False
         """The running process was there before we were."""
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
 
     async def start(self, timeout_s: float = READY_S) -> None:
         """Find a running one again or start one; wait until it answers. Raises SettingsError with its last words.
@@ -187,22 +185,13 @@ class Rtpengine:
         pid_file(self._folder).unlink(missing_ok=True)
         log = log_file(self._folder)
         try:
-            with log.open("ab") as out:
-                began = out.tell()
-                self._child = subprocess.Popen(  # noqa: ASYNC220  asyncio's would end with the loop that started it
-                    command(self._settings, self._folder),
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    cwd=self._folder,
-                    start_new_session=True,
-                )
+            began = self._process.launch(command(self._settings, self._folder), log, self._folder)
         except OSError as error:
             raise SettingsError(f"cannot start {self._settings.program}: {error}", key="edge.rtpengine") from None
-        self._watch(self._child.pid)
+        self.adopted = False
         deadline = time.monotonic() + timeout_s
         while not await self.alive(0.3):
-            if self._gone.is_set() or time.monotonic() > deadline:
+            if not self._process.lives or time.monotonic() > deadline:
                 await self.stop()
                 told = log.read_bytes()[began:].decode(errors="replace").strip()
                 raise SettingsError(f"rtpengine does not answer: {told[-1000:]}", key="edge.rtpengine")
@@ -214,11 +203,11 @@ class Rtpengine:
         """Take over the one that the pid file names, if it lives and answers; whoever started it."""
         try:
             pid = int(pid_file(self._folder).read_text())
-            self._watch(pid)
+            self._process.watch(pid)
         except (OSError, ValueError):
             return False
         if self._known(pid) is False or not await self.alive():
-            self._unwatch()
+            self._process.leave()
             return False
         self.adopted = True
         self._follower.start()
@@ -242,13 +231,13 @@ class Rtpengine:
         """End the one that the pid file names if it is certainly ours."""
         try:
             pid = int(pid_file(self._folder).read_text())
-            self._watch(pid)
+            self._process.watch(pid)
         except (OSError, ValueError):
             return
         if self._known(pid):
             self._log.warning("a media relay that does not answer is ended", child=pid)
             await self.stop()
-        self._unwatch()
+        self._process.leave()
 
     async def alive(self, timeout_s: float = 1.0) -> bool:
         """It answers a ping."""
@@ -263,31 +252,26 @@ class Rtpengine:
 
     async def exited(self) -> None:
         """Returns when the process is gone (at once when none was started or adopted)."""
-        if self._watched is not None:
-            await self._gone.wait()
+        await self._process.exited()
 
     async def stop(self, timeout_s: float = STOP_S) -> None:
         """End it: SIGTERM, at the deadline SIGKILL. Relayed calls lose their sound."""
-        if self.pid is not None and not self._gone.is_set():
-            self._signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(self._gone.wait(), timeout_s)
-            except TimeoutError:
-                self._signal(signal.SIGKILL)
-                await self._gone.wait()
+        await self._process.end(timeout_s)
         await self.leave()
 
     async def kill(self) -> None:
         """End one that hangs, at once."""
-        if self.pid is not None and not self._gone.is_set():
-            self._signal(signal.SIGKILL)
-            await self._gone.wait()
+        await self._process.kill()
         await self.leave()
 
     async def leave(self) -> None:
         """Stop looking at it; it runs on and the next supervisor finds it."""
         await self._follower.stop()
-        self._unwatch()
+        self._process.leave()
+        self.adopted = False
+
+    def _skipped(self, size: int) -> None:
+        self._log.warning("media relay says too much; left out", bytes=size)
 
     def _tell(self, line: str) -> None:
         """`[seconds] LEVEL: text`; the text of a call names it, no number and no address of a person."""
@@ -296,33 +280,3 @@ class Rtpengine:
             getattr(self._log, _LEVELS.get(found["level"], "error"))("media relay says", line=found["text"])
         elif line.strip():
             self._log.info("media relay says", line=line)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._watched is not None
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._watched, number)
-
-    def _watch(self, pid: int) -> None:
-        """A pid file descriptor becomes readable when the process ends, whoever its parent is (pidfd_open(2))."""
-        self._unwatch()
-        self._watched, self.pid = os.pidfd_open(pid), pid
-        self._gone.clear()
-        asyncio.get_running_loop().add_reader(self._watched, self._ended)
-
-    def _ended(self) -> None:
-        assert self._watched is not None
-        asyncio.get_running_loop().remove_reader(self._watched)
-        assert self.pid is not None
-        if self._child is not None and self._child.pid == self.pid:
-            self._child.wait()  # it has ended: this only takes its status
-        else:
-            with contextlib.suppress(ChildProcessError):  # an orphan may have become a child of this process
-                os.waitpid(self.pid, os.WNOHANG)
-        self._gone.set()
-
-    def _unwatch(self) -> None:
-        if self._watched is not None:
-            asyncio.get_running_loop().remove_reader(self._watched)
-            os.close(self._watched)
-        self._watched = self.pid = None
-        self.adopted = False

@@ -24,7 +24,7 @@ async def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         with file.open("a") as log:
             log.write(text)
 
-    follower = Follower(file, lines.append, MOST_BYTES)
+    follower = Follower(file, lines.append, lambda size: lines.append(f"left out: {size}"), MOST_BYTES)
     follower.start()
     yield file, lines, write
     await follower.stop()
@@ -51,6 +51,17 @@ async def test_a_long_file_is_emptied_and_read_on(heard: Heard) -> None:
     write("after\n")
     await until(lambda: lines[-1] == "after")
     assert len(lines) == 2
+
+
+async def test_what_is_too_much_at_once_is_left_out(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sipserver.edge.follow.BEHIND_BYTES", 500)
+    _, lines, write = heard
+    write("one\n")
+    await until(lambda: lines == ["one"])
+    write("noise\n" * 100)
+    await until(lambda: lines[-1] == "left out: 600")
+    write("after\n")
+    await until(lambda: lines == ["one", "left out: 600", "after"])
 
 
 async def test_a_file_that_goes_away_is_waited_for(heard: Heard) -> None:
