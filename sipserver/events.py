@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar
 
 
@@ -20,9 +19,8 @@ def private(default: str = "") -> Any:
     return field(default=default, metadata={"private": True})
 
 
-@cache
-def _names(kind: type[Event]) -> tuple[str, ...]:
-    return tuple(each.name for each in dataclasses.fields(kind))
+_NAMES: dict[type, tuple[str, ...]] = {}
+"""The fields of each class, found with its first event: an event is told every few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,10 @@ class Event:
 
     def fields(self) -> dict[str, Any]:
         """Plain JSON-able fields, in order of declaration. Shallow: an event holds nothing that could change."""
-        return {name: getattr(self, name) for name in _names(type(self))}
+        names = _NAMES.get(type(self))
+        if names is None:
+            names = _NAMES[type(self)] = tuple(each.name for each in dataclasses.fields(self))
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,6 @@ def test_a_line_through_points() -> None:
 COSTS = scaling.Costs(
     cell_calls=4,
     fixed_cpu=10,
-    busy_cell_cpu=1,
     idle_cell_cpu=0.2,
     call_cpu=0.25,
     start_cpu=1.8,
@@ -148,7 +147,7 @@ COSTS = scaling.Costs(
 def test_the_model_adds_up() -> None:
     found = scaling.load(COSTS, scaling.Assumed(call_s=180), calls=1_000)
     assert found.cells == 250
-    assert found.cpu == pytest.approx(10 + 250 * 1 + 1_000 * 0.25 + 1_000 / 180 * 1.8)
+    assert found.cpu == pytest.approx(10 + 250 * 0.2 + 1_000 * 0.25 + 1_000 / 180 * 1.8)
     assert found.memory_mb == 200 + 250 * 10
     ten = scaling.load(COSTS, scaling.Assumed(call_s=180), calls=10_000, machines=10)
     assert ten.cpu == pytest.approx(found.cpu)

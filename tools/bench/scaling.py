@@ -5,9 +5,9 @@
 
 The model of a machine's CPU, percent of a core:
 
-    fixed + cells * busy cell + calls * running call + calls a second * setting up and recording a call
+    fixed + cells * cell at rest + calls * running call + calls a second * setting up and recording a call
 
-A busy cell is one with calls: its clock runs. The edge spreads calls evenly, so that all cells are busy.
+The edge fills one cell after the other, so a running call carries its share of the cell that it helps to fill.
 
 Redis, PostgreSQL and what they do a second are counted for all machines together.
 """
@@ -47,7 +47,6 @@ class Costs:
 
     cell_calls: float
     fixed_cpu: float
-    busy_cell_cpu: float
     idle_cell_cpu: float
     call_cpu: float
     start_cpu: float
@@ -98,8 +97,8 @@ def costs(figures: Mapping[str, Any]) -> Costs:
     idle, cells = steps["idle"]["cpu"], max(1, int(steps["cells"]))
     calls = [float(point["calls"]) for point in points]
     pace = [float(each["rate"]) for each in paces]
-    growth = line(calls, [_own(point["cpu"]) for point in points])
-    running, fixed = growth.slope, _own(idle) - float(idle.get("cell", 0.0))
+    running = line(calls, [_own(point["cpu"]) for point in points]).slope
+    fixed = _own(idle) - float(idle.get("cell", 0.0))
     starting = line(pace, [_own(each["cpu"]) for each in paces]).slope
     redis_idle = float(steps["idle"]["redis_per_s"])
     redis_running = line(calls, [float(point["redis_per_s"]) for point in points]).slope
@@ -112,7 +111,6 @@ def costs(figures: Mapping[str, Any]) -> Costs:
     return Costs(
         cell_calls=float(last["calls"]) / cells,
         fixed_cpu=fixed,
-        busy_cell_cpu=max(0.0, growth.intercept - fixed) / cells,
         idle_cell_cpu=float(idle.get("cell", 0.0)) / cells,
         call_cpu=running,
         # calls of the rate bench talk for half a second each: their running cost is not counted twice
@@ -145,7 +143,7 @@ def load(found: Costs, assumed: Assumed, *, calls: int, machines: int = 1, cores
         calls=calls,
         cells=cells,
         starts_per_s=starts,
-        cpu=found.fixed_cpu + cells * found.busy_cell_cpu + here * found.call_cpu + starts * found.start_cpu,
+        cpu=found.fixed_cpu + cells * found.idle_cell_cpu + here * found.call_cpu + starts * found.start_cpu,
         edge_cpu=starts * found.edge_start_cpu,
         memory_mb=found.fixed_mb + cells * found.cell_mb,
         redis_per_s=operations,
@@ -158,7 +156,7 @@ def load(found: Costs, assumed: Assumed, *, calls: int, machines: int = 1, cores
 def most(found: Costs, assumed: Assumed, *, cores: int = 8, busy: float | None = None) -> int:
     """Calls that keep one machine at the assumed share of its cores (or at another)."""
     share = assumed.busy if busy is None else busy
-    each = found.busy_cell_cpu / found.cell_calls + found.call_cpu + found.start_cpu / assumed.call_s
+    each = found.idle_cell_cpu / found.cell_calls + found.call_cpu + found.start_cpu / assumed.call_s
     return max(0, int((100 * cores * share - found.fixed_cpu) / each))
 
 
@@ -182,10 +180,10 @@ def text(found: Costs, assumed: Assumed, origin: str) -> str:
     measured = Table(
         ("measured", "figure"),
         [
-            ("a running call, without its share of the cell", f"{found.call_cpu:.3f} % of a core"),
+            ("a running call, with its share of the cell that it helps to fill", f"{found.call_cpu:.3f} % of a core"),
             ("a call set up, recorded and ended", f"{found.start_cpu * 10:.1f} ms of CPU"),
             ("... of this Kamailio", f"{found.edge_start_cpu * 10:.2f} ms of CPU"),
-            ("a cell", f"{found.busy_cell_cpu:.2f} % of a core with calls, {found.idle_cell_cpu:.2f} % without"),
+            ("a cell without calls", f"{found.idle_cell_cpu:.2f} % of a core"),
             ("... its memory with calls", f"{found.cell_mb:.1f} MB"),
             ("everything else, idle", f"{found.fixed_cpu:.1f} % of a core, {found.fixed_mb:.0f} MB"),
             (
