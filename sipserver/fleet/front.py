@@ -15,12 +15,15 @@ from typing import Any, Protocol
 from sipserver.bus.contract import Bus, Lease
 from sipserver.edge.cells import CellAddress
 from sipserver.errors import SipServerError
+from sipserver.fleet.alarms import Alarms
 from sipserver.fleet.programs import Program
 from sipserver.fleet.roster import Node, for_edge
 from sipserver.log import logger
 
 LOOK_S = 1.0
 """How often the leases of other machines are read, and how soon a list that the edge did not take is sent again."""
+RIVAL_S = 15.0
+"""How long after its last sign another machine of our name is an alarm."""
 FLUSH_S = 5.0
 """The edge takes one list a second."""
 
@@ -42,8 +45,9 @@ class Edge(Program, Protocol):
 class Front:
     """`start`, `changed`, `flush`, `stop`. own: asked for our machine as it is now."""
 
-    def __init__(self, bus: Bus, edge: Edge | None, own: Callable[[], Node]) -> None:
-        self._bus, self._edge, self._own = bus, edge, own
+    def __init__(self, bus: Bus, edge: Edge | None, own: Callable[[], Node], alarms: Alarms) -> None:
+        self._bus, self._edge, self._own, self._alarms = bus, edge, own, alarms
+        self._rival_at_s = -RIVAL_S
         self._others: dict[str, Node] = {}
         self._lease: Lease | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -143,10 +147,18 @@ class Front:
                 nodes[name] = Node.parse(name, value)
             except ValueError as problem:
                 self._log.warning("a machine that we do not understand", node=name, error=str(problem))
-        nodes.pop(self._bus.node, None)
+        self._look_for_rival(nodes.pop(self._bus.node, None))
         came, went = nodes.keys() - self._others.keys(), self._others.keys() - nodes.keys()
         if came or went:
             self._log.info("machines", came=sorted(came), went=sorted(went))
         before, self._others = self._others, nodes
         if for_edge(before.values()) != for_edge(nodes.values()):
             self.changed()
+
+    def _look_for_rival(self, own: Node | None) -> None:
+        """Two machines of one name write the same lease in turn, and each closes the calls of the other as crashed."""
+        now_s = asyncio.get_running_loop().time()
+        if own is not None and own.run not in ("", self._bus.run):
+            self._rival_at_s = now_s
+        detail = f"another supervisor calls itself {self._bus.node}; give each machine its own fleet.node"
+        self._alarms.set("name_taken", now_s - self._rival_at_s < RIVAL_S, detail)

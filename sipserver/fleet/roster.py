@@ -16,17 +16,18 @@ from sipserver.errors import SettingsError
 @dataclass(frozen=True, slots=True)
 class Node:
     """A machine of the fleet. cells: those that drain among them, as their calls still need the edge. draining: none of
-    them takes new calls."""
+    them takes new calls. run: this life of its supervisor."""
 
     name: str
     cells: tuple[CellAddress, ...]
     calls: int = 0
     draining: bool = False
+    run: str = ""
 
     def value(self) -> dict[str, Any]:
         """Of its lease."""
         cells = [[cell.host, cell.port, cell.calls, cell.draining, cell.run] for cell in self.cells]
-        return {"cells": cells, "calls": self.calls, "draining": self.draining}
+        return {"cells": cells, "calls": self.calls, "draining": self.draining, "run": self.run}
 
     @classmethod
     def parse(cls, name: str, value: Mapping[str, Any]) -> Node:
@@ -36,7 +37,7 @@ class Node:
                 CellAddress(str(host), int(port), int(calls), bool(draining), str(run))
                 for host, port, calls, draining, run in value["cells"]
             )
-            return cls(name, cells, int(value["calls"]), bool(value["draining"]))
+            return cls(name, cells, int(value["calls"]), bool(value["draining"]), str(value.get("run", "")))
         except (KeyError, TypeError, SettingsError) as problem:
             raise ValueError(f"not a node: {problem}") from None
 

@@ -91,7 +91,7 @@ class Supervisor:
         )
         self._ledger = Ledger(fleet.runtime / "lives")
         self.burials = Burials(bus, self._ledger)
-        self.front = Front(bus, edge, self._own)
+        self.front = Front(bus, edge, self._own, self.alarms)
         served = {"edge": edge, **(programs or {})} if edge is not None else dict(programs or {})
         if "edge" in served:
             served["edge"] = served.pop("edge")  # the last: when it takes calls, what it needs is there
@@ -228,7 +228,7 @@ class Supervisor:
             if child.ready.is_set() and child.state is not ChildState.ENDED
         )
         draining = self.state in (State.HELD, State.DRAINING)
-        return Node(self._bus.node, tuple(cells), self._calls(), draining)
+        return Node(self._bus.node, tuple(cells), self._calls(), draining, self._bus.run)
 
     def _calls(self) -> int:
         return sum(child.calls for child in self.crew.children(CELL))

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sipserver.bus.memory import Hub
+from sipserver.bus.memory import Hub, MemoryBus
 from sipserver.cli import fleet as cli
 from sipserver.errors import InternalError
 from sipserver.fleet import admin
+from sipserver.fleet.roster import Node
 from tests.fakes.dialplans import written
 from tests.fleet.conftest import Rig, until
 
@@ -44,10 +45,10 @@ async def test_status_shows_everything(start: Start) -> None:
         assert "edge: running, started again 0 times; 2 cells answer, 0 do not; 0 calls" in lines
         code, text = await sipserver_fleet(rig, "status", "--json")
         assert json.loads(text)["children"][0]["kind"] == "writer"
-        rig.supervisor.alarms.set("bus_away", True, "as told")
+        rig.supervisor.alarms.set("drill", True, "as told")  # one that no part of the supervisor clears
         code, text = await sipserver_fleet(rig, "status")
         assert code == 1
-        assert "alarm bus_away since " in text
+        assert "alarm drill since " in text
 
 
 async def test_drain_and_undrain_hold_the_machine_back(start: Start) -> None:
@@ -91,6 +92,21 @@ async def test_what_is_not_understood_and_who_does_not_answer(start: Start, tmp_
             await admin.ask(rig.runtime, "sing")
     with pytest.raises(InternalError, match="no supervisor answers"):
         await admin.ask(tmp_path, "status")
+
+
+async def test_another_machine_of_the_same_name_is_an_alarm(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sipserver.fleet.front.RIVAL_S", 1.5)
+    hub = Hub()
+    async with start(hub=hub) as rig:
+        alarms = rig.supervisor.alarms.active
+        ours = hub.leases["node/m1"]
+        assert "name_taken" not in alarms
+        other = MemoryBus(node="m1", run="another", hub=hub)
+        await other.leases.hold("node/m1", Node("m1", (), run=other.run).value())
+        await until(lambda: "name_taken" in alarms)
+        assert "fleet.node" in alarms["name_taken"].detail
+        hub.leases["node/m1"] = ours  # the other has gone, and ours is renewed
+        await until(lambda: "name_taken" not in alarms)
 
 
 async def test_machines_find_each_other(start: Start, tmp_path_factory: pytest.TempPathFactory) -> None:
