@@ -1,10 +1,11 @@
-"""What Prometheus sees of a fleet's machine: its processes and alarms, beside what its calls' events are counted to.
+"""What Prometheus sees of a fleet's machine: processes, alarms and edge, beside what its calls' events are counted to.
 
-Owns the names of the fleet's gauges and the one text out of both. Refuses to know who answers: it is given callables.
+Owns the names of the fleet's gauges and the one text out of all. Refuses to know who answers: it is given callables.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -29,18 +30,37 @@ _GAUGES = {
 }
 
 
-class FleetMetrics:
-    """Satisfies `server.Exposition`. events_text: the metrics of the records writer, or None while it is away."""
+_EDGE_GAUGES = {
+    "calls": "Calls that the edge counts on the cells of all machines.",
+    "cells_living": "Cells that answer the edge.",
+    "cells_dead": "Cells on the edge's list that do not answer.",
+    "room": "Places that are free in cells that answer.",
+    "draining": "Whether the edge refuses new calls.",
+    "uptime_s": "Since Kamailio was started.",
+}
 
-    def __init__(self, facts: Facts, events_text: Callable[[], Awaitable[bytes | None]]) -> None:
-        self._events_text = events_text
+
+class FleetMetrics:
+    """Satisfies `server.Exposition`. events_text: the metrics of the records writer, or None while it is away. edge:
+    the edge's figures (`Edge.stats`); empty where this machine has none, `error` alone while it does not answer.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        events_text: Callable[[], Awaitable[bytes | None]],
+        edge: Callable[[], Awaitable[Mapping[str, Any]]],
+    ) -> None:
+        self._events_text, self._edge = events_text, edge
         self.registry = CollectorRegistry()
         self.registry.register(_FactsCollector(facts))
 
     async def handle(self, _request: web.Request) -> web.Response:
         """GET /metrics in Prometheus' text format."""
-        counted = await self._events_text()
-        text = generate_latest(self.registry) + (counted or b"")
+        counted, edge = await asyncio.gather(self._events_text(), self._edge())
+        front = CollectorRegistry()
+        front.register(_Given(_edge_metrics(edge)))
+        text = generate_latest(self.registry) + generate_latest(front) + (counted or b"")
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -69,3 +89,32 @@ class _FactsCollector(Collector):
         for alarm in facts["alarms"]:
             alarms.add_metric([alarm], 1)
         yield alarms
+
+
+class _Given(Collector):
+    """Metrics that are there already."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = tuple(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _edge_metrics(stats: Mapping[str, Any]) -> Iterable[Metric]:
+    """Nothing where there is no edge; `edge_up 0` and nothing else while it does not answer."""
+    if not stats:
+        return
+    up = GaugeMetricFamily("sipserver_edge_up", "Whether Kamailio answers.")
+    up.add_metric([], "error" not in stats)
+    yield up
+    for name, text in _EDGE_GAUGES.items():
+        if name in stats:
+            gauge = GaugeMetricFamily(f"sipserver_edge_{name.replace('uptime_s', 'uptime_seconds')}", text)
+            gauge.add_metric([], float(stats[name]))
+            yield gauge
+    own = GaugeMetricFamily("sipserver_edge_statistic", "Kamailio's own statistics.", labels=["name"])
+    for name, value in stats.items():
+        if "." in name:
+            own.add_metric([name], float(value))
+    yield own

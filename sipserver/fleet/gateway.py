@@ -23,7 +23,7 @@ from sipserver.fleet.writer_process import metrics_socket
 
 LOOK_S = 1.0
 WRITER_S = 2.0
-"""How long a scrape waits for the records writer."""
+"""How long a scrape waits for the records writer, and for the supervisor's word about the edge."""
 
 
 class Watch:
@@ -72,7 +72,13 @@ async def main(spec: ChildSpec, control: Control) -> None:
             except (aiohttp.ClientError, TimeoutError):
                 return None
 
-        metrics = FleetMetrics(lambda: watch.facts, counted)
+        async def edge() -> Mapping[str, Any]:
+            try:
+                return await admin.ask(settings.fleet.runtime, "edge", WRITER_S)
+            except InternalError:
+                return {}
+
+        metrics = FleetMetrics(lambda: watch.facts, counted, edge)
         http = HttpServer(settings.http, watch.checks, metrics, reuse_port=True)
         await http.start()
         stack.push_async_callback(http.stop)

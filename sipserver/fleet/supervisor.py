@@ -105,6 +105,7 @@ class Supervisor:
             {
                 "status": self._status,
                 "facts": self._facts,
+                "edge": self._edge_stats,
                 "drain": self._hold,
                 "undrain": self._release,
                 "restart": self._ask_restart,

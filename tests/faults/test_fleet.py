@@ -203,7 +203,9 @@ def test_helpers_come_back_and_nothing_is_missing(fleet: FleetProcess, port: int
     assert record.kinds[0] == "call.started"
     assert record.kinds[-1] == "call.ended"
     assert record.numbers == tuple(range(len(record.numbers)))
-    assert "sipserver_fleet_cells_ready 2.0" in fleet.get("/metrics")
+    metrics = fleet.get("/metrics")
+    assert "sipserver_fleet_cells_ready 2.0" in metrics
+    assert "sipserver_edge_up 1.0" in metrics
 
 
 def test_redis_away_costs_no_call_and_no_entry(own_fleet: FleetProcess) -> None:

@@ -88,7 +88,7 @@ async def test_facts_for_metrics(start: Start) -> None:
 
 async def test_what_is_not_understood_and_who_does_not_answer(start: Start, tmp_path: Path) -> None:
     async with start() as rig:
-        with pytest.raises(InternalError, match="known: drain, facts, reload, restart, status, undrain"):
+        with pytest.raises(InternalError, match="known: drain, edge, facts, reload, restart, status, undrain"):
             await admin.ask(rig.runtime, "sing")
     with pytest.raises(InternalError, match="no supervisor answers"):
         await admin.ask(tmp_path, "status")
