@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,21 @@ def machine(folder: Path, host: Host, redis: RedisServer, database: str, *, edge
     )
 
 
+@contextmanager
+def one_on_each(hosts: list[Host], server: tuple[str, int]) -> Iterator[tuple[RemoteTalker, RemoteTalker]]:
+    """A call on the first machine and one on the second. Cells are filled one after the other: who calls in between
+    hangs up again."""
+    first, second, caller = hosts
+    with ExitStack() as stack:
+        phones: dict[str, list[RemoteTalker]] = {first.address: [], second.address: []}
+        while not all(phones.values()):
+            phone = stack.enter_context(RemoteTalker(caller, server).call())
+            phones[phone.machine].append(phone)
+        for phone in (*phones[first.address][1:], *phones[second.address][1:]):
+            phone.bye()
+        yield phones[first.address][0], phones[second.address][0]
+
+
 def test_a_second_machine_joins_and_its_death_is_survived(tmp_path: Path, postgres: Postgres) -> None:
     name = postgres.database()
     database = f"postgresql+asyncpg://sipserver@/{name}?host={postgres.folder}&port={postgres.port}"
@@ -128,10 +143,7 @@ def test_a_second_machine_joins_and_its_death_is_survived(tmp_path: Path, postgr
             with first, second:
                 first.await_that(lambda now: "two" in now["nodes"] and cells(now) == 2, "the second machine")
                 server = (hosts[0].address, first.sip_port)
-                with RemoteTalker(hosts[2], server) as a, RemoteTalker(hosts[2], server) as b:
-                    by_machine = {phone.call().machine: phone for phone in (a, b)}
-                    assert by_machine.keys() == {hosts[0].address, hosts[1].address}
-                    kept, lost = by_machine[hosts[0].address], by_machine[hosts[1].address]
+                with one_on_each(hosts, server) as (kept, lost):
                     since_ns, died_s = time.perf_counter_ns(), time.monotonic()
                     hosts[1].kill()
                     while not (closed := ended(postgres.url(name), lost.call_id)):
@@ -147,7 +159,7 @@ def test_a_second_machine_joins_and_its_death_is_survived(tmp_path: Path, postgr
                     kept.bye()
                 first.await_that(lambda now: not now["nodes"] and cells(now) == 1, "a fleet of one")
         reasons = [record.reason for record in postgres_records(postgres.url(name))]
-        assert sorted(reasons) == ["caller_hangup", "caller_hangup", "crash"]
+        assert sorted(reasons) == ["caller_hangup"] * (len(reasons) - 1) + ["crash"]
     finally:
         redis.stop()
 
