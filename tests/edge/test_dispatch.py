@@ -79,6 +79,23 @@ async def test_more_cells_than_are_compared_for_a_call_are_all_filled(tmp_path: 
         assert status_of(await caller.dialog().invite()) == 503
 
 
+async def test_two_edges_fill_the_same_cells_to_the_last_place(tmp_path: Path) -> None:
+    """Each counts only its own calls: a cell that the other has filled refuses, and the call goes on."""
+    async with (
+        cells(*(Cell("room", "full", calls=2) for _ in range(6))) as inside,
+        running(tmp_path / "one", inside) as one,
+        running(tmp_path / "two", inside) as two,
+        Caller.open(one) as first,
+        Caller.open(two) as second,
+    ):
+        for _ in range(6):
+            for caller in (first, second):
+                assert status_of(await caller.dialog().invite()) == 200
+        assert [cell.now for cell in inside] == [2] * 6
+        for caller in (first, second):
+            assert status_of(await caller.dialog().invite()) == 503
+
+
 async def test_a_burst_fills_every_place_once(tmp_path: Path) -> None:
     """Several processes choose at the same time; no cell hears of more calls than it has room for."""
     async with (

@@ -76,8 +76,9 @@ def port_of(edge: Edge, number: int = 0) -> int:
 
 
 class Cell(asyncio.DatagramProtocol):
-    """mode: `answer` (200 until BYE), `ring` (180, 487 when cancelled), `silent` (not a word to an INVITE), `deaf` (to
-    OPTIONS neither), or a status such as `486 Busy Here`; with `refusal` it says that it is the cell's own.
+    """mode: `answer` (200 until BYE), `room` (the same, but 486 when there is no place), `ring` (180, 487 when
+    cancelled), `silent` (not a word to an INVITE), `deaf` (to OPTIONS neither), or a status such as `486 Busy Here`;
+    with `refusal` it says that it is the cell's own.
     """
 
     def __init__(self, mode: str = "answer", refusal: str = "", calls: int = 4) -> None:
@@ -130,19 +131,8 @@ class Cell(asyncio.DatagramProtocol):
         self.received.append(text)
         self.arrived.set()
         match method:
-            case "INVITE" if self.mode in ("silent", "deaf"):
-                pass
-            case "INVITE" if self.mode == "answer":
-                if call_id not in self._answered:
-                    self._answered.add(call_id)
-                    self.now += 1
-                    self.most = max(self.most, self.now)
-                self.answer(text, "200 OK", peer, body=sdp(9, "0"))
-            case "INVITE" if self.mode == "ring":
-                self._invites[call_id] = text
-                self.answer(text, "180 Ringing", peer)
             case "INVITE":
-                self.answer(text, self.mode, peer)
+                self._invited(text, call_id, peer)
             case "CANCEL":
                 self.answer(text, "200 OK", peer)
                 self.answer(self._invites.pop(call_id), "487 Request Terminated", peer)
@@ -154,6 +144,25 @@ class Cell(asyncio.DatagramProtocol):
                 pass
             case _:
                 self.answer(text, "200 OK", peer)
+
+    def _invited(self, text: str, call_id: str, peer: tuple[str | Any, int]) -> None:
+        again = call_id in self._answered
+        match self.mode:
+            case "silent" | "deaf":
+                pass
+            case "room" if self.now >= self.calls and not again:
+                self.answer(text, "486 Busy Here", peer)
+            case "answer" | "room":
+                if not again:
+                    self._answered.add(call_id)
+                    self.now += 1
+                    self.most = max(self.most, self.now)
+                self.answer(text, "200 OK", peer, body=sdp(9, "0"))
+            case "ring":
+                self._invites[call_id] = text
+                self.answer(text, "180 Ringing", peer)
+            case status:
+                self.answer(text, status, peer)
 
     def answer(self, request: str, status: str, peer: tuple[str | Any, int], *, body: str = "") -> None:
         """As a PJSIP cell would: with its name, its address and, for its own refusals, why."""
