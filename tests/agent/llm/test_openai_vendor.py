@@ -106,7 +106,8 @@ async def test_a_tools_answer_goes_back_as_the_format_wants_it() -> None:
 async def test_what_goes_wrong_has_a_name(
     answer: list[Step] | web.Response, error: type[ProviderError], words: str
 ) -> None:
-    async with OpenAiChat(answer) as server, engine_for(server, first_token_timeout_s=0.1) as engine:
+    patience_s = 0.1 if error is ProviderTimeout else 3  # a busy machine may take its time where time is not the point
+    async with OpenAiChat(answer) as server, engine_for(server, first_token_timeout_s=patience_s) as engine:
         with pytest.raises(error, match=words) as caught:
             await ask(engine)
     assert caught.value.engine == "cloud"
@@ -114,8 +115,8 @@ async def test_what_goes_wrong_has_a_name(
 
 async def test_after_the_first_token_the_engine_may_take_its_time() -> None:
     answer = openai_chat.text("Slow", " words.")
-    answer.insert(2, 0.2)
-    async with OpenAiChat(answer) as server, engine_for(server, first_token_timeout_s=0.1) as engine:
+    answer.insert(2, 0.8)
+    async with OpenAiChat(answer) as server, engine_for(server, first_token_timeout_s=0.5) as engine:
         assert (await ask(engine))[-1] == Finished("stop", 12, 3)
 
 
