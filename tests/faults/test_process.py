@@ -91,7 +91,7 @@ def test_asked_to_stop_it_waits_for_the_call_and_then_goes(tmp_path: Path) -> No
             until(lambda: other.invite("echo").code == 503)
         assert not phone.ended.is_set()
         assert phone.bye().code == 200
-        assert server.stop(10) == 0
+        assert server.wait(10) == 0
     assert {record.reason for record in ended(server.database, phone.call_id)} == {"caller_hangup"}
 
 

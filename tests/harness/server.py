@@ -141,6 +141,11 @@ class ServerProcess:
         assert self.process is not None
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float = 20) -> int:
+        """The exit code of a server that is about to go by itself; a second SIGTERM would hurry it. Raises as `stop`."""
+        assert self.process is not None
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
