@@ -22,8 +22,8 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 RATE = 60
 CALLS = 300
 ROOM, DEAD_ROOM = 21, 6
-"""Of a cell: less than live at a time, so that one is not enough. Two have room for those that the dead one held up too,
-and for what a caller who stood still for a moment catches up with."""
+"""Of a cell: less than live at a time, so that one is not enough. Two have room for those that the dead one held up,
+and for what a SIPp that stood still for a moment catches up with."""
 LIMIT_S = 30
 
 
