@@ -101,7 +101,16 @@ class CallEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class SipMessage(Event):
+class LegEvent(Event):
+    """Something that a leg tells. leg: empty for the call's own; the name of another party, e.g. `party-1`, which the
+    call adds.
+    """
+
+    leg: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SipMessage(LegEvent):
     """One SIP message on the wire; text is the whole message with credentials and SDP keys redacted."""
 
     kind: ClassVar[str] = "sip.message"
@@ -112,13 +121,22 @@ class SipMessage(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LegAnswered(Event):
+class LegProgress(LegEvent):
+    """A provisional answer to a call that we place. media: it came with SDP, so that early media may be heard."""
+
+    kind: ClassVar[str] = "leg.progress"
+    code: int
+    media: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LegAnswered(LegEvent):
     kind: ClassVar[str] = "leg.answered"
     code: int = 200
 
 
 @dataclass(frozen=True, slots=True)
-class LegDisconnected(Event):
+class LegDisconnected(LegEvent):
     """The leg is gone for good; the leg's last event but one `RtpStats`. by_peer: the far end sent BYE or CANCEL."""
 
     kind: ClassVar[str] = "leg.disconnected"
@@ -128,19 +146,48 @@ class LegDisconnected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LegHeld(Event):
+class LegReplaced(LegEvent):
+    """Another party took the leg's place: by INVITE with Replaces, or because the peer transferred us (REFER)."""
+
+    kind: ClassVar[str] = "leg.replaced"
+    by: str  # replaces | refer
+    uri: str = private()
+    source: str = ""
+    sip_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferReceived(LegEvent):
+    """The peer asks that we call somebody in its place (RFC 3515). code: our answer, 202 or 603."""
+
+    kind: ClassVar[str] = "refer.received"
+    code: int
+    target: str = private()
+
+
+@dataclass(frozen=True, slots=True)
+class ReferProgress(LegEvent):
+    """What the peer's NOTIFY says about the REFER that we sent. final: it is the last word."""
+
+    kind: ClassVar[str] = "refer.progress"
+    code: int
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LegHeld(LegEvent):
     kind: ClassVar[str] = "leg.held"
     by_peer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class LegResumed(Event):
+class LegResumed(LegEvent):
     kind: ClassVar[str] = "leg.resumed"
     by_peer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class MediaStarted(Event):
+class MediaStarted(LegEvent):
     kind: ClassVar[str] = "media.started"
     codec: str
     payload_type: int
@@ -150,7 +197,7 @@ class MediaStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class MediaSourceChanged(Event):
+class MediaSourceChanged(LegEvent):
     """RTP comes from another address or SSRC than before: a moved peer, or a stranger."""
 
     kind: ClassVar[str] = "media.source_changed"
@@ -159,7 +206,7 @@ class MediaSourceChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class MediaStalled(Event):
+class MediaStalled(LegEvent):
     """No RTP packet arrived for silent_ms although the call is not on hold."""
 
     kind: ClassVar[str] = "media.stalled"
@@ -167,13 +214,13 @@ class MediaStalled(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class MediaRecovered(Event):
+class MediaRecovered(LegEvent):
     kind: ClassVar[str] = "media.recovered"
     silent_ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class RtpStats(Event):
+class RtpStats(LegEvent):
     """Every 5 s and once at the end. Counts are totals since the leg began. mos: estimated (ITU-T G.107 E-model)."""
 
     kind: ClassVar[str] = "media.rtp"
@@ -191,7 +238,7 @@ class RtpStats(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class DigitReceived(Event):
+class DigitReceived(LegEvent):
     kind: ClassVar[str] = "digit.received"
     digit: str = private()
     method: str = "rfc4733"  # rfc4733 | info | inband
@@ -199,7 +246,7 @@ class DigitReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class DigitsSent(Event):
+class DigitsSent(LegEvent):
     kind: ClassVar[str] = "digit.sent"
     digits: str = private()
 
@@ -231,6 +278,86 @@ class VariableSet(Event):
     kind: ClassVar[str] = "variable.set"
     name: str
     value: str = private()
+
+
+# --- other parties ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PartyDialed(Event):
+    """A further party is called for this call. party: its name in this call. attempt: 1 for the first trunk."""
+
+    kind: ClassVar[str] = "party.dialed"
+    party: str
+    to: str = private()
+    trunk: str = ""
+    attempt: int = 1
+    sip_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartyEnded(Event):
+    """outcome: what became of the attempt to reach the party (answered | busy | no_answer | declined | failed |
+    caller_gone); an answered one hung up, or was hung up, by `by`: party | us.
+    """
+
+    kind: ClassVar[str] = "party.ended"
+    party: str
+    outcome: str
+    code: int = 0
+    cause: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswererDetected(Event):
+    """Who answered a call that we placed. answerer: human | machine | beep | silence | fax | unknown. after_ms: since
+    the answer.
+    """
+
+    kind: ClassVar[str] = "amd.decided"
+    answerer: str
+    after_ms: int
+    why: str = ""
+    party: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bridged(Event):
+    """Caller and party hear each other. after_ms: since the party's answer."""
+
+    kind: ClassVar[str] = "bridge.started"
+    party: str
+    after_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unbridged(Event):
+    """reason: caller_hangup | party_hangup | media_timeout | max_duration | transferred | step_over."""
+
+    kind: ClassVar[str] = "bridge.ended"
+    party: str
+    reason: str
+    lasted_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStarted(Event):
+    kind: ClassVar[str] = "transfer.started"
+    mode: str  # blind | attended | warm
+    to: str = private()
+
+
+@dataclass(frozen=True, slots=True)
+class TransferEnded(Event):
+    """outcome: answered | busy | no_answer | declined | failed | caller_gone. how: refer | replaces | bridge."""
+
+    kind: ClassVar[str] = "transfer.ended"
+    mode: str
+    outcome: str
+    how: str = ""
+    code: int = 0
+    took_ms: int = 0
 
 
 # --- the recording ----------------------------------------------------------------------------------------------------

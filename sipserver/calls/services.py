@@ -14,6 +14,7 @@ from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.limits import Limits
+from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.settings import CallSettings
@@ -62,7 +63,10 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware."""
+    """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
+
+    outbound: who places calls; None: nobody does here.
+    """
 
     settings: CallSettings
     engines: Engines
@@ -74,5 +78,6 @@ class Services:
     listeners: tuple[Listener, ...] = ()
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
+    outbound: Outbound | None = None
     clock: Callable[[], int] = time.monotonic_ns
     now: Callable[[], datetime] = _now

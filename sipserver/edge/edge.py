@@ -18,8 +18,9 @@ from typing import Any
 from sipserver.edge import cells as cell_list
 from sipserver.edge import kamailio, render, rpc
 from sipserver.edge.cells import AnyCell, CellAddress, Entry
-from sipserver.edge.settings import EdgeSettings, TrunkSettings
+from sipserver.edge.settings import EdgeSettings
 from sipserver.log import logger
+from sipserver.trunks.settings import TrunkSettings
 
 
 @dataclass(frozen=True, slots=True)

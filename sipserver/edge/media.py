@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sipserver.edge.settings import EdgeSettings, TrunkSettings
+from sipserver.edge.settings import EdgeSettings
+from sipserver.trunks.settings import TrunkSettings
 
 FROM_OUTSIDE = (
     "direction=outside direction=inside address-family=IP4 RTP/AVP ICE=remove rtcp-mux-demux "
@@ -71,7 +72,7 @@ def media_routes(edge: EdgeSettings, trunks: Sequence[TrunkSettings], cell_codec
         control=control,
         always=relay.relay == "always",
         trunks=tuple(_trunk(trunk.name, trunk.srtp, trunk.codecs, cell_codecs) for trunk in trunks),
-        stranger=_trunk("", "allowed", every, cell_codecs),
+        stranger=_trunk("", "offered", every, cell_codecs),
     )
 
 

@@ -19,8 +19,9 @@ import jinja2
 
 from sipserver.edge import cells
 from sipserver.edge.media import media_routes
-from sipserver.edge.settings import EdgeSettings, Listen, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, Listen
 from sipserver.errors import SettingsError
+from sipserver.trunks.settings import TrunkSettings
 
 CONFIG = "kamailio.cfg"
 TLS_CONFIG = "kamailio-tls.cfg"

@@ -17,8 +17,9 @@ from sipserver.edge import render
 from sipserver.edge.cells import CellAddress, Entry, merge, parse
 from sipserver.edge.cells import render as render_cells
 from sipserver.edge.edge import Edge
-from sipserver.edge.settings import DigestUser, EdgeSettings, Listen, TlsSettings, TrunkLimits, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, Listen, TlsSettings
 from sipserver.errors import SettingsError
+from sipserver.trunks.settings import DigestUser, TrunkLimits, TrunkSettings
 from tests.harness.server import free_sip_port
 from tests.servers.kamailio import edge_settings
 

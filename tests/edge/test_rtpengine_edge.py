@@ -12,7 +12,8 @@ import pytest
 from sipserver.edge.cells import CellAddress
 from sipserver.edge.edge import Edge
 from sipserver.edge.rtpengine import Rtpengine
-from sipserver.edge.settings import EdgeSettings, FloodSettings, Listen, TrunkLimits, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, FloodSettings, Listen
+from sipserver.trunks.settings import TrunkLimits, TrunkSettings
 from tests.fakes.echo_cell import EchoCell
 from tests.harness.phone import tone
 from tests.harness.routed_phone import RoutedPhone, RoutedPhone6

@@ -144,7 +144,7 @@ class ServerProcess:
         return self.wait(timeout_s)
 
     def wait(self, timeout_s: float = 20) -> int:
-        """The exit code of a server that is about to go by itself; a second SIGTERM would hurry it. Raises as `stop`."""
+        """The exit code of a server that goes by itself; a second SIGTERM would hurry it. Raises as `stop`."""
         assert self.process is not None
         try:
             return self.process.wait(timeout_s)

@@ -19,7 +19,8 @@ import jinja2
 
 from sipserver.edge.media import media_routes
 from sipserver.edge.rtpengine import config_file, log_file, render
-from sipserver.edge.settings import EdgeSettings, RtpengineSettings, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, RtpengineSettings
+from sipserver.trunks.settings import TrunkSettings
 from tests.harness.server import ROOT, free_port, free_range, free_sip_port
 
 READY_S = 10
