@@ -29,19 +29,28 @@ class Branch:
 class Step(Strict):
     """word: the YAML key. short: the field that a bare scalar fills (`say: Hello.` is `say: {text: Hello.}`).
 
-    outcomes: every outcome the step can have. required: those that `on` must name; the others default to `next`.
+    outcomes: every outcome the step can have. required: those that `on` must name; of the others those in `ends`
+    default to `end` and the rest to `next`.
     waits: the step takes real time, so that a loop through it does not spin.
     needs_media: if the call is neither answered nor in early media, the step answers it first.
+    answers: it answers a call that is not answered, also one in early media. answered_after: outcomes after which the
+    call is answered although the step itself does not begin with that.
     hears: it listens to the caller, which most networks carry only after the answer.
+    sounds: options that name sound files. callee: the option that says whom the step calls.
     """
 
     word: ClassVar[str]
     short: ClassVar[str] = ""
     outcomes: ClassVar[tuple[str, ...]] = ("done",)
     required: ClassVar[frozenset[str]] = frozenset()
+    ends: ClassVar[frozenset[str]] = frozenset()
     waits: ClassVar[bool] = False
     needs_media: ClassVar[bool] = False
+    answers: ClassVar[bool] = False
+    answered_after: ClassVar[frozenset[str]] = frozenset()
     hears: ClassVar[bool] = False
+    sounds: ClassVar[tuple[str, ...]] = ()
+    callee: ClassVar[str] = ""
 
     on: dict[Text, Target] = Field(default_factory=dict)
 
@@ -81,13 +90,32 @@ class Step(Strict):
 
     def target(self, outcome: str) -> Target:
         """Where the call goes on: a flow's name, `next` or `end`."""
-        return self.on.get(outcome, NEXT)
+        return self.on.get(outcome, END if outcome in self.ends else NEXT)
 
     def branches(self) -> tuple[Branch, ...]:
         """Every way out, those that `on` names in its order first."""
         named = [Branch(outcome, target, ("on", outcome)) for outcome, target in self.on.items()]
-        return (*named, *(Branch(outcome, NEXT) for outcome in self.outcomes if outcome not in self.on))
+        rest = (outcome for outcome in self.outcomes if outcome not in self.on)
+        return (*named, *(Branch(outcome, self.target(outcome)) for outcome in rest))
 
     def templates(self) -> tuple[str, ...]:
         """The texts of this step in which variables are replaced."""
         return ()
+
+    def spoken(self) -> tuple[str, ...]:
+        """The texts of this step that are said to somebody, none of them empty, as they stand in the file."""
+        return ()
+
+    def sets(self) -> tuple[str, ...]:
+        """The variables that this step gives a value."""
+        return ()
+
+
+class Speaking(Step):
+    """A step that says texts. tts and voice: an engine of the settings and one of its voices; empty means the default.
+    language: of the texts.
+    """
+
+    tts: Text = ""
+    voice: Text = ""
+    language: Text = "en"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from sipserver.dialplan.agents import Template, Text, Variable
-from sipserver.dialplan.steps.base import Step
+from sipserver.dialplan.steps.base import Speaking, Step
 
 
-class Collect(Step):
+class Collect(Speaking):
     """Collect digits. Outcome: the digits themselves if `on` names them, else `other`; `none` when nothing came.
 
     It speaks `say` or plays `play`, which the first digit ends, then waits timeout_s for the first digit and between_s
@@ -23,6 +23,7 @@ class Collect(Step):
     waits = True
     needs_media = True
     hears = True
+    sounds = ("play",)
 
     say: Template = ""
     play: Text = ""
@@ -33,9 +34,6 @@ class Collect(Step):
     between_s: float = Field(default=3, gt=0, le=60)
     tries: int = Field(default=1, ge=1, le=10)
     into: Variable = "digits"
-    tts: Text = ""
-    voice: Text = ""
-    language: Text = "en"
 
     @model_validator(mode="after")
     def _possible(self) -> Collect:
@@ -69,7 +67,13 @@ class Collect(Step):
         return digits if len(digits) >= self.min_digits and digits in self.on else "other"
 
     def templates(self) -> tuple[str, ...]:
+        return self.spoken()
+
+    def spoken(self) -> tuple[str, ...]:
         return (self.say,) if self.say else ()
+
+    def sets(self) -> tuple[str, ...]:
+        return (self.into,)
 
 
 class Agent(Step):

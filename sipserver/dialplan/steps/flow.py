@@ -29,6 +29,9 @@ class SetStep(Step):
     def templates(self) -> tuple[str, ...]:
         return tuple(self.values.values())
 
+    def sets(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
 
 class When(Step):
     """Branch on a variable: `when: {var: digits, is: "1", then: sales, else: next}`. Exactly one test.

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from sipserver.dialplan.agents import Template, Text
-from sipserver.dialplan.steps.base import Step
+from sipserver.dialplan.steps.base import Speaking, Step
 
 
-class Say(Step):
+class Say(Speaking):
     """Speak a text. `{name}` is replaced by a variable. With interruptible, a digit ends it and is kept for collect.
 
     tts and voice: an engine of the settings and one of its voices; empty means the default. language: of the text.
@@ -23,12 +23,12 @@ class Say(Step):
     needs_media = True
 
     text: Template = Field(min_length=1)
-    tts: Text = ""
-    voice: Text = ""
-    language: Text = "en"
     interruptible: bool = True
 
     def templates(self) -> tuple[str, ...]:
+        return self.spoken()
+
+    def spoken(self) -> tuple[str, ...]:
         return (self.text,)
 
 
@@ -43,6 +43,7 @@ class Play(Step):
     outcomes = ("done", "failed")
     waits = True
     needs_media = True
+    sounds = ("file",)
 
     file: Text = Field(min_length=1)
     interruptible: bool = True

@@ -12,6 +12,7 @@ class Answer(Step):
     """Answer the call with 200 OK. On a call that is answered already it does nothing."""
 
     word = "answer"
+    answers = True
 
 
 class Early(Step):
