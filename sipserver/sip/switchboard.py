@@ -19,6 +19,7 @@ from sipserver.errors import CarrierError
 from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader, targets
 from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, Admission, Refusal
+from sipserver.sip.call_sound import CallSound
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
@@ -168,7 +169,7 @@ class Switchboard:
         """Connect the call's sound as its line wants it now, unless the call is gone."""
         call = self._calls.get(serial)
         if call is not None:
-            call.wire()
+            call.sound.wire()
 
     def press(self, serial: int, keys: str, duration_ms: int) -> None:
         self._call(serial).press(keys, duration_ms)
@@ -187,11 +188,12 @@ class Switchboard:
 
     # --- what calls ask of each other ---------------------------------------------------------------------------------
 
-    def call(self, serial: int) -> PjCall | None:
-        return self._calls.get(serial)
+    def sound_of(self, serial: int) -> CallSound | None:
+        call = self._calls.get(serial)
+        return call.sound if call is not None else None
 
-    def fed_by(self, serial: int) -> tuple[PjCall, ...]:
-        return tuple(call for call in self._calls.values() if call.is_to_feed(serial))
+    def feeders_of(self, serial: int) -> tuple[CallSound, ...]:
+        return tuple(call.sound for call in self._calls.values() if call.sound.feeds(serial))
 
     def may_refer(self, call: PjCall, target: str) -> bool:
         """By the policy of the trunk that the call belongs to, and while PJSIP has a slot for one more."""
