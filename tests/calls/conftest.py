@@ -75,6 +75,7 @@ class Stage:
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
         self.outbound: Outbound | None = None
+        self.load = 0.0
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -91,6 +92,7 @@ class Stage:
             limits=self.limits,
             limits_of=self.limits_of,
             outbound=self.outbound,
+            load=lambda: self.load,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]

@@ -53,6 +53,7 @@ class ThreeParties(Stage):
         """Legs whose next ticks are lost."""
         self._said: tuple[Samples | None, Samples | None] = (None, None)
         self._ticked = 0
+        self._tick = asyncio.Event()
 
     @property
     def alive(self) -> Call:
@@ -75,7 +76,7 @@ class ThreeParties(Stage):
     async def happens(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(1000):
             while not condition():
-                await asyncio.sleep(FRAME_S)
+                await self._tick.wait()
 
     async def tick(self, count: int, caller: Samples | None = None, party: Samples | None = None) -> None:
         """Media ticks, in which caller and party say this (silence otherwise)."""
@@ -87,6 +88,11 @@ class ThreeParties(Stage):
     def said(self) -> tuple[Samples | None, Samples | None]:
         self._ticked += 1
         return self._said
+
+    def told(self) -> None:
+        """A media tick is over."""
+        self._tick.set()
+        self._tick = asyncio.Event()
 
     def sound(self, name: str, value: int, *, frames: int) -> None:
         """A sound file all of whose samples have one value."""
@@ -127,6 +133,7 @@ async def _media(three: ThreeParties) -> None:
         for leg, samples in ((three.leg, caller), *((placed, party) for placed in three.placed.legs)):
             if leg not in three.lost:
                 leg.tick_now(samples)
+        three.told()
 
 
 @asynccontextmanager
