@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sipserver.audio.playout import Playout
 from sipserver.errors import CapacityError, CarrierError, Draining
@@ -22,6 +22,7 @@ from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.settings import SipSettings
 from sipserver.sip.switchboard import Switchboard
 from sipserver.sip.thread import SipThread
+from sipserver.trunks.settings import TrunkSettings
 
 OnLeg = Callable[[SipLeg], None]
 
@@ -37,8 +38,17 @@ class Cell:
     another process has counted them already (`capacity.count`).
     """
 
-    def __init__(self, settings: SipSettings, on_leg: OnLeg, *, goodbye_s: float = 2.0, capacity_hint: int = 0) -> None:
+    def __init__(
+        self,
+        settings: SipSettings,
+        on_leg: OnLeg,
+        *,
+        goodbye_s: float = 2.0,
+        capacity_hint: int = 0,
+        trunks: Sequence[TrunkSettings] = (),
+    ) -> None:
         self._goodbye_s = goodbye_s
+        self._trunks = trunks
         self._capacity_hint = capacity_hint
         self._settings = settings
         self._on_leg = on_leg
@@ -55,7 +65,15 @@ class Cell:
         small.
         """
         sys.setswitchinterval(_SWITCH_S)
-        board = Switchboard(self._settings, self._admission, self._clock, self._tell, self._arrive, self._capacity_hint)
+        board = Switchboard(
+            self._settings,
+            self._admission,
+            self._clock,
+            self._tell,
+            self._arrive,
+            self._capacity_hint,
+            self._trunks,
+        )
         self._thread = SipThread(board.poll, translate)
         self._thread.every(1.0, board.supervise)
         await self._thread.start(board.open)
@@ -96,13 +114,16 @@ class Cell:
         uri: str,
         *,
         headers: Mapping[str, str] | None = None,
+        from_uri: str = "",
         from_user: str = "",
         from_display: str = "",
+        trunk: str = "",
         timeout_s: float = 60.0,
     ) -> SipLeg:
-        """Place a call. Returns the leg as soon as the INVITE is sent: attach to it, then `await leg.answered()`.
-        Early media is heard before. Without an answer the call is cancelled after timeout_s. Raises CapacityError,
-        Draining, CarrierError.
+        """Place a call. Returns the leg as soon as the INVITE is sent: attach to it, then `await leg.answer()`. Early
+        media is heard before. Without an answer the call is cancelled after timeout_s and ends with 408. from_uri: of
+        From, `sip:user@host`; without it our own address with from_user. trunk: by which of the trunks; empty: none.
+        Raises CapacityError, Draining, CarrierError.
         """
         thread, board = self._running()
         if self._admission.draining:
@@ -110,13 +131,13 @@ class Cell:
         if len(self._legs) >= self.capacity:
             raise CapacityError(f"all {self.capacity} calls of the cell are taken")
         custom = dict(headers or {})
-        from_uri = self._from(from_user, from_display)
+        sender = self._from(from_uri, from_user, from_display)
         line = MediaLine(Playout())
         serial = board.next_serial()
-        offer = SipOffer.of_dial(uri, from_uri, "", custom)
+        offer = SipOffer.of_dial(uri, sender, "", custom, trunk)
         leg = self._leg(serial, offer, line)
         try:
-            sip_call_id = await thread.submit(lambda: board.dial(serial, line, uri, custom, from_uri))
+            sip_call_id = await thread.submit(lambda: board.dial(serial, line, uri, custom, sender, trunk))
         except Exception as error:
             self._forget(serial)
             raise CarrierError(f"the call could not be placed: {error}") from None
@@ -179,17 +200,17 @@ class Cell:
             raise CarrierError("the cell does not run")
         return self._thread, self._board
 
-    def _from(self, user: str, display: str) -> str:
-        if not user and not display:
+    def _from(self, uri: str, user: str, display: str) -> str:
+        if not uri and not user and not display:
             return ""
         host = self._settings.public_address or self._settings.host
         shown = display.replace("\\", "").replace('"', "")
         name = f'"{shown}" ' if shown else ""
-        return f"{name}<sip:{user or self._settings.user}@{host}:{self.sip_port}>"
+        return f"{name}<{uri or f'sip:{user or self._settings.user}@{host}:{self.sip_port}'}>"
 
     def _leg(self, serial: int, offer: SipOffer, line: MediaLine) -> SipLeg:
         control = _Control(self, serial)
-        leg = SipLeg(offer, control, line, stalled_s=self._settings.rtp_stalled_s)
+        leg = SipLeg(serial, offer, control, line, stalled_s=self._settings.rtp_stalled_s)
         self._legs[serial] = leg
         self._empty.clear()
         return leg
@@ -266,6 +287,9 @@ class _Control:
 
     def wire(self) -> None:
         self._cell.wire(self._serial)
+
+    def refer(self, uri: str, replaced: int | None) -> Awaitable[None]:
+        return self._cell.command(lambda board: board.refer(self._serial, uri, replaced))
 
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]:
         return self._cell.command(lambda board: board.press(self._serial, keys, duration_ms))

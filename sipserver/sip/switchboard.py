@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pjsua2 as pj
@@ -16,7 +17,7 @@ import pjsua2 as pj
 from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.log import logger
-from sipserver.sip import capacity, pcm, rtp_reader
+from sipserver.sip import capacity, pcm, rtp_reader, targets
 from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, Admission, Refusal
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
@@ -31,9 +32,13 @@ from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.priority import raise_priority
 from sipserver.sip.rtp_ports import RtpPorts
 from sipserver.sip.settings import SipSettings
+from sipserver.trunks.settings import TrunkSettings
 
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
+
+REPLACED_LINGER_S = 4.0
+"""How long the peer of a replaced call has to hang it up."""
 
 _ANY = ("0.0.0.0", "")  # noqa: S104
 
@@ -49,8 +54,11 @@ class Switchboard:
         tell: Tell,
         arrive: Arrive,
         capacity_hint: int = 0,
+        trunks: Iterable[TrunkSettings] = (),
     ) -> None:
         self._settings = settings
+        self._trunks = {trunk.name: trunk for trunk in trunks}
+        self._replaced: deque[tuple[float, PjCall]] = deque()
         self._capacity_hint = capacity_hint
         self._admission = admission
         self._clock = clock
@@ -113,6 +121,7 @@ class Switchboard:
             seen = call.snapshot()
             if seen is not None:
                 self.tell(serial, seen)
+        self._end_replaced()
         self.patch_bay.rest()
         self._tidy.look(time.monotonic(), len(self._calls))
 
@@ -129,10 +138,14 @@ class Switchboard:
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    def dial(self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str) -> str:
+    def dial(
+        self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
+    ) -> str:
         """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot."""
         assert self._endpoint is not None
         call = PjCall(self, serial, self._endpoint.account, line)
+        call.trunk = trunk
+        call.redirects = trunk in self._trunks and self._trunks[trunk].redirects
         self._calls[serial] = call
         try:
             return call.dial(uri, headers, from_uri)
@@ -147,6 +160,9 @@ class Switchboard:
     def end(self, serial: int, code: int) -> None:
         with self._unless_lost(serial) as call:
             call.end(code)
+
+    def refer(self, serial: int, uri: str, replaced: int | None) -> None:
+        self._call(serial).refer(uri, None if replaced is None else self._call(replaced))
 
     def wire(self, serial: int) -> None:
         """Connect the call's sound as its line wants it now, unless the call is gone."""
@@ -169,7 +185,48 @@ class Switchboard:
         if call is not None:
             self._over.append(call)
 
+    # --- what calls ask of each other ---------------------------------------------------------------------------------
+
+    def call(self, serial: int) -> PjCall | None:
+        return self._calls.get(serial)
+
+    def fed_by(self, serial: int) -> tuple[PjCall, ...]:
+        return tuple(call for call in self._calls.values() if call.is_to_feed(serial))
+
+    def may_refer(self, call: PjCall, target: str) -> bool:
+        """By the policy of the trunk that the call belongs to, and while PJSIP has a slot for one more."""
+        trunk = self._trunks.get(call.trunk)
+        return trunk is not None and targets.allowed(trunk.refer_to, target) and self._taken() < self.capacity
+
+    def may_replace(self, call: PjCall, text: str, source: str) -> bool:
+        """Only the trunk of a call may replace it, and only where its settings say so."""
+        offer = self._offer(text, source)
+        trunk = self._trunks.get(offer.trunk)
+        return trunk is not None and trunk.replaces and offer.trunk == call.trunk
+
+    def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
+        serial = self.next_serial()
+        call = self._calls[serial] = PjCall(self, serial, account, MediaLine(Playout()), call_id)
+        return call
+
+    def took_over(self, new: PjCall, old: PjCall) -> None:
+        self._calls[new.serial], self._calls[old.serial] = new, old
+        self._replaced.append((time.monotonic(), old))
+
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _end_replaced(self) -> None:
+        """The peer of a call that another one has replaced hangs it up; if it does not, we do."""
+        while self._replaced and time.monotonic() - self._replaced[0][0] > REPLACED_LINGER_S:
+            _, call = self._replaced.popleft()
+            if call in self._calls.values() and call.isActive():
+                call.end(480)
+
+    def _taken(self) -> int:
+        return capacity.taken() or len(self._calls)
+
+    def _offer(self, text: str, source: str) -> SipOffer:
+        return SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
 
     @contextmanager
     def _unless_lost(self, serial: int) -> Iterator[PjCall]:
@@ -225,9 +282,10 @@ class Switchboard:
         return self._no_room() if method == "INVITE" else None
 
     def _no_room(self) -> Refusal | None:
-        """Before PJSIP opens sockets for the call."""
-        full = (capacity.taken() or len(self._calls)) >= self.capacity
-        refusal = self._admission.crowded(self._inbound(), full=full)
+        """Before PJSIP opens sockets for the call. That all inbound places are taken is seen later: an INVITE that
+        replaces a call needs none.
+        """
+        refusal = self._admission.crowded(0, full=self._taken() >= self.capacity)
         if refusal is not None:
             logger("sip").info("call refused", why=refusal.why, code=refusal.code)
             return refusal
@@ -250,7 +308,8 @@ class Switchboard:
             logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
             call.respond(refusal.code, "", refusal.headers(self._settings.retry_after_s))
             return
-        offer = SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
+        offer = self._offer(text, source)
+        call.trunk = offer.trunk
         self._arrive(serial, offer, line)
         if self.record_messages:
             self.tell(serial, Message("received", source, text))
