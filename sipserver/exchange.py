@@ -188,6 +188,7 @@ class Exchange:
     def _load(self) -> float:
         """Percent of the inbound calls that the cell takes at a time, without the one that is just arriving."""
         return min(100.0, 100 * len(self.registry.calls) / self.cell.inbound_limit)
+
     def _own_address(self) -> str:
         """host:port of From in calls that go by no trunk."""
         sip = self._settings.sip
