@@ -1,4 +1,7 @@
-"""A cell that answers every call and joins the calls in pairs. Prints `ready` and its SIP port, and stops when its input ends."""
+"""A cell that answers every call and joins the calls in pairs.
+
+Prints `ready` and its SIP port, and stops when its input ends.
+"""
 
 from __future__ import annotations
 
