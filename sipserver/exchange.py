@@ -79,6 +79,7 @@ class Exchange:
                 listeners=listeners,
                 limits=limits,
                 limits_of=self._limits_of,
+                load=self._load,
             )
         )
         self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint)
@@ -177,6 +178,10 @@ class Exchange:
         if trunk in self._trunk_calls:
             wanted[f"trunk/{trunk}"] = self._trunk_calls[trunk]
         return {scope: limit for scope, limit in wanted.items() if limit}
+
+    def _load(self) -> float:
+        """Percent of the inbound calls that the cell takes at a time, without the one that is just arriving."""
+        return min(100.0, 100 * len(self.registry.calls) / self.cell.inbound_limit)
 
     def _on_leg(self, leg: SipLeg) -> None:
         self.registry.accept(leg)

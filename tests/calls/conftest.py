@@ -73,6 +73,7 @@ class Stage:
         self.clock: Callable[[], int] = time.monotonic_ns
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
+        self.load = 0.0
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -88,6 +89,7 @@ class Stage:
             listeners=(self.listened.append,),
             limits=self.limits,
             limits_of=self.limits_of,
+            load=lambda: self.load,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]
