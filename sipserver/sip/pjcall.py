@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import pjsua2 as pj
 
 from sipserver.log import logger
-from sipserver.sip import digits, in_dialog, stream
+from sipserver.sip import codec_filter, digits, in_dialog, stream
 from sipserver.sip.facts import Confirmed, Ended, Fact, Key, MediaUp, Message, Progress, Snapshot
 from sipserver.sip.message import SipText
 from sipserver.sip.patch_bay import LegPort, PatchBay
@@ -59,6 +59,9 @@ class PjCall(pj.Call):  # type: ignore[misc]
         super().__init__(account, call_id)
         self.serial = serial
         self.inbound = call_id != pj.PJSUA_INVALID_ID
+        self.trunk = ""
+        self.codecs: tuple[str, ...] = ()
+        """That the call may use, in the order of our preference; empty for those of the cell."""
         self._host = host
         self._line = line
         self._port: LegPort | None = None
@@ -169,6 +172,12 @@ class PjCall(pj.Call):  # type: ignore[misc]
             transaction = state.tsx
             if transaction.role == pj.PJSIP_ROLE_UAS and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
                 self._on_request(transaction.method, rdata)
+
+    @_guarded
+    def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
+        if self.codecs:
+            ours = prm.sdp
+            ours.wholeSdp = codec_filter.limited(ours.wholeSdp, self.codecs, prm.remSdp.wholeSdp)
 
     @_guarded
     def onCallMediaState(self, prm: Any) -> None:  # noqa: N802

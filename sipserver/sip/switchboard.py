@@ -31,6 +31,7 @@ from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.priority import raise_priority
 from sipserver.sip.rtp_ports import RtpPorts
 from sipserver.sip.settings import SipSettings
+from sipserver.sip.sip_trunks import SipTrunks
 
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
@@ -49,8 +50,10 @@ class Switchboard:
         tell: Tell,
         arrive: Arrive,
         capacity_hint: int = 0,
+        trunks: SipTrunks | None = None,
     ) -> None:
         self._settings = settings
+        self.trunks = trunks or SipTrunks(settings)
         self._capacity_hint = capacity_hint
         self._admission = admission
         self._clock = clock
@@ -73,9 +76,11 @@ class Switchboard:
 
     def open(self) -> None:
         """Start PJSIP. Raises ConfigError."""
-        endpoint = SipEndpoint(self._settings, self._capacity_hint)
+        trunks = self.trunks
+        endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
+        endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._gate.install)
+            endpoint.open(self._on_incoming, self._gate.install, lambda: trunks.door.trunk)
         except Exception:
             self._gate.remove()
             endpoint.close()
@@ -129,10 +134,15 @@ class Switchboard:
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    def dial(self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str) -> str:
-        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot."""
-        assert self._endpoint is not None
-        call = PjCall(self, serial, self._endpoint.account, line)
+    def dial(
+        self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
+    ) -> str:
+        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot, CapacityError, CarrierError (the
+        trunk's calls_per_s).
+        """
+        account = self.trunks.for_outgoing(trunk, self.busy_trunks())
+        call = PjCall(self, serial, account, line)
+        call.trunk, call.codecs = trunk, self.trunks.codecs_of(trunk)
         self._calls[serial] = call
         try:
             return call.dial(uri, headers, from_uri)
@@ -168,6 +178,10 @@ class Switchboard:
         call = self._calls.pop(serial, None)
         if call is not None:
             self._over.append(call)
+
+    def busy_trunks(self) -> set[str]:
+        """Those that calls use now."""
+        return {call.trunk for call in (*self._calls.values(), *self._over)}
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -215,7 +229,10 @@ class Switchboard:
                 pj.Call.__swig_destroy__(call)
         self._over = waiting
 
-    def _decide(self, method: str) -> Refusal | None:
+    def _decide(self, method: str, rdata: int) -> Refusal | None:
+        refusal = self.trunks.door.knock(method, rdata)
+        if refusal is not None:
+            return self._admission.counted(refusal) if method == "INVITE" else refusal
         if method in NEEDS_DIALOG:
             return NO_DIALOG
         if method not in OUTSIDE_DIALOGS:
@@ -238,6 +255,13 @@ class Switchboard:
             return self._admission.counted(NO_PORTS)
         return None
 
+    def _refusal(self, source: str, text: str, message: SipText, inbound: int) -> Refusal | None:
+        door = self.trunks.door
+        if not door.is_kept:
+            return self._admission.decide(source, inbound)
+        refusal = door.enter(source, text) or self.trunks.no_codec(message)
+        return self._admission.counted(refusal) if refusal is not None else self._admission.crowded(inbound)
+
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
         serial = self.next_serial()
         line = MediaLine(Playout())
@@ -245,12 +269,17 @@ class Switchboard:
         inbound = self._inbound()
         self._calls[serial] = call
         self._fresh.append(serial)
-        refusal = self._admission.decide(source, inbound)
+        message = SipText.parse(text)
+        refusal = self._refusal(source, text, message, inbound)
         if refusal is not None:
             logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
-            call.respond(refusal.code, "", refusal.headers(self._settings.retry_after_s))
+            call.respond(
+                refusal.code or 403, "", {**refusal.headers(self._settings.retry_after_s), **dict(refusal.extra)}
+            )
             return
-        offer = SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
+        offer = SipOffer.of_invite(message, source, behind_edge=self._settings.behind_edge)
+        offer = self.trunks.shown(offer)
+        call.trunk, call.codecs = offer.trunk, self.trunks.codecs_of(offer.trunk)
         self._arrive(serial, offer, line)
         if self.record_messages:
             self.tell(serial, Message("received", source, text))
