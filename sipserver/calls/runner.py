@@ -60,7 +60,9 @@ class Runner:
         left = Left("cancelled")
         self._call.emit(StepEntered(flow=flow, index=index, step=word, line=self._flow.lines[index]))
         try:
-            if step.needs_media:
+            if step.answers:
+                await self._call.answer()
+            elif step.needs_media:
                 await self._call.open_media()
             left = await EXECUTORS[type(step)](step, self._scene)
         except CarrierError:

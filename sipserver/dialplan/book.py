@@ -12,7 +12,7 @@ from sipserver.dialplan import load
 from sipserver.dialplan.agents import AgentSpec
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.plan import FixedText, Flow, Plan
-from sipserver.dialplan.steps import Collect, Say
+from sipserver.dialplan.steps import Speaking
 from sipserver.errors import ConfigError, DialplanError
 from sipserver.yaml_check import shown
 
@@ -86,7 +86,7 @@ class Book:
                 found += [_unknown(plan, path, part, engine) for engine in names if engine not in known]
         for plan in self.plans:
             for flow, index, step in plan.steps():
-                if isinstance(step, Say | Collect) and step.tts and step.tts not in tts:
+                if isinstance(step, Speaking) and step.tts and step.tts not in tts:
                     found.append(_unknown(plan, ("flows", flow.name, index, step.word, "tts"), "speech.tts", step.tts))
         return tuple(found)
 

@@ -15,7 +15,7 @@ from sipserver.dialplan.book import Book, Routed
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.hours import DAYS
 from sipserver.dialplan.plan import Plan
-from sipserver.dialplan.steps import END, NEXT, Goto, Step
+from sipserver.dialplan.steps import END, NEXT, Goto, Speaking, Step
 
 MAX_DEPTH = 6
 _INDENT = "  "
@@ -88,6 +88,7 @@ def flow_lines(plan: Plan, name: str) -> Iterator[str]:
 def summary(step: Step) -> str:
     """A step in one line, with the options that the file gives: `collect: say: Press one., digits: 1`."""
     options = step.model_dump(by_alias=True, exclude_unset=True, exclude={"on", "then", "else_", "flow"})
+    options = dict(sorted(options.items(), key=lambda option: option[0] in Speaking.__annotations__))
     if step.word == "set":
         options = options.get("values", {})
     shown = ", ".join(_option(key, value, step.short) for key, value in options.items())
@@ -97,6 +98,8 @@ def summary(step: Step) -> str:
 def _option(key: str, value: Any, short: str) -> str:
     if isinstance(value, bool):
         value = "true" if value else "false"
+    elif isinstance(value, dict):
+        value = f"{{{', '.join(f'{name}: {text}' for name, text in value.items())}}}"
     elif isinstance(value, tuple | list):
         value = f"[{', '.join(map(str, value))}]"
     elif isinstance(value, float):
@@ -104,6 +107,13 @@ def _option(key: str, value: Any, short: str) -> str:
     text = " ".join(str(value).split())
     text = text if len(text) <= 70 else f"{text[:67]}..."
     return text if key == short else f"{key}: {text}"
+
+
+def _answers(step: Step, before: set[graph.Media]) -> bool:
+    """Whether the step may answer a call that the dialplan did not answer by a step of that name."""
+    if step.answers:
+        return step.word != "answer" and bool(before - {graph.Media.ANSWERED})
+    return step.needs_media and graph.Media.RINGING in before
 
 
 class _Tree:
@@ -124,11 +134,11 @@ class _Tree:
                 yield from self._branch("goto", step.flow, depth + 1)
                 continue
             note = ""
-            if step.needs_media and graph.Media.RINGING in self._media.get((name, index), ()):
+            if _answers(step, self._media.get((name, index), set())):
                 note = "   (answers the call)"
             yield f"{_INDENT * (depth + 1)}{summary(step)}{note}"
             for branch in step.branches():
-                if branch.key:
+                if branch.key or (branch.outcome and branch.target != NEXT):
                     yield from self._branch(branch.outcome, branch.target, depth + 2)
         if any(branch.target == NEXT for branch in flow.steps[-1].branches()):
             yield f"{_INDENT * (depth + 1)}end of the flow: the call ends"

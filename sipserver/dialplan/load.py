@@ -14,7 +14,7 @@ from sipserver import yaml_file
 from sipserver.dialplan import graph, template
 from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.plan import Flow, Plan, PlanFile, zone
-from sipserver.dialplan.steps import END, LATER, NEXT, STEPS, Agent, Collect, Hangup, Play, SetStep, Step, When
+from sipserver.dialplan.steps import END, LATER, NEXT, STEPS, Agent, Hangup, SetStep, Step, When, supported
 from sipserver.errors import ConfigError, DialplanError
 from sipserver.yaml_check import check_all, meant, shown
 from sipserver.yaml_file import Document, KeyPath
@@ -117,7 +117,8 @@ class _Check:
             self._error(at, f"`{word}` {LATER[word]}")
             return None
         if word not in STEPS:
-            self._error(at, f"unknown step `{word}`{meant(word, STEPS)}; known are {', '.join(STEPS)}")
+            known = supported()
+            self._error(at, f"unknown step `{word}`{meant(word, known)}; known are {', '.join(known)}")
             return None
         step, mistakes = check_all(self.document, options, STEPS[word], DialplanError, at=at)
         self.errors += mistakes
@@ -138,14 +139,10 @@ class _Check:
                     (*at, "use"),
                     f"unknown agent `{step.use}`{meant(step.use, agents if isinstance(agents, dict) else ())}",
                 )
-            if isinstance(step, Play):
-                self._sound((*at, "file"), step.file)
-            if isinstance(step, Collect):
-                if step.play:
-                    self._sound((*at, "play"), step.play)
-                self._settable((*at, "into"), [step.into])
-            if isinstance(step, SetStep):
-                self._settable(at, step.values)
+            for key in step.sounds:
+                if name := getattr(step, key):
+                    self._sound((*at, key), name)
+            self._settable(at if isinstance(step, SetStep) else (*at, "into"), step.sets())
         variables = self.document.at(("variables",))
         self._settable(("variables",), variables if isinstance(variables, dict) else ())
         routes = self.document.at(("routes",))
@@ -203,7 +200,7 @@ class _Check:
     def _advise_media(self, plan: Plan, entries: list[str]) -> None:
         for (name, index), states in graph.media_before(plan.flows, entries).items():
             step = plan.flows[name].steps[index]
-            if step.hears and graph.Media.EARLY in states:
+            if step.hears and not step.answers and graph.Media.EARLY in states:
                 self._warn(
                     ("flows", name, index),
                     f"`{step.word}` before `answer`: most networks do not carry the caller's sound and digits yet",
@@ -214,9 +211,7 @@ class _Check:
     def _advise_variables(self, plan: Plan) -> None:
         known = set(BUILT_IN) | set(plan.variables)
         for _flow, _index, step in plan.steps():
-            known |= (
-                set(step.values) if isinstance(step, SetStep) else {step.into} if isinstance(step, Collect) else set()
-            )
+            known.update(step.sets())
         uses: list[tuple[KeyPath, tuple[str, ...]]] = []
         for flow, index, step in plan.steps():
             names = [name for text in step.templates() for name in template.names(text)]

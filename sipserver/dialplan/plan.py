@@ -15,7 +15,7 @@ from sipserver.dialplan import template
 from sipserver.dialplan.agents import AgentSpec, Strict, Text, Variable
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.match import Match
-from sipserver.dialplan.steps import Collect, Say, Step
+from sipserver.dialplan.steps import Speaking, Step
 from sipserver.yaml_file import Document
 
 
@@ -116,10 +116,9 @@ class Plan:
             for text in (agent.greeting, agent.filler, agent.nudge, agent.apology):
                 _add(found, text, agent.tts.use, agent.tts.voice, agent.language)
         for _flow, _index, step in self.steps():
-            if isinstance(step, Say):
-                _add(found, step.text, step.tts, step.voice, step.language)
-            elif isinstance(step, Collect):
-                _add(found, step.say, step.tts, step.voice, step.language)
+            if isinstance(step, Speaking):
+                for text in step.spoken():
+                    _add(found, text, step.tts, step.voice, step.language)
         yield from found
 
 

@@ -75,7 +75,7 @@ def _config(settings: SipSettings, srtp: Srtp) -> pj.AccountConfig:
     call, nat, media = config.callConfig, config.natConfig, config.mediaConfig
     call.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
     call.timerMinSESec, call.timerSessExpiresSec = settings.min_session_expires_s, settings.session_expires_s
-    call.prackUse = pj.PJSUA_100REL_NOT_USED
+    call.prackUse = pj.PJSUA_100REL_OPTIONAL  # reliable provisional answers where the peer requires them (RFC 3262)
     nat.iceEnabled = nat.turnEnabled = False
     nat.sipStunUse = nat.mediaStunUse = pj.PJSUA_STUN_USE_DISABLED
     nat.contactRewriteUse = nat.viaRewriteUse = nat.sdpNatRewriteUse = 0

@@ -32,7 +32,7 @@ Clock = Callable[[], float]
 class Verdict(enum.StrEnum):
     """CHALLENGE: 401 with `challenges`. REFUSE: 403. PACE: 503 with Retry-After. DROP: no answer at all."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105
     CHALLENGE = "challenge"
     REFUSE = "refuse"
     PACE = "pace"
@@ -41,8 +41,8 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """trunk: by which it comes, when it may pass or is too much; empty for a source that `allow` names. stranger: nobody
-    knows the source, and it has proved nothing.
+    """trunk: by which it comes, when it may pass or is too much; empty for a source that `allow` names. stranger:
+    nobody knows the source, and it has proved nothing.
     """
 
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""What is known about a trunk at this moment: plain values for logs, metrics, the command line and the choice of a trunk.
+"""What is known about a trunk at this moment, as plain values: for logs, metrics, `sipserver trunks`, the choice.
 
 Also the pauses between attempts to register. Pure.
 """

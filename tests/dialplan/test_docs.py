@@ -14,7 +14,7 @@ from sipserver.dialplan.agents import AgentSpec, Example, HttpTool, LlmChoice, T
 from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.match import Match
 from sipserver.dialplan.plan import PlanFile
-from sipserver.dialplan.steps import STEPS, SetStep, Step
+from sipserver.dialplan.steps import LATER, STEPS, SetStep, Step
 from tests.fakes.dialplans import report
 
 TEXT = (Path(__file__).parents[2] / "docs" / "dialplan.md").read_text()
@@ -65,6 +65,11 @@ def test_every_step_option_and_outcome(step: type[Step]) -> None:
 
 def test_no_step_is_told_that_does_not_exist() -> None:
     assert re.findall(r"^### `(\w+)`$", TEXT, re.MULTILINE) == list(STEPS)
+
+
+def test_the_steps_that_are_refused_are_named() -> None:
+    told = TEXT.partition("\nRefused when the file is read, because this version cannot run them yet:\n")[2]
+    assert re.findall(r"^- `(\w+)`$", told.partition("\n## ")[0], re.MULTILINE) == list(LATER)
 
 
 def test_every_match_key() -> None:
