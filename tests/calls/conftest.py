@@ -74,10 +74,10 @@ class Stage:
         self.clock: Callable[[], int] = time.monotonic_ns
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
-        self.outbound: Outbound | None = None
         self.load = 0.0
         self.head = ""
         """Further keys at the top of the dialplan."""
+        self.outbound: Outbound | None = None
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -93,8 +93,8 @@ class Stage:
             listeners=(self.listened.append,),
             limits=self.limits,
             limits_of=self.limits_of,
-            outbound=self.outbound,
             load=lambda: self.load,
+            outbound=self.outbound,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]
