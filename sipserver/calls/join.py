@@ -133,7 +133,7 @@ class Join:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _from_caller(self, event: LegEvent) -> None:
-        if isinstance(event, LegDisconnected):
+        if isinstance(event, LegDisconnected) and event.by_peer:
             self.end("caller_hangup")
         self._sides[0].on_event(event)
 
