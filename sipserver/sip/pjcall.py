@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import pjsua2 as pj
 
 from sipserver.log import logger
-from sipserver.sip import digits, in_dialog, stream
+from sipserver.sip import codec_filter, digits, in_dialog, stream
 from sipserver.sip.call_sound import CallSound, Neighbours
 from sipserver.sip.facts import (
     Confirmed,
@@ -90,6 +90,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self.trunk = ""
         self.redirects = False
         self.inbound = call_id != pj.PJSUA_INVALID_ID
+        self.codecs: tuple[str, ...] = ()
+        """That the call may use, in the order of our preference; empty for those of the cell."""
         self.heir: PjCall | None = None  # took our place; what is left of our dialog is told as its
         self._refer_taken = False  # our REFER was answered 2xx
         self._heirs_of: PjCall | None = None  # whose place we take when we are answered
@@ -233,6 +235,12 @@ class PjCall(pj.Call):  # type: ignore[misc]
                 self._on_request(transaction.method, rdata)
             elif transaction.method == "REFER" and 200 <= transaction.statusCode < 300:
                 self._refer_taken = True
+
+    @_guarded
+    def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
+        if self.codecs:
+            ours = prm.sdp
+            ours.wholeSdp = codec_filter.limited(ours.wholeSdp, self.codecs, prm.remSdp.wholeSdp)
 
     @_guarded
     def onCallMediaState(self, prm: Any) -> None:  # noqa: N802

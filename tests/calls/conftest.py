@@ -18,6 +18,7 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import call as call_module
 from sipserver.calls.call import Call
 from sipserver.calls.limits import Limits
+from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
@@ -74,6 +75,7 @@ class Stage:
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
         self.load = 0.0
+        self.outbound: Outbound | None = None
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -90,6 +92,7 @@ class Stage:
             limits=self.limits,
             limits_of=self.limits_of,
             load=lambda: self.load,
+            outbound=self.outbound,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]
