@@ -84,6 +84,7 @@ class Exchange:
                 listeners=listeners,
                 limits=limits,
                 limits_of=self._limits_of,
+                load=self._load,
                 outbound=self.outbound,
             )
         )
@@ -183,6 +184,10 @@ class Exchange:
         if trunk in self._trunk_calls:
             wanted[f"trunk/{trunk}"] = self._trunk_calls[trunk]
         return {scope: limit for scope, limit in wanted.items() if limit}
+
+    def _load(self) -> float:
+        """Percent of the inbound calls that the cell takes at a time, without the one that is just arriving."""
+        return min(100.0, 100 * len(self.registry.calls) / self.cell.inbound_limit)
 
     def _own_address(self) -> str:
         """host:port of From in calls that go by no trunk."""

@@ -63,7 +63,16 @@ class Registry:
     def begin(self, leg: Leg) -> Call:
         """Make a call of a leg and let it live, as `accept` does."""
         offer = leg.offer
-        facts = CallFacts.of(offer.to_uri, offer.from_uri, offer.source, offer.transport, offer.headers)
+        facts = CallFacts.of(
+            offer.to_uri,
+            offer.from_uri,
+            offer.source,
+            offer.transport,
+            offer.headers,
+            trunk=offer.trunk,
+            direction=offer.direction,
+            load=self._services.load(),
+        )
         routed = self._route(facts)
         call = Call(leg, self._services, routed.plan.tenant if isinstance(routed, Routed) else "")
 

@@ -74,6 +74,7 @@ class Stage:
         self.clock: Callable[[], int] = time.monotonic_ns
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
+        self.load = 0.0
         self.outbound: Outbound | None = None
         self.registries: list[Registry] = []
 
@@ -90,6 +91,7 @@ class Stage:
             listeners=(self.listened.append,),
             limits=self.limits,
             limits_of=self.limits_of,
+            load=lambda: self.load,
             outbound=self.outbound,
         )
         self.registries.append(Registry(services))
