@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 from sipserver.trunks import digest
 
 
 def credentials(
-    challenge: str, user: str, password: str, uri: str, /, *, count: int = 1, method: str = "INVITE", **changes: str
+    challenge: str,
+    user: str,
+    password: str,
+    uri: str,
+    *,
+    count: int = 1,
+    method: str = "INVITE",
+    changes: Mapping[str, str] | None = None,
 ) -> str:
     """The value of an Authorization header. challenge: value of WWW-Authenticate. changes: fields to be wrong."""
     fields = digest.parse(challenge)
     assert fields is not None
-    fields |= {"username": user, "uri": uri, "cnonce": "abc", "qop": "auth", "nc": f"{count:08x}", **changes}
+    fields |= {"username": user, "uri": uri, "cnonce": "abc", "qop": "auth", "nc": f"{count:08x}", **(changes or {})}
     word = "sha256" if fields.get("algorithm") == "SHA-256" else "md5"
 
     def hashed(text: str) -> str:

@@ -97,7 +97,7 @@ def test_a_wrong_password_is_not_told_apart_from_an_unknown_user() -> None:
 )
 def test_what_we_did_not_ask_for_is_wrong(changes: dict[str, str]) -> None:
     server = DigestServer("acme")
-    value = credentials(server.challenges()[0], "bob", USERS["bob"], URI, **changes)
+    value = credentials(server.challenges()[0], "bob", USERS["bob"], URI, changes=changes)
     assert check(server, value) is Proof.WRONG
 
 
