@@ -49,7 +49,19 @@ def trunk_config(settings: SipSettings, trunk: TrunkSettings, password: str) -> 
         register.delayBeforeRefreshSec = _REFRESH_BEFORE_S
         register.retryIntervalSec = register.firstRetryIntervalSec = register.randomRetryIntervalSec = 0  # ours
         register.dropCallsOnFail = False
+        register.disableRegOnModify = True  # it is only modified for the moment of one call
         register.unregWaitMsec = 0
+    return config
+
+
+def referred_config(settings: SipSettings, trunk: TrunkSettings, password: str) -> pj.AccountConfig:
+    """For a call that PJSIP places because a peer of the trunk asks for it. The peer names the target; it is called by
+    way of the trunk, whatever host the target has.
+    """
+    config = trunk_config(settings, trunk, password)
+    proxies = pj.StringVector()
+    proxies.append(f"{uri_of_host(trunk, trunk.outbound_proxy or trunk.target)};lr")
+    config.sipConfig.proxies = proxies
     return config
 
 

@@ -115,6 +115,7 @@ class Switchboard:
         self._bury()
         if self._endpoint is not None:
             self._endpoint.poll(milliseconds)
+            self.take_back()
             self._drop_refused()
             if not self.patch_bay.running:
                 self._clock.read_rtp()  # frees the keys of closed sockets
@@ -233,6 +234,12 @@ class Switchboard:
         offer = self._offer(text, source)
         trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        self._trunks.accounts.lend(account, trunk)
+
+    def take_back(self) -> None:
+        self._trunks.accounts.take_back()
 
     def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
         serial = self.next_serial()
