@@ -67,7 +67,7 @@ class Server:
             loaded, EngineRoom(loaded), self.records, listeners=(self._observe,), limits=self._bus.limits
         )
         self.metrics = Metrics(self.exchange.probes(self._queues, self._record_faults))
-        self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics)
+        self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics, trunks=self.exchange.trunk_states)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -190,6 +191,11 @@ class Cell:
     def calls(self) -> int:
         """Legs that are not gone yet."""
         return len(self._legs)
+
+    @property
+    def calls_by_trunk(self) -> Mapping[str, int]:
+        """Legs of both directions; those of no trunk under an empty name."""
+        return Counter(leg.offer.trunk for leg in self._legs.values())
 
     @property
     def draining(self) -> bool:

@@ -43,6 +43,11 @@ class Door:
         text, source = read
         return self._judge(method, source, text)
 
+    def is_stranger(self, rdata: int) -> bool:
+        """Whether nobody knows the source of a request."""
+        read = _read(rdata) if self._gatekeeper is not None else None
+        return read is not None and self._gatekeeper is not None and not self._gatekeeper.knows(read[1])
+
     def enter(self, source: str, text: str) -> Refusal | None:
         """An INVITE that PJSIP has taken: judge it unless `knock` has."""
         if self._gatekeeper is None or self._judged:

@@ -243,6 +243,12 @@ class PjCall(pj.Call):  # type: ignore[misc]
             ours.wholeSdp = codec_filter.limited(ours.wholeSdp, self.codecs, prm.remSdp.wholeSdp)
 
     @_guarded
+    def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
+        """A re-INVITE or UPDATE. PJSIP would answer 500 where the codecs that we leave have none of the offer."""
+        if self.codecs and not codec_filter.common(prm.offer.wholeSdp, self.codecs):
+            prm.statusCode = 488
+
+    @_guarded
     def onCallMediaState(self, prm: Any) -> None:  # noqa: N802
         info = self.getInfo()  # keep it: the vector lives in it
         for index, media in enumerate(info.media):

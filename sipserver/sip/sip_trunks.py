@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import pjsua2 as pj
 
-from sipserver.errors import CarrierError, SettingsError
+from sipserver.errors import SettingsError
 from sipserver.sip import codec_filter
 from sipserver.sip.accounts import AccountBook
 from sipserver.sip.admission import Refusal
@@ -21,7 +21,7 @@ from sipserver.sip.offer import SipOffer
 from sipserver.sip.pjcall import PjCall
 from sipserver.sip.settings import SipSettings
 from sipserver.trunks import secrets
-from sipserver.trunks.admittance import CallsPerSecond, Gatekeeper
+from sipserver.trunks.admittance import Gatekeeper
 from sipserver.trunks.identity import let_in
 from sipserver.trunks.settings import TrunkSettings
 
@@ -47,7 +47,6 @@ class SipTrunks:
         _check(settings, at_work, passwords)
         self.door = Door(Gatekeeper(at_work, passwords, settings.allow, settings.realm) if at_work else None)
         self.accounts = AccountBook(settings, at_work, passwords)
-        self._paces = {trunk.name: CallsPerSecond(trunk.limits.calls_per_s) for trunk in self._trunks.values()}
 
     def named(self, trunk: str) -> TrunkSettings | None:
         return self._trunks.get(trunk)
@@ -90,10 +89,7 @@ class SipTrunks:
         return replace(offer, trunk=name, headers=MappingProxyType(let_in(offer.headers, trunk.headers_in)))
 
     def for_outgoing(self, trunk: str, busy: Collection[str]) -> pj.Account:
-        """The account of a call that begins now. Raises CapacityError, CarrierError (503: the trunk's calls_per_s)."""
-        pace = self._paces.get(trunk) if self._at_work else None
-        if pace is not None and not pace.take():
-            raise CarrierError(f"more new calls through the trunk {trunk} than its calls_per_s", 503)
+        """The account of a call that begins now. Raises CapacityError when PJSIP has none left, pj.Error."""
         return self.accounts.for_outgoing(trunk, busy)
 
 

@@ -34,6 +34,7 @@ from sipserver.sip.priority import raise_priority
 from sipserver.sip.rtp_ports import RtpPorts
 from sipserver.sip.settings import SipSettings
 from sipserver.sip.sip_trunks import SipTrunks
+from sipserver.sip.strangers import StrangersSilence
 
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
@@ -70,6 +71,7 @@ class Switchboard:
         self._over: list[PjCall] = []
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
+        self._silence = StrangersSilence(self._trunks.door.is_stranger)
         self._pace = Pace()
         self._rtp_ports = RtpPorts(settings.media_host or settings.host, *settings.rtp_ports)
         self._tidy = Tidy()
@@ -86,9 +88,9 @@ class Switchboard:
         endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
         endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._gate.install, lambda: trunks.door.trunk)
+            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.trunk)
         except Exception:
-            self._gate.remove()
+            self._remove()
             endpoint.close()
             raise
         self._endpoint = endpoint  # only now: a poll of what is not open would abort the process
@@ -135,7 +137,7 @@ class Switchboard:
         self._calls.clear()
         self._bury(closing=True)
         self.patch_bay.close()
-        self._gate.remove()
+        self._remove()
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             endpoint.close()
@@ -145,9 +147,7 @@ class Switchboard:
     def dial(
         self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
     ) -> str:
-        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot, CapacityError, CarrierError (the
-        trunk's calls_per_s).
-        """
+        """Send an INVITE; returns its Call-ID. Raises CapacityError when no account is left, else pj.Error."""
         call = PjCall(self, serial, self._trunks.for_outgoing(trunk, self.busy_trunks()), line)
         self._trunks.assign(call, trunk)
         self._calls[serial] = call
@@ -200,6 +200,15 @@ class Switchboard:
         call = self._calls.pop(serial, None)
         if call is not None:
             self._over.append(call)
+
+    def _install(self) -> None:
+        self._gate.install()
+        if self._trunks.door.is_kept:
+            self._silence.install()
+
+    def _remove(self) -> None:
+        self._silence.remove()
+        self._gate.remove()
 
     def busy_trunks(self) -> set[str]:
         """Those that calls use now."""

@@ -22,7 +22,7 @@ from sipserver.trunks.state import Registered, TrunkState, first_state, pause_s
 OnState = Callable[[TrunkState], None]
 
 ANSWER_S = 5.0
-"""How long OPTIONS may go without an answer before the trunk counts as unreachable; a later one makes it reachable."""
+"""How long a trunk may leave REGISTER or OPTIONS without an answer before it counts as down; a later one counts."""
 REGISTER_S = 45.0
 """PJSIP tells of each attempt within 32 s (RFC 3261, timer F), and once more after a challenge."""
 UNREGISTER_S = 1.0
@@ -112,7 +112,7 @@ class TrunkDesk:
             self._registered(trunk.name, Registered.REGISTERING, self._reasons.get((trunk.name, "register"), ""))
             try:
                 await self._sender.register(trunk.name)
-                status, text, expires_s = await asyncio.wait_for(answers.get(), REGISTER_S)
+                status, text, expires_s = await self._answer(trunk.name)
             except TimeoutError:
                 status, text, expires_s = _TIMEOUT, "no answer", 0
             except SipServerError as problem:
@@ -127,6 +127,15 @@ class TrunkDesk:
             self._registered(trunk.name, Registered.FAILED, f"REGISTER: {what}")
             logger("trunks").info("registering again later", trunk=trunk.name, pause_s=round(pause, 1))
             await asyncio.sleep(pause)
+
+    async def _answer(self, trunk: str) -> tuple[int, str, int]:
+        """The registrar's answer, or what PJSIP says in its place; the state does not wait as long as PJSIP does."""
+        answers = self._answers[trunk]
+        try:
+            return await asyncio.wait_for(answers.get(), ANSWER_S)
+        except TimeoutError:
+            self._registered(trunk, Registered.FAILED, f"REGISTER: no answer within {ANSWER_S:g} s")
+        return await asyncio.wait_for(answers.get(), REGISTER_S - ANSWER_S)
 
     async def _unregister(self, trunk: str) -> None:
         answers = self._answers[trunk]
