@@ -85,9 +85,9 @@ class Book:
             for part, names, known, path in used:
                 found += [_unknown(plan, path, part, engine) for engine in names if engine not in known]
         for plan in self.plans:
-            for flow, index, step in plan.steps():
+            for step_at, step in plan.parts():
                 if isinstance(step, Speaking) and step.tts and step.tts not in tts:
-                    found.append(_unknown(plan, ("flows", flow.name, index, step.word, "tts"), "speech.tts", step.tts))
+                    found.append(_unknown(plan, (*step_at, "tts"), "speech.tts", step.tts))
         return tuple(found)
 
     @cached_property

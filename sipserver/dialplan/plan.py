@@ -139,11 +139,19 @@ class Plan:
             for index, step in enumerate(flow.steps):
                 yield flow, index, step
 
+    def parts(self) -> Iterator[tuple[KeyPath, Step]]:
+        """Every step and the steps that are options of one, with the place where its options stand."""
+        for flow, index, step in self.steps():
+            at: KeyPath = ("flows", flow.name, index, step.word)
+            yield at, step
+            for option, part in step.inner():
+                yield (*at, option), part
+
     def callees(self) -> Iterator[tuple[KeyPath, str]]:
         """Whom steps and queues call, as it stands in the file, with the place where it does."""
-        for flow, index, step in self.steps():
+        for at, step in self.parts():
             if step.callee:
-                yield ("flows", flow.name, index, step.word, step.callee), getattr(step, step.callee)
+                yield (*at, step.callee), getattr(step, step.callee)
         for name, queue in self.queues.items():
             for index, agent in enumerate(queue.agents):
                 yield ("queues", name, "agents", index), agent
@@ -154,7 +162,7 @@ class Plan:
         for agent in self.agents.values():
             for text in (agent.greeting, agent.filler, agent.nudge, agent.apology):
                 _add(found, text, agent.tts.use, agent.tts.voice, agent.language)
-        for _flow, _index, step in self.steps():
+        for _at, step in self.parts():
             if isinstance(step, Speaking):
                 for text in step.spoken():
                     _add(found, text, step.tts, step.voice, step.language)

@@ -109,6 +109,7 @@ ELSEWHERE: dict[str, Any] = {
     "targets": ["*", "*@*"],
     "calendars": {"holidays": {"country": "DE"}},
     "queues": {"sales": {"agents": ["201"]}},
+    "agents": {"support": {"prompt": "You answer the phone."}},
     "flows": {name: ["hangup"] for name in ("main", "message", "sorry", "bye", "closed", "assistant", "drop")},
     "routes": [{"flow": "main"}],
 }

@@ -10,7 +10,7 @@ from sipserver.dialplan.steps.base import END, NEXT, Branch, Speaking, Step, Tar
 from sipserver.dialplan.steps.dialogue import Agent, Collect
 from sipserver.dialplan.steps.flow import Goto, SetStep, When
 from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
-from sipserver.dialplan.steps.parties import Amd, Bridge, Placing, Transfer
+from sipserver.dialplan.steps.parties import Amd, Bridge, Handover, Placing, Transfer
 from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
 from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Wait
 
@@ -55,6 +55,7 @@ __all__ = [
     "Early",
     "Echo",
     "Goto",
+    "Handover",
     "Hangup",
     "Placing",
     "Play",
