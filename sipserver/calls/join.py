@@ -55,8 +55,8 @@ async def joined(call: Call, party: Party, *, music: Samples | None, rtp_timeout
 class Join:
     """Loop thread. Made by `joined`.
 
-    music: what one hears while the other one holds; None: a soft tone now and then, beside what the holder sends (a PBX
-    plays its own music). rtp_timeout_s: how long one may be silent on the wire, hold apart.
+    music: what one hears while the other one holds; None: a soft tone now and then. rtp_timeout_s: how long one may be
+    silent on the wire, hold apart.
     """
 
     def __init__(self, call: Call, party: Party, music: Samples | None, rtp_timeout_s: float) -> None:
@@ -133,7 +133,7 @@ class Join:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _from_caller(self, event: LegEvent) -> None:
-        if isinstance(event, LegDisconnected):
+        if isinstance(event, LegDisconnected) and event.by_peer:
             self.end("caller_hangup")
         self._sides[0].on_event(event)
 
@@ -176,7 +176,6 @@ class _Side:
     ) -> None:
         self._leg, self._other = leg, other
         self._fault = fault
-        self._replaces_sound = music is not None
         self._music = Music(other.playout, alive() if music is None else music, f"hold: {name}")
         self._timeout_s, self._silent, self._name = timeout_s, silent, name
         self._held = self._hushed = False
@@ -233,7 +232,7 @@ class _Side:
                 pass
 
     def _settle_hold(self) -> None:
-        """The feed stays through a hold, for a holder that plays something itself, unless our music takes its place."""
+        """The feed stays through a hold: the leg itself keeps the holder's sound back."""
         plays = self._held and not self._hushed
         if plays == self._music.on:
             return
@@ -241,8 +240,6 @@ class _Side:
             self._music.start()
         else:
             self._music.stop()
-        if self._replaces_sound:
-            connect(self._leg, self._other, not plays)
 
     def _watch(self, silent_ms: int | None) -> None:
         if self._timer is not None:

@@ -16,7 +16,7 @@ from sipserver.calls.music import Music, ringing
 from sipserver.calls.party import Party
 from sipserver.calls.states import State
 from sipserver.errors import CarrierError
-from sipserver.events import LegEvent, LegProgress, MediaStarted
+from sipserver.events import LegEvent, LegProgress
 
 
 @asynccontextmanager
@@ -59,11 +59,8 @@ class _Passed:
         self._changed = asyncio.Event()
 
     def on_event(self, event: LegEvent) -> None:
-        """What the party's leg tells. Media that begins with the answer is no early media."""
-        if self._party.answered_at_ms is not None:
-            return
         match event:
-            case LegProgress(media=True) | MediaStarted():
+            case LegProgress(media=True):
                 self._sounds = True
             case LegProgress(code=code) if code >= 180:
                 self._rings = True

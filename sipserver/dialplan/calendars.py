@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from sipserver.dialplan.agents import Strict, Text
 from sipserver.dialplan.globs import Some, listed
-from sipserver.yaml_check import meant
 
 _DAY = re.compile(r"(?:(\d{4})-)?(\d{2})-(\d{2})")
 _LEAP = 2024
@@ -105,8 +104,8 @@ def _known(country: str, subdivision: str) -> None:
         raise ValueError(f"no public holidays are known for the country `{country}`")
     if subdivision and subdivision not in countries[country]:
         parts = countries[country]
-        known = f"{meant(subdivision, parts)}; known are {', '.join(parts)}" if parts else "; it has none"
-        raise ValueError(f"`{subdivision}` is no subdivision of {country}{known}")
+        known = f"known are {', '.join(parts)}" if parts else "it has none"
+        raise ValueError(f"`{subdivision}` is no subdivision of {country}; {known}")
     _holidays(country, subdivision, _LEAP)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fnmatch import translate
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
@@ -42,14 +42,15 @@ Globs = Annotated[tuple[Glob, ...], SOME, BeforeValidator(listed, json_schema_in
 """One glob or a list of them."""
 
 
-def chosen(patterns: Iterable[str], hits: Callable[[str], bool], bars: Callable[[str], bool] | None = None) -> bool:
+def chosen(patterns: tuple[str, ...], hits: Callable[[str], bool], bars: Callable[[str], bool] | None = None) -> bool:
     """Whether a list takes something: no pattern with `!` hits it, and one of the others does, if there are others.
 
     hits: whether a pattern, given without `!`, hits. bars: the same for the patterns with `!`, where it differs.
     """
-    wanted = [pattern for pattern in patterns if not pattern.startswith(NOT)]
-    barred = [bare(pattern) for pattern in patterns if pattern.startswith(NOT)]
-    return not any(map(bars or hits, barred)) and (not wanted or any(map(hits, wanted)))
+    wanted, barred = _sorted(patterns)
+    if barred and any(map(bars or hits, barred)):
+        return False
+    return not wanted or any(map(hits, wanted))
 
 
 def fits(glob: str, value: str, *, fold: bool = False) -> bool:
@@ -57,9 +58,16 @@ def fits(glob: str, value: str, *, fold: bool = False) -> bool:
     return _compiled(glob, fold).match(value) is not None
 
 
-def takes(globs: Iterable[str], value: str, *, fold: bool = False) -> bool:
+def takes(globs: tuple[str, ...], value: str, *, fold: bool = False) -> bool:
     """Whether a list of globs takes a text."""
-    return chosen(globs, lambda glob: fits(glob, value, fold=fold))
+    return chosen(globs, lambda glob: _compiled(glob, fold).match(value) is not None)
+
+
+@lru_cache(maxsize=65_536)
+def _sorted(patterns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those without and those with `!`, which is taken off."""
+    wanted = tuple(pattern for pattern in patterns if not pattern.startswith(NOT))
+    return wanted, tuple(bare(pattern) for pattern in patterns if pattern.startswith(NOT))
 
 
 @lru_cache(maxsize=65_536)

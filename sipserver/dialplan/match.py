@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -79,12 +79,11 @@ class Setting:
     rollout: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
+class Test(NamedTuple):
     """One key of a match and one call. wanted: what the key asks for. seen: what there was instead, or just that."""
 
     key: str
-    wanted: Iterable[str]
+    wanted: tuple[str, ...]
     seen: str
     holds: bool
 
@@ -119,7 +118,14 @@ class Match(Strict):
 
     def miss(self, facts: CallFacts, setting: Setting) -> str:
         """Why a call does not match: the first key that fails, with what it saw; empty when all hold."""
-        return next((str(test) for test in self.tests(facts, setting) if not test.holds), "")
+        for test in self.tests(facts, setting):
+            if not test.holds:
+                return str(test)
+        return ""
+
+    def holds(self, facts: CallFacts, setting: Setting) -> bool:
+        """Whether a call matches."""
+        return all(test.holds for test in self.tests(facts, setting))
 
     def why(self) -> str:
         """The match in one line: `to=+4930* hours=weekdays`, or `always`."""
@@ -127,14 +133,12 @@ class Match(Strict):
 
     def tests(self, facts: CallFacts, setting: Setting) -> Iterator[Test]:
         """Every key that the match has, compared with a call; cheap and telling ones first."""
-        for key, seen, fold in (
-            ("to", facts.to_user, False),
-            ("from", facts.from_user, False),
-            ("to_host", facts.to_host, True),
-        ):
-            wanted: Globs | None = getattr(self, "from_" if key == "from" else key)
-            if wanted:
-                yield Test(key, wanted, seen, takes(wanted, seen, fold=fold))
+        if self.to:
+            yield Test("to", self.to, facts.to_user, takes(self.to, facts.to_user))
+        if self.from_:
+            yield Test("from", self.from_, facts.from_user, takes(self.from_, facts.from_user))
+        if self.to_host:
+            yield Test("to_host", self.to_host, facts.to_host, takes(self.to_host, facts.to_host, fold=True))
         for name, patterns in self.headers.items():
             yield _there(f"header {name}", patterns, facts.headers.get(name.lower()))
         if self.source:
@@ -182,7 +186,7 @@ def draw(rollout: str, caller: str) -> float:
     return int.from_bytes(digest[:8], "big") % 10_000 / 100
 
 
-def _there(key: str, patterns: Iterable[str], value: str | None) -> Test:
+def _there(key: str, patterns: tuple[str, ...], value: str | None) -> Test:
     """A value that may be missing: then nothing hits, not even `*`."""
     held = chosen(patterns, lambda glob: value is not None and globs.fits(glob, value, fold=True))
     return Test(key, patterns, value or "", held)

@@ -111,8 +111,9 @@ class Plan:
 
     def route(self, facts: CallFacts, now: datetime) -> int | None:
         """Index of the first route that matches; now: with a time zone."""
+        same = Setting(now.astimezone(self.zone), self.calendars)
         for index, route in enumerate(self.routes):
-            if not route.match.miss(facts, self.setting(index, now)):
+            if route.match.holds(facts, same if route.match.percent is None else self.setting(index, now)):
                 return index
         return None
 

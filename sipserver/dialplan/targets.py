@@ -6,7 +6,6 @@ Refuses to know which trunk carries a number; trunks have rules of their own (`a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
@@ -61,10 +60,10 @@ def parse(text: str) -> Callee | None:
     return Callee(user, (found["host"] or "").lower() + (found["port"] or ""))
 
 
-def allowed(patterns: Iterable[str], to: str) -> bool:
+def allowed(patterns: tuple[str, ...], to: str) -> bool:
     """Whether a list of globs, some of them perhaps with `!`, allows a target."""
     callee = parse(to)
-    return callee is not None and globs.chosen(tuple(patterns), callee.fits, callee.barred_by)
+    return callee is not None and globs.chosen(patterns, callee.fits, callee.barred_by)
 
 
 def allows_target(plan: Plan, to: str) -> bool:

@@ -147,7 +147,7 @@ class Switchboard:
     def dial(
         self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
     ) -> str:
-        """Send an INVITE; returns its Call-ID. Raises CapacityError (no account is left), pj.Error."""
+        """Send an INVITE; returns its Call-ID. Raises CapacityError when no account is left, else pj.Error."""
         call = PjCall(self, serial, self._trunks.for_outgoing(trunk, self.busy_trunks()), line)
         self._trunks.assign(call, trunk)
         self._calls[serial] = call

@@ -75,6 +75,8 @@ class Stage:
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
         self.load = 0.0
+        self.head = ""
+        """Further keys at the top of the dialplan."""
         self.outbound: Outbound | None = None
         self.registries: list[Registry] = []
 
@@ -99,7 +101,7 @@ class Stage:
 
     def plan(self, flows: str, name: str = "demo.yaml") -> None:
         """Load the flows (YAML below `flows:`); calls to anybody run the flow `main`."""
-        text = f"tenant: acme\nagents:\n  desk: {self.desk}\nflows:\n{flows}\n"
+        text = f"tenant: acme\n{self.head}\nagents:\n  desk: {self.desk}\nflows:\n{flows}\n"
         text += "routes:\n  - match: {to: '*'}\n    flow: main\n"
         report = load.check_document(yaml_file.parse_text(text, self.folder / name, DialplanError))
         assert report.plan is not None, report.errors

@@ -16,13 +16,49 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import recording
 from sipserver.calls.call import Call
 from sipserver.calls.outbound import Way
-from sipserver.events import Event, PartyEnded, StepEntered, StepLeft
+from sipserver.errors import CarrierError
+from sipserver.events import Event, PartyEnded, ReferProgress, StepEntered, StepLeft, TransferEnded
 from tests.calls.conftest import Stage
 from tests.fakes.leg import FakeLeg, breathe
 from tests.fakes.outbound import FakeOutbound, PlacedLeg
 from tests.fakes.virtual_time import now_ns
 
 FRAME_S = 0.02
+
+
+class Caller(FakeLeg):
+    """slow_refer: what comes of a REFER is told by the test, by `referred`."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=now_ns)
+        self.slow_refer = False
+        self._referred: asyncio.Future[int] | None = None
+
+    async def refer(self, to_uri: str, *, replaces: FakeLeg | None = None) -> int:
+        if not self.slow_refer:
+            return await super().refer(to_uri, replaces=replaces)
+        self._do(f"refer {to_uri}{' replaces' if replaces is not None else ''}")
+        self._referred = asyncio.get_running_loop().create_future()
+        return await self._referred
+
+    @property
+    def refers(self) -> bool:
+        """A REFER waits for its outcome."""
+        return self._referred is not None and not self._referred.done()
+
+    def referred(self, answer: int | Exception) -> None:
+        """The last NOTIFY, or a refusal of the REFER."""
+        assert self._referred is not None
+        if isinstance(answer, Exception):
+            self._referred.set_exception(answer)
+        else:
+            self.tell(ReferProgress(code=answer, final=True))
+            self._referred.set_result(answer)
+
+    def peer_leaves(self) -> None:
+        super().peer_leaves()
+        if self.refers:
+            self.referred(CarrierError("the leg is gone", 200))
 
 
 class Carrier(FakeOutbound):
@@ -47,7 +83,7 @@ class ThreeParties(Stage):
         super().__init__(folder)
         self.clock = now_ns
         self.placed = self.outbound = Carrier(*trunks)
-        self.leg = FakeLeg(clock=now_ns)
+        self.leg = Caller()
         self.live: Call | None = None
         self.lost: set[FakeLeg] = set()
         """Legs whose next ticks are lost."""
@@ -113,6 +149,10 @@ class ThreeParties(Stage):
     def ended(self) -> list[tuple[str, str, int, str]]:
         """(party, outcome, code, by) of every party."""
         return [(end.party, end.outcome, end.code, end.by) for end in self.records.of(PartyEnded)]
+
+    def transfers(self) -> list[tuple[str, str, str, int]]:
+        """(mode, outcome, how, code) of every transfer that ended."""
+        return [(end.mode, end.outcome, end.how, end.code) for end in self.records.of(TransferEnded)]
 
     def of_leg(self, leg: str) -> list[Event]:
         return [stamped.event for stamped in self.records.stamped if getattr(stamped.event, "leg", None) == leg]

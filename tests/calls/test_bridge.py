@@ -106,7 +106,7 @@ async def test_a_caller_with_sound_hears_ringing_until_early_media_comes(tmp_pat
         party.progress(180)
         await three.tick(5)
         assert heard_tone(three.leg, 3)
-        party.tell(events.MediaStarted(codec="PCMA", payload_type=8, clock_hz=8000, remote="127.0.0.1:4000"))
+        party.progress(183, media=True)
         await three.tick(5)
         assert not heard_tone(three.leg, 3)
         assert three.leg in party.feeds
@@ -118,8 +118,9 @@ async def test_media_that_begins_with_the_answer_is_no_early_media(tmp_path: Pat
     async with three_parties(tmp_path) as three:
         three.begin(flow())
         party = await three.party()
-        party.picks_up()
         party.tell(events.MediaStarted(codec="PCMA", payload_type=8, clock_hz=8000, remote="127.0.0.1:4000"))
+        await breathe()
+        party.picks_up()
         await three.happens(lambda: three.records.of(Bridged))
         assert three.leg.actions == ["answer"]
 
@@ -494,8 +495,7 @@ async def test_the_other_one_hears_music_while_one_holds(tmp_path: Path, holder:
         await three.tick(40)
         assert sum(bool((samples == 777).all()) for samples in waiting.played[-30:]) > 20
         assert not heard_tone(holding, 30)
-        assert waiting not in holding.feeds, "the holder's own sound would be mixed with our music"
-        assert holding in waiting.feeds
+        assert hear_each_other(three.leg, party), "the leg keeps the holder's sound back"
         holding.tell(events.LegResumed())
         await three.tick(2)
         assert hear_each_other(three.leg, party)
@@ -504,7 +504,7 @@ async def test_the_other_one_hears_music_while_one_holds(tmp_path: Path, holder:
 
 
 @virtual
-async def test_without_music_the_feeds_stay_and_a_soft_tone_says_that_the_line_is_alive(tmp_path: Path) -> None:
+async def test_without_music_a_soft_tone_says_that_the_line_is_alive(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
         _, party = await joined(three)
         party.tell(events.LegHeld())
@@ -525,7 +525,6 @@ async def test_both_hold_and_resume_in_any_order(tmp_path: Path) -> None:
         await three.tick(10)
         assert heard_tone(three.leg, 5)
         assert heard_tone(party, 5)
-        assert apart(three.leg, party)
         three.leg.tell(events.LegResumed())
         await three.tick(10)
         assert heard_tone(three.leg, 5), "the party still holds"

@@ -14,8 +14,8 @@ from tests.fakes.sip_peer import header, sdp, status_of
 from tests.fakes.sip_rig import Listener, Rig, running
 
 
-async def dial(rig: Rig, party: Party, **options: float) -> tuple[SipLeg, Listener]:
-    leg = await rig.cell.dial(f"sip:x@127.0.0.1:{party.peer.port}", **options)
+async def dial(rig: Rig, party: Party, timeout_s: float = 60) -> tuple[SipLeg, Listener]:
+    leg = await rig.cell.dial(f"sip:x@127.0.0.1:{party.peer.port}", timeout_s=timeout_s)
     listener = Listener(leg)
     await party.is_called()
     return leg, listener

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 
 from sipserver.audio.frame import Samples
 from sipserver.calls import music
@@ -11,6 +10,7 @@ from sipserver.calls.outbound import Order, Outcome, answer_for
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason
 from sipserver.dialplan import steps
+from sipserver.dialplan.targets import allows_target
 from sipserver.errors import CallerError, ConfigError, SipServerError
 
 FORBIDDEN = 403
@@ -37,7 +37,7 @@ def order(step: steps.Placing, scene: Scene) -> Order:
     plan's targets is called.
     """
     to = _line(scene, step.to).strip()
-    if not any(fnmatchcase(to, glob) for glob in getattr(scene.plan, "targets", ("*",))):
+    if not allows_target(scene.plan, to):
         raise NotAllowed("the target is not allowed by `targets`")
     return Order(
         to=to,

@@ -84,7 +84,7 @@ async def _blind(step: steps.Transfer, scene: Scene, order: Order, account: _Acc
     except TimeoutError:
         account.ended(Outcome.NO_ANSWER, "refer", 408)
         return placing.left(Outcome.NO_ANSWER, 408)
-    except CarrierError as refusal:
+    except (CarrierError, CallerError) as refusal:
         if call.state is State.ENDING:
             raise
         return _failed(scene, account, refusal)
@@ -95,10 +95,11 @@ async def _blind(step: steps.Transfer, scene: Scene, order: Order, account: _Acc
     return placing.left(outcome, status)
 
 
-def _failed(scene: Scene, account: _Account, problem: CarrierError) -> Left:
+def _failed(scene: Scene, account: _Account, problem: CarrierError | CallerError) -> Left:
+    status = problem.status if isinstance(problem, CarrierError) else problem.sip_code
     scene.failed("transfer", problem)
-    account.ended(Outcome.FAILED, "refer", problem.status)
-    return placing.left(Outcome.FAILED, problem.status)
+    account.ended(Outcome.FAILED, "refer", status)
+    return placing.left(Outcome.FAILED, status)
 
 
 def _uri(to: str, call: Call) -> str:
@@ -134,7 +135,6 @@ async def _called(step: steps.Transfer, scene: Scene, order: Order, account: _Ac
             account.connected()
             if await _replaced(call, party, join):
                 account.ended(Outcome.ANSWERED, "replaces", 200)
-                join.end("transferred")
                 call.end(EndReason.TRANSFERRED, "by REFER with Replaces")
             account.ended(Outcome.ANSWERED, "bridge", 200)
             reason = await join.over()
@@ -184,14 +184,21 @@ async def _replaced(call: Call, party: Party, join: Join) -> bool:
     try:
         await asyncio.wait({referring, leaving}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({referring}, timeout=NOTIFY_S)
+        replaced = _succeeded(referring)
+        if replaced:
+            join.end("transferred")
+        return replaced
     finally:
         leaving.cancel()
         referring.cancel()
         await asyncio.wait({referring, leaving})
         join.hand_over(False)
-    if referring.cancelled():
+
+
+def _succeeded(referring: asyncio.Task[int]) -> bool:
+    if not referring.done():
         return False
     problem = referring.exception()
-    if problem is not None and not isinstance(problem, CarrierError):
+    if problem is not None and not isinstance(problem, CarrierError | CallerError):
         raise problem
     return problem is None and 200 <= referring.result() < 300
