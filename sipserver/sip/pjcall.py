@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
@@ -34,6 +35,7 @@ from sipserver.sip.facts import (
 )
 from sipserver.sip.message import SipText
 from sipserver.sip.port import MediaLine
+from sipserver.trunks.settings import Srtp
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
@@ -98,6 +100,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self.trunk = ""
         self.redirects = False
         self.inbound = call_id != pj.PJSUA_INVALID_ID
+        self.srtp: Srtp = "off"
         self.codecs: tuple[str, ...] = ()
         """That the call may use, in the order of our preference; empty for those of the cell."""
         self.heir: PjCall | None = None  # took our place; what is left of our dialog is told as its
@@ -267,6 +270,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
             held = media.status == pj.PJSUA_CALL_MEDIA_REMOTE_HOLD
             self._sound.come(index, held=held)
             self._media = stream.describe(self, index, held, self._media)
+            if self.srtp != "off":
+                self._media = replace(self._media, encrypted=stream.is_encrypted(self))
             self._tell(self._media)
             return
 

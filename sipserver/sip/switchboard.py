@@ -320,7 +320,11 @@ class Switchboard:
             return NO_METHOD
         if method == "OPTIONS" and self._admission.draining:
             return DRAINING
-        return self._no_room() if method == "INVITE" else None
+        if method != "INVITE":
+            return None
+        invite = self._trunks.door.invite
+        refusal = self._trunks.unacceptable(invite) if invite is not None else None
+        return self._admission.counted(refusal) if refusal is not None else self._no_room()
 
     def _no_room(self) -> Refusal | None:
         """Before PJSIP opens sockets for the call. That all inbound places are taken is seen later: an INVITE that
@@ -341,7 +345,7 @@ class Switchboard:
         door = self._trunks.door
         if not door.is_kept:
             return self._admission.decide(source, inbound)
-        refusal = door.enter(source, text) or self._trunks.no_codec(SipText.parse(text))
+        refusal = door.enter(source, text) or self._trunks.unacceptable(SipText.parse(text))
         return self._admission.counted(refusal) if refusal is not None else self._admission.crowded(inbound)
 
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
