@@ -11,14 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from sipserver.edge import cells
+from sipserver.edge import cells, outside
 from sipserver.edge.media import media_routes
+from sipserver.edge.outside import host
 from sipserver.edge.settings import EdgeSettings, Listen
 from sipserver.errors import SettingsError
 from sipserver.trunks.settings import TrunkSettings
@@ -36,6 +37,8 @@ REQUEST_MS = 1500
 DIALOG_MS = 16_000
 """How long the far end may take to answer a BYE or a re-INVITE."""
 RING_MS = 180_000
+OUTSIDE_MS = 10_000
+"""How long a peer may take for its first answer to what cells ask of it; then they try another trunk."""
 WINDOW = 16
 """Cells that are compared for a call."""
 IN_ORDER, IN_TURN = 8, 4
@@ -61,7 +64,6 @@ MASK_IP = "127.0.0.8"
 """Stands in hidden headers where an address must stand; nothing is sent there."""
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _FORBIDDEN = re.compile(r"""["'\\$#;{}`]|[^\x20-\x7e]""")
 _UNPRINTED = "0" * 32
 _PRINTED = re.compile(r'edge=>configuration\) = "([0-9a-f]{32})"')
@@ -173,6 +175,9 @@ def _values(
         "trunks": [_trunk(trunk) for trunk in trunks],
         "codecs": trunks,
         "users": users,
+        "ways": [_way(edge, trunk) for trunk in trunks if trunk.places_calls],
+        "exits": _exits(edge),
+        "known": sorted({address for trunk in trunks for address in outside.addresses(trunk)}),
         "anywhere": any(user["anywhere"] for user in users),
         "media": media_routes(edge, trunks, cell_codecs),
         "nonce_secret": word(secrets.nonce),
@@ -181,6 +186,7 @@ def _values(
         "answer_ms": ANSWER_MS,
         "request_ms": REQUEST_MS,
         "dialog_ms": DIALOG_MS,
+        "outside_ms": OUTSIDE_MS,
         "ring_ms": RING_MS,
         "window": WINDOW,
         "in_order": IN_ORDER,
@@ -202,20 +208,11 @@ def _values(
 
 
 def _socket(number: int, listen: Listen) -> dict[str, Any]:
-    advertise = ""
-    if listen.advertise:
-        name, colon, port = listen.advertise.rpartition(":")
-        bare_v6 = listen.advertise.count(":") > 1 and "[" not in listen.advertise
-        if not colon or listen.advertise.endswith("]") or bare_v6:
-            name, port = listen.advertise, str(listen.port)
-        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-            raise SettingsError(f"{listen.advertise!r} is not host or host:port", key="edge.listen.advertise")
-        advertise = f"{host(name.strip('[]'))}:{port}"
     return {
         "transport": listen.transport,
         "address": host(listen.host),
         "port": listen.port,
-        "advertise": advertise,
+        "advertise": outside.advertised(listen) if listen.advertise else "",
         "name": f"outside{number}",
     }
 
@@ -229,6 +226,33 @@ def _trunk(trunk: TrunkSettings) -> dict[str, Any]:
         "users": trunk.users,
         "limits": trunk.limits,
     }
+
+
+def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
+    """How calls leave through a trunk. proxy: empty where they go to the host of their Request-URI."""
+    outside.leaves_by(edge, trunk)
+    if trunk.srtp == "required" and edge.rtpengine is None:
+        raise SettingsError(
+            f"trunk {trunk.name} places calls with SRTP, which needs edge.rtpengine", key=f"trunks.{trunk.name}.srtp"
+        )
+    proxy, port = outside.parted(trunk.outbound_proxy)
+    return {
+        "name": trunk.name,
+        "transport": trunk.transport,
+        "proxy": proxy and host(proxy),
+        "proxy_port": port or "",
+    }
+
+
+def _exits(edge: EdgeSettings) -> list[dict[str, Any]]:
+    """The socket of each transport and address family. first: the one for names, whose family shows later."""
+    exits: dict[tuple[str, int], dict[str, Any]] = {}
+    for listen in sorted(edge.listen, key=outside.family):
+        key = (listen.transport, outside.family(listen))
+        first = all(transport != listen.transport for transport, _ in exits)
+        socket = f"{listen.transport}:{host(listen.host)}:{listen.port}"
+        exits.setdefault(key, {"transport": key[0], "family": key[1], "socket": socket, "first": first})
+    return list(exits.values())
 
 
 def _users(
@@ -261,17 +285,6 @@ def ha1_of(user: str, realm: str, password: str, digest: str) -> str:
     return (hashlib.sha256 if digest == "SHA-256" else lambda value: hashlib.md5(value, usedforsecurity=False))(
         text
     ).hexdigest()
-
-
-def host(text: str) -> str:
-    """An address (IPv6 in brackets) or a host name. Raises SettingsError."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        if not _HOST.fullmatch(text):
-            raise SettingsError(f"{text!r} is no address", key="edge") from None
-        return text
-    return f"[{address}]" if isinstance(address, IPv6Address) else str(address)
 
 
 def quoted(value: object) -> str:
