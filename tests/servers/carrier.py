@@ -170,8 +170,8 @@ class Placer(Caller):
 class Placed(Dialog):
     """A call of the cell. at: `host:port` of the Request-URI."""
 
-    def __init__(self, placer: Placer, user: str, *, at: str, trunk: str = "carrier") -> None:
-        super().__init__(placer, user)
+    def __init__(self, placer: Placer, user: str, *, at: str, trunk: str = "carrier", contact: str = "") -> None:
+        super().__init__(placer, user, contact=contact)
         self.target, self.to = f"sip:{user}@{at}", f"<sip:{user}@{at}>"
         self.trunk = trunk
         self.routes = [f"<sip:{placer.server};lr>"]
