@@ -59,10 +59,15 @@ def family(listen: Listen) -> int:
     return _version(listen.host) or 4
 
 
+def peers(trunk: TrunkSettings) -> tuple[str, ...]:
+    """Whom the trunk's requests go to, without ports: its proxy, or else its host and its registrar."""
+    texts = (trunk.outbound_proxy,) if trunk.outbound_proxy else (trunk.host, trunk.registrar)
+    return tuple(dict.fromkeys(parted(text)[0] for text in texts if text))
+
+
 def addresses(trunk: TrunkSettings) -> tuple[str, ...]:
-    """Those of the hosts that the trunk calls which are written as addresses."""
-    hosts = (parted(text)[0] for text in (trunk.host, trunk.registrar, trunk.outbound_proxy) if text)
-    return tuple(name for name in hosts if _version(name))
+    """Those of them that are written as addresses."""
+    return tuple(peer for peer in peers(trunk) if _version(peer))
 
 
 def parted(text: str) -> tuple[str, int | None]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,10 @@ REFUSALS = 10
 """Refusals within a minute after which a stranger is not answered any more."""
 RELOAD_S = 1
 """Kamailio loads its list of cells at most this often; what read the list before must be through with it."""
+AUTHORITIES = Path("/etc/ssl/certs")
+"""Whom we believe who a TLS peer is, unless the settings name a list: the system's authorities by the hashes of their
+names (openssl-rehash(1)). A list of all of them would cost every start of Kamailio five seconds of CPU.
+"""
 MASK_IP = "127.0.0.8"
 """Stands in hidden headers where an address must stand; nothing is sent there."""
 
@@ -151,6 +155,7 @@ def _values(
         *(_socket(number, listen) for number, listen in enumerate(edge.listen)),
     ]
     users = _users(edge, trunks, passwords)
+    ways = [_way(edge, trunk) for trunk in trunks if trunk.places_calls]
     return {
         "sockets": sockets,
         "tcp": any(socket["transport"] != "udp" for socket in sockets),
@@ -159,6 +164,7 @@ def _values(
         "cells_file": places.cells,
         "rpc_socket": places.rpc_socket,
         "tls_config": places.tls,
+        "authorities": AUTHORITIES,
         "children": edge.children,
         "tls": edge.tls if any(listen.transport == "tls" for listen in edge.listen) else None,
         "flood": edge.flood,
@@ -175,7 +181,8 @@ def _values(
         "trunks": [_trunk(trunk) for trunk in trunks],
         "codecs": trunks,
         "users": users,
-        "ways": [_way(edge, trunk) for trunk in trunks if trunk.places_calls],
+        "ways": ways,
+        "certified": [way for way in ways if way["transport"] == "tls"],
         "exits": _exits(edge),
         "known": sorted({address for trunk in trunks for address in outside.addresses(trunk)}),
         "anywhere": any(user["anywhere"] for user in users),
@@ -229,7 +236,9 @@ def _trunk(trunk: TrunkSettings) -> dict[str, Any]:
 
 
 def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
-    """How calls leave through a trunk. proxy: empty where they go to the host of their Request-URI."""
+    """How calls leave through a trunk. proxy: empty where they go to the host of their Request-URI. certified: by TLS,
+    what its peer's certificate must have one of.
+    """
     outside.leaves_by(edge, trunk)
     if trunk.srtp == "required" and edge.rtpengine is None:
         raise SettingsError(
@@ -241,7 +250,22 @@ def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
         "transport": trunk.transport,
         "proxy": proxy and host(proxy),
         "proxy_port": port or "",
+        "certified": [pattern for name in outside.peers(trunk) for pattern in certificate_names(name)],
     }
+
+
+def certificate_names(peer: str) -> tuple[str, ...]:
+    """The GeneralNames (RFC 5280, 4.2.1.6; DER, hexadecimal) by which a certificate may name a host or address: dNSName,
+    also with `*` for its first label (RFC 6125, 6.4.3), or iPAddress.
+    """
+    try:
+        packed = ip_address(peer).packed
+    except ValueError:
+        plain = peer.lower().rstrip(".")
+        _, dot, parent = plain.partition(".")
+        names = (plain, f"*.{parent}") if dot and "." in parent else (plain,)
+        return tuple(f"82{len(name):02x}{name.encode().hex()}" for name in names)
+    return (f"87{len(packed):02x}{packed.hex()}",)
 
 
 def _exits(edge: EdgeSettings) -> list[dict[str, Any]]:
