@@ -3,8 +3,9 @@
 Owns codec lists and rtpengine's flags a trunk. Refuses to know processes (rtpengine.py) and the rest of the edge.
 
 The caller is offered what it offered itself, less what its trunk does not allow. Sound is transcoded only for a caller
-who shares no codec with the cells: a codec in common costs a fraction of it and sounds as well. Who is called is offered
-what the cell offers and its trunk allows, and after it the trunk's codecs that the cells lack: the choice is the callee's.
+who shares no codec with the cells: a codec in common costs a fraction of it and sounds as well. Who is called is
+offered what the cell offers and its trunk allows, and after it the trunk's codecs that the cells lack: the callee
+chooses.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ FROM_OUTSIDE = (
 )
 """Cells speak plain RTP on IPv4, without ICE and with RTCP on its own port."""
 FROM_INSIDE = "direction=inside direction=outside replace-origin replace-session-connection strict-source"
-_OFFERED = {"off": ("p", "RTP/AVP"), "offered": ("o", "RTP/AVP OSRTP=offer"), "required": ("s", "RTP/SAVP")}
+_KEYS = "DTLS=off SDES-no-NULL_HMAC_SHA1_80 SDES-no-NULL_HMAC_SHA1_32"
+OUTWARDS = {
+    "off": ("p", "RTP/AVP"),
+    "offered": ("o", f"RTP/AVP OSRTP-offer {_KEYS}"),
+    "required": ("k", f"RTP/SAVP {_KEYS}"),
+}
+"""How we offer, by the trunk's SRTP policy: the letter in the Record-Route parameter, and rtpengine's flags."""
 ANSWER = "replace-origin replace-session-connection strict-source"
 
 
@@ -70,6 +77,7 @@ class MediaRoutes:
     trunks: tuple[MediaTrunk, ...]
     stranger: MediaTrunk
     outbound: tuple[OutboundMedia, ...] = ()
+    outwards: tuple[tuple[str, str], ...] = tuple(OUTWARDS.values())
     from_outside: str = FROM_OUTSIDE
     from_inside: str = FROM_INSIDE
     answer: str = ANSWER
@@ -98,7 +106,7 @@ def media_routes(edge: EdgeSettings, trunks: Sequence[TrunkSettings], cell_codec
 
 
 def _outbound(trunk: MediaTrunk, always: bool) -> OutboundMedia:
-    profile, towards = _OFFERED[trunk.srtp]
+    profile, towards = OUTWARDS[trunk.srtp]
     kind = "b" if trunk.common and trunk.foreign else "x" if trunk.foreign else "c"
     return OutboundMedia(trunk.name, profile, towards, kind, direct=not always and profile == "p" and kind == "c")
 

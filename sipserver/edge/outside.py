@@ -1,6 +1,6 @@
 """The edge's addresses: the one that cells send their requests to, and those that peers see. Pure.
 
-Owns which socket a trunk's requests leave by, and how hosts and ports are written. Refuses to know Kamailio (render.py).
+Owns which socket a trunk's requests leave by, and how hosts and ports are written. Refuses to know Kamailio.
 """
 
 from __future__ import annotations

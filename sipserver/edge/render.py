@@ -255,8 +255,8 @@ def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
 
 
 def certificate_names(peer: str) -> tuple[str, ...]:
-    """The GeneralNames (RFC 5280, 4.2.1.6; DER, hexadecimal) by which a certificate may name a host or address: dNSName,
-    also with `*` for its first label (RFC 6125, 6.4.3), or iPAddress.
+    """The GeneralNames (RFC 5280, 4.2.1.6; DER, hexadecimal) by which a certificate may name a host or address:
+    dNSName, also with `*` for its first label (RFC 6125, 6.4.3), or iPAddress.
     """
     try:
         packed = ip_address(peer).packed

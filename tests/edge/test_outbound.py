@@ -466,8 +466,8 @@ async def test_a_cell_takes_over_a_dialog_of_its_neighbour(tmp_path: Path) -> No
 async def tls_rig(
     folder: Path, *names: str, behave: Behave = take, trusted: bool = True, ca: bool = True, **of_trunk: Any
 ) -> AsyncIterator[Rig]:
-    """names: what the carrier's certificate says that it is. trusted: its authority is the one that the edge knows, from
-    its own settings (ca) or the system's.
+    """names: what the carrier's certificate says that it is. trusted: its authority is the one that the edge knows,
+    from its own settings (ca) or the system's.
     """
     ours = Authority(folder / "ours").certify("edge", "DNS:edge.example")
     authority = Authority(folder / "ours") if trusted else Authority(folder / "theirs", "Somebody else")
@@ -519,7 +519,7 @@ async def test_without_a_list_of_ours_the_systems_authorities_are_believed(
                 system = folder / "system"
                 system.mkdir()
                 shutil.copy(folder / "ours" / "authority.pem", system / "some.pem")
-                subprocess.run(["openssl", "rehash", str(system)], check=True)
+                await asyncio.to_thread(subprocess.run, ["openssl", "rehash", str(system)], check=True)
                 monkeypatch.setattr(render, "AUTHORITIES", system)
                 await made.edge.start()
             assert status_of(await made.call().invite()) == (200 if known else 408)

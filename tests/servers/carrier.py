@@ -92,11 +92,12 @@ class Carrier:
             f"{line}\r\n" for line in request.split("\r\n") if line.lower().startswith(("via:", "record-route:"))
         )
         to = header(request, "To")
+        tagged = to if "tag=" in to else f"{to};tag={tag}"
         kind = "Content-Type: application/sdp\r\n" if body else ""
         # `Contact` of a registration is the one that was registered.
         contact = header(request, "Contact") if request.startswith("REGISTER ") else self.contact
         self._send(
-            f"SIP/2.0 {status}\r\n{kept}From: {header(request, 'From')}\r\nTo: {to if 'tag=' in to else f'{to};tag={tag}'}\r\n"
+            f"SIP/2.0 {status}\r\n{kept}From: {header(request, 'From')}\r\nTo: {tagged}\r\n"
             f"Call-ID: {header(request, 'Call-ID')}\r\nCSeq: {header(request, 'CSeq')}\r\nContact: {contact}\r\n"
             f"X-Sipserver-Refusal: forged\r\n{more}{kind}Content-Length: {len(body)}\r\n\r\n{body}"
         )
