@@ -1,4 +1,4 @@
-"""The sound of calls that cells place, through the real edge and the real relay: who hears whom, and how it is coded."""
+"""The sound of calls that cells place, through the real edge and relay: who hears whom, and how it is coded."""
 
 from __future__ import annotations
 
