@@ -556,7 +556,7 @@ class Fault(Event):
 KINDS: dict[str, type[Event]] = {
     each.kind: each
     for each in list(globals().values())
-    if isinstance(each, type) and issubclass(each, Event) and each is not Event
+    if isinstance(each, type) and issubclass(each, Event) and each not in (Event, LegEvent)
 }
 """Every event by its kind."""
 

@@ -147,6 +147,10 @@ class TrunkSettings(BaseModel):
             )
         if self.register_ is not None and not self.registrar:
             raise ValueError("register needs a registrar")
+        if self.register_ is not None and not (self.register_.user or self.credentials):
+            raise ValueError("register needs a user, its own or that of credentials")
+        if self.number_format == "national" and not self.country:
+            raise ValueError("number_format: national needs a country")
         return self
 
     @property
@@ -160,5 +164,16 @@ class TrunkSettings(BaseModel):
 
     @property
     def from_domain(self) -> str:
-        """Host part of From and of the registered address."""
-        return self.domain or self.registrar or self.host
+        """Host part of From and of the registered address; a port is there only if `domain` names one."""
+        return self.domain or host_of(self.registrar or self.host)
+
+    @property
+    def realm(self) -> str:
+        """The only realm whose challenge is answered; empty without credentials."""
+        return (self.credentials.realm or self.from_domain) if self.credentials is not None else ""
+
+
+def host_of(address: str) -> str:
+    """`host[:port]` without the port; an IPv6 address keeps its brackets."""
+    host, colon, port = address.rpartition(":")
+    return host if colon and port.isdigit() and not address.endswith("]") else address

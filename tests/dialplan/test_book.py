@@ -40,6 +40,31 @@ def to(user: str) -> CallFacts:
     return CallFacts(user, source="127.0.0.1:5060")
 
 
+@pytest.mark.usefixtures("every_step")
+def test_what_steps_say_to_anybody_is_a_fixed_text() -> None:
+    found = plan(
+        """
+        main:
+          - conference: {room: a, announce: Somebody., language: de, on: {failed: next}}
+          - queue: {name: a, position_say: Please wait., voice: joe, on: {failed: next}}
+          - transfer: {to: 1, mode: warm, announce: "From {from}.", on: {failed: next}}
+          - transfer: {to: 1, mode: warm, announce: A call., tts: own, on: {failed: next}}
+          - voicemail: {box: a, greeting: Hello.}
+        """,
+        head="queues: {a: {agents: [1]}}",
+    )
+    assert list(found.texts()) == [
+        FixedText("Somebody.", "", "", "de"),
+        FixedText("Please wait.", "", "joe", "en"),
+        FixedText("A call.", "own", "", "en"),
+        FixedText("Hello.", "", "", "en"),
+    ]
+    unknown = Book((found,)).unknown_engines((), (), ())
+    assert [str(problem) for problem in unknown] == [
+        "acme.yaml:8: flows.main[3].transfer.tts: the settings have no engine `own` under `speech.tts`"
+    ]
+
+
 def test_the_first_route_of_the_first_plan_that_matches_wins() -> None:
     first = plan("a: [answer]\nb: [answer]", routes="- {match: {to: 1*}, flow: a}\n- {match: {to: 11}, flow: b}")
     second = plan("c: [answer]", routes="- flow: c", file=Path("b.yaml"))

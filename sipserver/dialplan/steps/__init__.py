@@ -1,0 +1,74 @@
+"""The steps of a dialplan, one model each. A step that can fail names its branches in `on`.
+
+In YAML a step is a mapping with one key (`say: Hello.`) or, without options, a word (`answer`).
+The models are pure: they tell where a call goes on, and know no call.
+"""
+
+from __future__ import annotations
+
+from sipserver.dialplan.steps.base import END, NEXT, Branch, Speaking, Step, Target
+from sipserver.dialplan.steps.dialogue import Agent, Collect
+from sipserver.dialplan.steps.flow import Goto, SetStep, When
+from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
+from sipserver.dialplan.steps.parties import Amd, Bridge, Placing, Transfer
+from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
+from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Wait
+
+_ALL: tuple[type[Step], ...] = (
+    *(Answer, Early, Say, Play, Collect, Agent, Record, Echo, SetStep, When, Goto, Wait, Hangup),
+    *(Bridge, Transfer, Amd, Conference, Queue, Serve, Voicemail),
+)
+
+STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
+"""Every step by its word."""
+
+LATER: dict[str, str] = dict.fromkeys(
+    (
+        "amd",
+        "conference",
+        "queue",
+        "serve",
+        "voicemail",
+    ),
+    "is not supported by this version yet",
+)
+"""Steps that have no executor in `calls.steps` yet and are refused at load, with the reason: one line a step."""
+
+
+def supported() -> dict[str, type[Step]]:
+    """The steps that a file may hold."""
+    return {word: step for word, step in STEPS.items() if word not in LATER}
+
+
+__all__ = [
+    "END",
+    "LATER",
+    "NEXT",
+    "STEPS",
+    "Agent",
+    "Amd",
+    "Answer",
+    "Branch",
+    "Bridge",
+    "Collect",
+    "Conference",
+    "Early",
+    "Echo",
+    "Goto",
+    "Hangup",
+    "Placing",
+    "Play",
+    "Queue",
+    "Record",
+    "Say",
+    "Serve",
+    "SetStep",
+    "Speaking",
+    "Step",
+    "Target",
+    "Transfer",
+    "Voicemail",
+    "Wait",
+    "When",
+    "supported",
+]
