@@ -275,7 +275,14 @@ def _exits(edge: EdgeSettings) -> list[dict[str, Any]]:
         key = (listen.transport, outside.family(listen))
         first = all(transport != listen.transport for transport, _ in exits)
         socket = f"{listen.transport}:{host(listen.host)}:{listen.port}"
-        exits.setdefault(key, {"transport": key[0], "family": key[1], "socket": socket, "first": first})
+        address = outside.advertised(listen)
+        shown = address if listen.transport == "udp" else f"{address};transport={listen.transport}"
+        # In a regular expression, between slashes; brackets of IPv6 too.
+        pattern = re.sub(
+            r"[^A-Za-z0-9:]", lambda sign: f"[{sign[0]}]" if sign[0] not in "[]" else rf"\\{sign[0]}", address
+        )
+        facts = {"socket": socket, "first": first, "shown": shown, "pattern": pattern}
+        exits.setdefault(key, {"transport": key[0], "family": key[1], **facts})
     return list(exits.values())
 
 
