@@ -17,7 +17,15 @@ import pjsua2 as pj
 
 from sipserver.errors import CapacityError, SettingsError
 from sipserver.log import logger
-from sipserver.sip.account_config import needs_account, own_config, referred_config, trunk_config, uri_of_host
+from sipserver.sip.account_config import (
+    edge_headers,
+    header_vector,
+    needs_account,
+    own_config,
+    referred_config,
+    trunk_config,
+    uri_of_host,
+)
 from sipserver.sip.settings import SipSettings
 from sipserver.trunks.settings import Srtp, TrunkSettings
 
@@ -170,6 +178,7 @@ class AccountBook:
         self._probed.setdefault(uri, set()).add(trunk)
         request = pj.SendRequestParam()
         request.method, request.txOption.targetUri = "OPTIONS", uri
+        request.txOption.headers = header_vector(edge_headers(self._settings, trunk))
         try:
             self._own["off"].sendRequest(request)
         except pj.Error as error:

@@ -153,7 +153,7 @@ class Switchboard:
         self._trunks.assign(call, trunk)
         self._calls[serial] = call
         try:
-            return call.dial(uri, headers, from_uri)
+            return call.dial(uri, {**headers, **self._trunks.headers_of(trunk)}, from_uri)
         except Exception:
             self.let_go(serial)
             raise
