@@ -7,6 +7,7 @@ and how sound is wired (wiring does). All of it belongs to the loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from sipserver.calls.states import SIP_CODES, Change, Ending, EndReason, State, 
 from sipserver.calls.tape import Tape
 from sipserver.calls.wiring import Wiring
 from sipserver.errors import CarrierError
-from sipserver.events import Event, Stamped
+from sipserver.events import Event, LegEvent, Stamped
 from sipserver.log import logger
 
 HANGUP_S = 5.0
@@ -54,6 +55,10 @@ class Call:
         self.state = State.RINGING
         self.held = False
         self.digits = DigitBuffer()
+        self.listener: Callable[[LegEvent], None] | None = None
+        """Who acts on what the leg tells, after the call itself: whoever joined it with others."""
+        self.party_numbers = itertools.count(1)
+        """For the names of further parties."""
         self.log = logger("calls", call=self.id, tenant=tenant)
         self.tape = Tape(
             services.recorder,
@@ -159,13 +164,13 @@ class Call:
 
     def _on_media(self, inbound: Frame, outbound: Frame) -> None:
         if self._ending is None:
-            try:  # not `_edge`: this runs 50 times a second
+            try:  # not `edge`: this runs 50 times a second
                 self.wiring.on_media(inbound, outbound)
             except Exception as problem:  # the edge of a call
                 self._broke("media", problem)
 
     def _on_event(self, event: Event) -> None:
-        with self._edge("event"):
+        with self.edge("event"):
             self.emit(event)
             match event:
                 case events.LegDisconnected():
@@ -188,6 +193,8 @@ class Call:
                 case _:
                     pass
             self.wiring.settle()
+            if self.listener is not None and isinstance(event, LegEvent):
+                self.listener(event)
 
     def _why_gone(self, event: events.LegDisconnected) -> EndReason:
         if event.by_peer:
@@ -204,7 +211,7 @@ class Call:
             self._media_timer = asyncio.get_running_loop().call_later(rest_s, self.end, EndReason.MEDIA_TIMEOUT)
 
     @contextmanager
-    def _edge(self, where: str) -> Iterator[None]:
+    def edge(self, where: str) -> Iterator[None]:
         """A mistake of ours in a callback ends this call; it must not reach the leg, which serves others too."""
         try:
             yield

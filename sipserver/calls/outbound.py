@@ -87,3 +87,20 @@ def outcome_of(status: int) -> Outcome:
 def tries_next(status: int) -> bool:
     """Whether the next trunk may carry what this one did not: transport failures (0), 408 from the network, 5xx."""
     return status in (0, 408) or 500 <= status < 600
+
+
+_OURS_ALONE = frozenset({401, 407, 412, 420, 421, 422, 423, 428, 429, 436, 437, 438, 469, 470, 481, 489, 491, 493, 494})
+"""What the far end said about our own request, or about a dialog that the caller has no part in."""
+
+
+def answer_for(outcome: Outcome, status: int) -> int:
+    """The final answer for a caller who waits for somebody who did not answer: status, where it tells the caller
+    something (RFC 3261, section 21), otherwise what belongs to the outcome. 0 for one who was answered.
+    """
+    if outcome is Outcome.ANSWERED:
+        return 0
+    if outcome is Outcome.NO_ANSWER:
+        return 480
+    if 400 <= status < 700 and status not in _OURS_ALONE:
+        return status
+    return {Outcome.BUSY: 486, Outcome.DECLINED: 603}.get(outcome, 503 if status == 0 else 500)

@@ -51,7 +51,7 @@ class Runner:
             step = self._flow.steps[self._index]
             began_ms = self._call.at_ms
             left = await self._take(step)
-            self._go(left.target or step.target(left.outcome), left.outcome)
+            self._go(left.target or step.target(left.outcome), left)
             await self._breathe(self._call.at_ms - began_ms)
 
     async def _take(self, step: Step) -> Left:
@@ -76,11 +76,12 @@ class Runner:
             self._call.emit(StepLeft(flow=flow, index=index, step=word, outcome=left.outcome, took_ms=took_ms))
         return left
 
-    def _go(self, target: str, outcome: str) -> None:
+    def _go(self, target: str, left: Left) -> None:
         if target == NEXT:
             self._index += 1
         elif target == END:
-            self._call.end(_ENDINGS.get(outcome, EndReason.DIALPLAN_HANGUP), f"{outcome} in flow {self._flow.name}")
+            reason = left.reason or _ENDINGS.get(left.outcome, EndReason.DIALPLAN_HANGUP)
+            self._call.end(reason, f"{left.outcome} in flow {self._flow.name}", code=left.code)
         else:
             self._flow, self._index = self._plan.flows[target], 0
 

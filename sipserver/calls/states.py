@@ -61,7 +61,11 @@ class EndReason(enum.StrEnum):
     TRANSFERRED = "transferred"
     NO_ROUTE = "no_route"
     BUSY = "busy"
+    NO_ANSWER = "no_answer"
     REJECTED = "rejected"
+    DECLINED = "declined"
+    CARRIER_FAILED = "carrier_failed"
+    CALLEE_HANGUP = "callee_hangup"
     LIMIT = "limit"
     PROVIDER_FAILED = "provider_failed"
     SILENCE_WATCHDOG = "silence_watchdog"
@@ -81,7 +85,11 @@ SIP_CODES: dict[EndReason, int] = {
     EndReason.TRANSFERRED: 603,
     EndReason.NO_ROUTE: 404,
     EndReason.BUSY: 486,
+    EndReason.NO_ANSWER: 480,
     EndReason.REJECTED: 603,
+    EndReason.DECLINED: 603,
+    EndReason.CARRIER_FAILED: 503,
+    EndReason.CALLEE_HANGUP: 480,
     EndReason.LIMIT: 486,
     EndReason.PROVIDER_FAILED: 503,
     EndReason.SILENCE_WATCHDOG: 480,
