@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sipserver.calls.call import Call
+from sipserver.calls.conference import Member, NoMember
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason
 from sipserver.errors import CallerError
@@ -32,12 +33,18 @@ class CallCommands:
             "calls": self._calls,
             "status": lambda arguments: describe(self._call(arguments)),
             "hangup": self._hangup,
+            "conference.list": self._rooms,
+            "conference.mute": lambda arguments: self._mute(arguments, True),
+            "conference.unmute": lambda arguments: self._mute(arguments, False),
+            "conference.kick": self._kick,
         }
 
     async def handle(self, verb: str, arguments: Json) -> Json:
         """calls {} -> {calls: [...]}; status {call} -> the call; hangup {call, detail?} -> {ended: id}.
 
-        Raises UnknownCall, CallerError for a verb that does not exist.
+        conference.list {tenant?} -> {rooms: [...]}; conference.mute {call}, conference.unmute {call} -> the member;
+        conference.kick {call} -> {kicked: id}. Raises UnknownCall, NoMember for a call that is in no room, CallerError
+        for a verb that does not exist.
         """
         answer = self._verbs.get(verb)
         if answer is None:
@@ -51,6 +58,28 @@ class CallCommands:
         call = self._call(arguments)
         call.end(EndReason.OPERATOR_HANGUP, str(arguments.get("detail", "")))
         return {"ended": call.id}
+
+    def _rooms(self, arguments: Json) -> Json:
+        tenant = arguments.get("tenant")
+        rooms = self._registry.services.rooms
+        return {"rooms": [room.describe() for room in rooms if tenant in (None, "", room.tenant)]}
+
+    def _mute(self, arguments: Json, muted: bool) -> Json:
+        member = self._member(arguments)
+        member.mute(muted, "operator")
+        return member.describe()
+
+    def _kick(self, arguments: Json) -> Json:
+        member = self._member(arguments)
+        member.leave("kicked")
+        return {"kicked": member.call.id}
+
+    def _member(self, arguments: Json) -> Member:
+        call = self._call(arguments)
+        member = self._registry.services.rooms.member(call.id)
+        if member is None:
+            raise NoMember(f"call {call.id} is in no room")
+        return member
 
     def _call(self, arguments: Json) -> Call:
         call = self._registry.calls.get(str(arguments.get("call", "")))

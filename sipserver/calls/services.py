@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from sipserver.agent.options import AgentOptions, Engines, Outcome
 from sipserver.agent.voice import AudioCache, Voice
 from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
+from sipserver.calls.conference import Rooms
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.limits import Limits
 from sipserver.calls.outbound import Outbound
@@ -65,7 +66,7 @@ def _now() -> datetime:
 class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
-    outbound: who places calls; None: nobody does here.
+    outbound: who places calls; None: nobody does here. rooms: where the callers of this process meet.
     """
 
     settings: CallSettings
@@ -79,5 +80,6 @@ class Services:
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
     outbound: Outbound | None = None
+    rooms: Rooms = field(default_factory=Rooms)
     clock: Callable[[], int] = time.monotonic_ns
     now: Callable[[], datetime] = _now

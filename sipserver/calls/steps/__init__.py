@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sipserver.calls.scene import Left, Scene
-from sipserver.calls.steps import agent, collect, flow, record, sound, telephony
+from sipserver.calls.steps import agent, collect, conference, flow, record, sound, telephony
 from sipserver.dialplan import steps
 
 Executor = Callable[[Any, Scene], Awaitable[Left]]
@@ -29,4 +29,5 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.SetStep: flow.set_variables,
     steps.When: flow.when,
     steps.Goto: flow.goto,
+    steps.Conference: conference.conference,
 }

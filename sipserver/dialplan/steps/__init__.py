@@ -27,7 +27,6 @@ LATER: dict[str, str] = dict.fromkeys(
         "bridge",
         "transfer",
         "amd",
-        "conference",
         "queue",
         "serve",
         "voicemail",
