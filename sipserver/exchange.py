@@ -28,6 +28,7 @@ from sipserver.dialplan.watch import Snapshot, Watcher
 from sipserver.engines import EngineRoom
 from sipserver.errors import ConfigError, SipServerError
 from sipserver.log import logger
+from sipserver.outbound import TrunkOutbound
 from sipserver.settings import Settings
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
@@ -67,6 +68,10 @@ class Exchange:
         self.watcher = Watcher(
             loaded.dialplans, on_change=self._on_book, on_problem=self._on_problem, snapshot=snapshot
         )
+        self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint, trunks=loaded.trunks)
+        self.outbound = TrunkOutbound(
+            self.cell, loaded.trunks, loaded.sip.user, own_address=self._own_address, limits=limits
+        )
         self.registry = Registry(
             Services(
                 settings=loaded.calls,
@@ -79,9 +84,10 @@ class Exchange:
                 listeners=listeners,
                 limits=limits,
                 limits_of=self._limits_of,
+                load=self._load,
+                outbound=self.outbound,
             )
         )
-        self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -98,6 +104,7 @@ class Exchange:
             self._book = book
             self.recorder.open()
             stack.push_async_callback(self.recorder.close)
+            stack.push_async_callback(self.outbound.close)
             await self.cell.start()
             stack.push_async_callback(self.cell.stop)
             self._serving = True
@@ -177,6 +184,15 @@ class Exchange:
         if trunk in self._trunk_calls:
             wanted[f"trunk/{trunk}"] = self._trunk_calls[trunk]
         return {scope: limit for scope, limit in wanted.items() if limit}
+
+    def _load(self) -> float:
+        """Percent of the inbound calls that the cell takes at a time, without the one that is just arriving."""
+        return min(100.0, 100 * len(self.registry.calls) / self.cell.inbound_limit)
+
+    def _own_address(self) -> str:
+        """host:port of From in calls that go by no trunk."""
+        sip = self._settings.sip
+        return f"{sip.public_address or sip.host}:{self.cell.sip_port}"
 
     def _on_leg(self, leg: SipLeg) -> None:
         self.registry.accept(leg)

@@ -91,8 +91,13 @@ class Settings(BaseModel):
         if tls is not None:
             files = {"certificate": absolute(tls.certificate), "key": absolute(tls.key)}
             tls = tls.model_copy(update={**files, "ca": absolute(tls.ca) if tls.ca is not None else None})
+        sip_tls = self.sip.tls
+        if sip_tls is not None:
+            named = {name: getattr(sip_tls, name) for name in ("certificate", "key", "ca")}
+            sip_tls = sip_tls.model_copy(update={name: absolute(path) for name, path in named.items() if path})
         return self.model_copy(
             update={
+                "sip": self.sip.model_copy(update={"tls": sip_tls}),
                 "dialplans": absolute(self.dialplans),
                 "speech": self.speech.model_copy(update={"models": absolute(self.speech.models)}),
                 "calls": self.calls.model_copy(update={"recordings": absolute(self.calls.recordings)}),

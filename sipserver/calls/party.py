@@ -109,8 +109,8 @@ class Party:
         await self._left.wait()
 
     async def hang_up(self) -> None:
-        """CANCEL or BYE, and wait for the leg's last word. Idempotent; raises nothing of its own. Cancelling it does not
-        keep the party: it is hung up first.
+        """CANCEL or BYE, and wait for the leg's last word. Idempotent; raises nothing of its own. Cancelling it does
+        not keep the party: it is hung up first.
         """
         if self.gone is not None:
             return
@@ -138,7 +138,7 @@ class Party:
         end = self.gone
         cause = self._cause or (end.cause if end is not None else "")
         by = "us" if self._we_hung_up or end is None or not end.by_peer else "party"
-        self._call.emit(PartyEnded(party=self.name, outcome=self._outcome, code=self.status, cause=cause, by=by))
+        self._call.emit(PartyEnded(party=self.name, outcome=self._outcome.value, code=self.status, cause=cause, by=by))
 
     def _on_media(self, inbound: Frame, outbound: Frame) -> None:
         with self._call.edge(self.name):

@@ -58,6 +58,10 @@ def _unlimited(_tenant: str, _trunk: str) -> Mapping[str, int]:
     return {}
 
 
+def _idle() -> float:
+    return 0.0
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -66,7 +70,8 @@ def _now() -> datetime:
 class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
-    outbound: who places calls; None: nobody does here. rooms: where the callers of this process meet.
+    load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. rooms:
+    where the callers of this process meet.
     """
 
     settings: CallSettings
@@ -79,6 +84,7 @@ class Services:
     listeners: tuple[Listener, ...] = ()
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
+    load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     rooms: Rooms = field(default_factory=Rooms)
     clock: Callable[[], int] = time.monotonic_ns

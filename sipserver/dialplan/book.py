@@ -14,7 +14,7 @@ from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.plan import FixedText, Flow, Plan
 from sipserver.dialplan.steps import Speaking
 from sipserver.errors import ConfigError, DialplanError
-from sipserver.yaml_check import shown
+from sipserver.yaml_check import problem_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,7 @@ class Book:
 
 
 def _unknown(plan: Plan, path: tuple[str | int, ...], part: str, engine: str) -> DialplanError:
-    document = plan.document
-    key = shown(document.nearest(path))
-    return DialplanError(
-        f"the settings have no engine `{engine}` under `{part}`", file=plan.file, line=document.line(path), key=key
-    )
+    return problem_at(plan.document, path, f"the settings have no engine `{engine}` under `{part}`", DialplanError)
 
 
 def files(folder: Path) -> list[Path]:

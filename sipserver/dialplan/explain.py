@@ -19,17 +19,21 @@ from sipserver.dialplan.steps import END, NEXT, Goto, Speaking, Step
 
 MAX_DEPTH = 6
 _INDENT = "  "
+_OF_THE_MOMENT = ("hours", "calendar", "percent", "load")
 _TARGETS = {NEXT: "go on with the next step", END: "end the call"}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one route says to a call. miss: why it does not take it; empty if it does."""
+    """What one route says to a call. miss: why it does not take it; empty if it does. held: what else of the moment
+    spoke for it, which one cannot see in the call.
+    """
 
     plan: Plan
     route: int
     line: int
     miss: str
+    held: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Explanation:
         day = DAYS[self.now.weekday()]
         yield (
             f"call to {facts.to_user or 'nobody'} from {facts.from_user or 'anonymous'}"
-            f" ({facts.transport}, {facts.source or 'unknown source'}) at {day} {self.now:%Y-%m-%d %H:%M %Z}"
+            f" ({', '.join(_way(facts))}) at {day} {self.now:%Y-%m-%d %H:%M %Z}"
         )
         plan = None
         for verdict in self.verdicts:
@@ -57,6 +61,7 @@ class Explanation:
             route = plan.routes[verdict.route]
             yield f"{_INDENT}route {verdict.route}, line {verdict.line}: {route.match.why()} -> {route.flow}"
             yield f"{_INDENT * 2}{'no: ' + verdict.miss if verdict.miss else 'takes the call'}"
+            yield from (f"{_INDENT * 2}{held}" for held in verdict.held)
         if self.routed is None:
             yield "no route takes this call: 404 Not Found"
         else:
@@ -64,16 +69,28 @@ class Explanation:
             yield from flow_lines(self.routed.plan, self.routed.flow.name)
 
 
+def _way(facts: CallFacts) -> Iterator[str]:
+    yield facts.transport
+    yield facts.source or "unknown source"
+    if facts.trunk:
+        yield f"trunk {facts.trunk}"
+    if facts.direction != "inbound":
+        yield facts.direction
+    if facts.load:
+        yield f"load {facts.load:g} %"
+
+
 def explain(book: Book, facts: CallFacts, now: datetime) -> Explanation:
     """Ask every route as a call would. now: with a time zone."""
     verdicts: list[Verdict] = []
     for plan in book.plans:
-        local = now.astimezone(plan.zone)
-        for index, route in enumerate(plan.routes):
-            miss = route.match.miss(facts, local)
-            verdicts.append(Verdict(plan, index, plan.document.line(("routes", index)), miss))
+        for index in range(len(plan.routes)):
+            tests = plan.tests(index, facts, now)
+            miss = next((str(test) for test in tests if not test.holds), "")
+            held = () if miss else tuple(str(test) for test in tests if test.key in _OF_THE_MOMENT)
+            verdicts.append(Verdict(plan, index, plan.document.line(("routes", index)), miss, held))
             if not miss:
-                return Explanation(facts, local, tuple(verdicts), book.route(facts, now))
+                return Explanation(facts, now.astimezone(plan.zone), tuple(verdicts), book.route(facts, now))
     return Explanation(facts, now, tuple(verdicts), None)
 
 
@@ -137,6 +154,8 @@ class _Tree:
             if _answers(step, self._media.get((name, index), set())):
                 note = "   (answers the call)"
             yield f"{_INDENT * (depth + 1)}{summary(step)}{note}"
+            if queue := self._plan.queues.get(step.queue_name()):
+                yield f"{_INDENT * (depth + 2)}{queue.about()}"
             for branch in step.branches():
                 if branch.key or (branch.outcome and branch.target != NEXT):
                     yield from self._branch(branch.outcome, branch.target, depth + 2)

@@ -13,10 +13,13 @@ from pydantic import AfterValidator, Field
 
 from sipserver.dialplan import template
 from sipserver.dialplan.agents import AgentSpec, Strict, Text, Variable
+from sipserver.dialplan.calendars import Calendar
 from sipserver.dialplan.facts import CallFacts
-from sipserver.dialplan.match import Match
+from sipserver.dialplan.globs import NOT, Globs
+from sipserver.dialplan.match import Match, Setting, Test
+from sipserver.dialplan.queues import QueueSpec
 from sipserver.dialplan.steps import Speaking, Step
-from sipserver.yaml_file import Document
+from sipserver.yaml_file import Document, KeyPath
 
 
 def zone(name: str) -> ZoneInfo:
@@ -32,18 +35,30 @@ def _zone_name(name: str) -> str:
     return name
 
 
+def _says_who(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if all(pattern.startswith(NOT) for pattern in patterns):
+        raise ValueError("says only where calls may not go; add where they may, such as `+49*`")
+    return patterns
+
+
 Name = Annotated[Text, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class Route(Strict):
-    """The flow of the calls that match. The first route that matches wins."""
+    """The flow of the calls that match. The first route that matches wins.
+
+    name: by which `percent` draws the callers; empty: the flow's. Routes of one name draw the same callers.
+    """
 
     match: Match = Match()
     flow: Text
+    name: Text = ""
 
 
 class PlanFile(Strict):
-    """A tenant's file. timezone: the zone of `hours`. variables: values that every call starts with.
+    """A tenant's file. timezone: the zone of `hours` and `calendar`. variables: values that every call starts with.
+
+    targets: globs of the numbers, users and `user@host` that calls may be sent to by bridge, transfer and queues.
 
     Each item of a flow is a step; `load` checks them one by one, so that a mistake names the step.
     """
@@ -51,7 +66,10 @@ class PlanFile(Strict):
     tenant: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     timezone: Annotated[Text, AfterValidator(_zone_name)] = "UTC"
     variables: dict[Variable, Text] = Field(default_factory=dict)
+    targets: Annotated[Globs, AfterValidator(_says_who)] = ()
+    calendars: dict[Name, Calendar] = Field(default_factory=dict)
     agents: dict[Name, AgentSpec] = Field(default_factory=dict)
+    queues: dict[Name, QueueSpec] = Field(default_factory=dict)
     flows: dict[Name, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
     routes: tuple[Route, ...] = Field(min_length=1)
 
@@ -87,14 +105,25 @@ class Plan:
     flows: Mapping[str, Flow]
     routes: tuple[Route, ...]
     document: Document = field(repr=False, compare=False)
+    targets: tuple[str, ...] = ()
+    calendars: Mapping[str, Calendar] = field(default_factory=dict)
+    queues: Mapping[str, QueueSpec] = field(default_factory=dict)
 
     def route(self, facts: CallFacts, now: datetime) -> int | None:
         """Index of the first route that matches; now: with a time zone."""
-        local = now.astimezone(self.zone)
         for index, route in enumerate(self.routes):
-            if not route.match.miss(facts, local):
+            if not route.match.miss(facts, self.setting(index, now)):
                 return index
         return None
+
+    def setting(self, route: int, now: datetime) -> Setting:
+        """What a route's match looks at beside the call."""
+        chosen = self.routes[route]
+        return Setting(now.astimezone(self.zone), self.calendars, f"{self.tenant}/{chosen.name or chosen.flow}")
+
+    def tests(self, route: int, facts: CallFacts, now: datetime) -> tuple[Test, ...]:
+        """Every key of a route's match, compared with a call."""
+        return tuple(self.routes[route].match.tests(facts, self.setting(route, now)))
 
     def start_variables(self, facts: CallFacts, call_id: str = "") -> dict[str, str]:
         """A new dict with what a call's variables are before its first step."""
@@ -108,6 +137,15 @@ class Plan:
         for flow in self.flows.values():
             for index, step in enumerate(flow.steps):
                 yield flow, index, step
+
+    def callees(self) -> Iterator[tuple[KeyPath, str]]:
+        """Whom steps and queues call, as it stands in the file, with the place where it does."""
+        for flow, index, step in self.steps():
+            if step.callee:
+                yield ("flows", flow.name, index, step.word, step.callee), getattr(step, step.callee)
+        for name, queue in self.queues.items():
+            for index, agent in enumerate(queue.agents):
+                yield ("queues", name, "agents", index), agent
 
     def texts(self) -> Iterator[FixedText]:
         """Texts without variables, each once, in the order in which callers are likely to hear them."""

@@ -7,8 +7,10 @@ what a call does with its leg.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from sipserver.audio.playout import Playout
 from sipserver.errors import CapacityError, CarrierError, Draining
@@ -20,10 +22,13 @@ from sipserver.sip.leg import SipLeg
 from sipserver.sip.offer import SipOffer
 from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.settings import SipSettings
+from sipserver.sip.sip_trunks import SipTrunks
 from sipserver.sip.switchboard import Switchboard
 from sipserver.sip.thread import SipThread
+from sipserver.sip.trunk_desk import OnState, TrunkDesk
 from sipserver.trunks.settings import TrunkSettings
 
+T = TypeVar("T")
 OnLeg = Callable[[SipLeg], None]
 
 _SWITCH_S = 0.0005
@@ -35,7 +40,9 @@ class Cell:
 
     on_leg: called on the loop with each inbound leg that was let in, still unanswered; it must not block or raise.
     goodbye_s: how long `stop` waits for peers that do not answer the BYE. capacity_hint: calls that PJSIP holds, if
-    another process has counted them already (`capacity.count`).
+    another process has counted them already (`capacity.count`). trunks: of a single server; a cell behind an edge needs
+    only their rules for calls. passwords: by environment variable; None: the process's environment. on_trunk: called on
+    the loop with each new state of a trunk; must not block or raise.
     """
 
     def __init__(
@@ -46,9 +53,13 @@ class Cell:
         goodbye_s: float = 2.0,
         capacity_hint: int = 0,
         trunks: Sequence[TrunkSettings] = (),
+        passwords: Mapping[str, str] | None = None,
+        on_trunk: OnState | None = None,
     ) -> None:
         self._goodbye_s = goodbye_s
         self._trunks = trunks
+        self._passwords = os.environ if passwords is None else passwords
+        self.trunks = TrunkDesk(() if settings.behind_edge else trunks, _Sender(self), on_trunk)
         self._capacity_hint = capacity_hint
         self._settings = settings
         self._on_leg = on_leg
@@ -61,10 +72,13 @@ class Cell:
         self._thread: SipThread | None = None
 
     async def start(self) -> None:
-        """Bind the ports and take calls. Raises ConfigError when a port is taken or the range of RTP ports is too
-        small.
+        """Bind the ports, take calls, register. Raises ConfigError when a port is taken, the range of RTP ports is too
+        small, or a trunk cannot work.
         """
         sys.setswitchinterval(_SWITCH_S)
+        trunks = SipTrunks(self._settings, self._trunks, self._passwords)
+        trunks.accounts.on_registration = lambda *told: self._to_loop(self.trunks.registration, *told)
+        trunks.accounts.on_probe = lambda *told: self._to_loop(self.trunks.probe_ended, *told)
         board = Switchboard(
             self._settings,
             self._admission,
@@ -72,7 +86,7 @@ class Cell:
             self._tell,
             self._arrive,
             self._capacity_hint,
-            self._trunks,
+            trunks,
         )
         self._thread = SipThread(board.poll, translate)
         self._thread.every(1.0, board.supervise)
@@ -86,14 +100,16 @@ class Cell:
             capacity=self.capacity,
             inbound_limit=self.inbound_limit,
         )
+        self.trunks.start()
 
     async def stop(self) -> None:
         """End all calls, free the ports, end the thread. Peers that do not answer the BYE are given up."""
         thread, board = self._thread, self._board
         if thread is None or board is None:
             return
-        self._board = None
         self._admission.draining = True
+        await self.trunks.stop()
+        self._board = None
         await thread.submit(board.end_all)
         try:
             async with asyncio.timeout(self._goodbye_s):
@@ -146,6 +162,11 @@ class Cell:
         return leg
 
     # --- what others may know -----------------------------------------------------------------------------------------
+
+    @property
+    def tls_port(self) -> int:
+        """Where calls are taken by TLS; 0 when they are not."""
+        return self._running()[1].tls_port
 
     @property
     def sip_port(self) -> int:
@@ -246,6 +267,11 @@ class Cell:
         if isinstance(fact, facts.Ended):
             self._forget(serial)
 
+    def _to_loop(self, function: Callable[..., object], *told: object) -> None:
+        """Sip thread."""
+        if self._thread is not None:
+            self._thread.to_loop(function, *told)
+
     def _wake(self) -> None:
         """Media clock thread."""
         if self._thread is not None:
@@ -262,14 +288,30 @@ class Cell:
             board = self._board
             self._thread.post(lambda: board.wire(serial))
 
-    def command(self, work: Callable[[Switchboard], None]) -> asyncio.Future[None]:
-        """Have the sip thread do something with a call. For the legs' controls."""
+    def command(self, work: Callable[[Switchboard], T]) -> asyncio.Future[T]:
+        """Have the sip thread do something. For the legs' controls and the trunks' desk."""
         thread, board = self._thread, self._board
         if thread is None or board is None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             future.set_exception(CarrierError("the cell does not run"))
             return future
         return thread.submit(lambda: work(board))
+
+
+class _Sender:
+    """How the desk of the trunks reaches their accounts."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+
+    def register(self, trunk: str) -> Awaitable[None]:
+        return self._cell.command(lambda board: board.register(trunk))
+
+    def unregister(self, trunk: str) -> Awaitable[bool]:
+        return self._cell.command(lambda board: board.unregister(trunk))
+
+    def probe(self, trunk: str) -> Awaitable[None]:
+        return self._cell.command(lambda board: board.probe(trunk))
 
 
 class _Control:

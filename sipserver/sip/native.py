@@ -60,6 +60,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjmedia_null_port_create": (c_int, (c_void_p, c_uint, c_uint, c_uint, c_uint, POINTER(c_void_p))),
     "pjmedia_port_get_frame": (c_int, (c_void_p, c_void_p)),
     "pjmedia_port_put_frame": (c_int, (c_void_p, c_void_p)),
+    "_ZN2pj9SipRxData6fromPjER13pjsip_rx_data": (None, (c_void_p, c_void_p)),  # void SipRxData::fromPj(pjsip_rx_data &)
 }
 
 

@@ -10,14 +10,15 @@ One call may take another one's place (`take_over`): whoever knows the old one b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
 import pjsua2 as pj
 
 from sipserver.log import logger
-from sipserver.sip import digits, in_dialog, stream
+from sipserver.sip import codec_filter, digits, in_dialog, stream
+from sipserver.sip.call_sound import CallSound, Neighbours
 from sipserver.sip.facts import (
     Confirmed,
     Ended,
@@ -32,32 +33,22 @@ from sipserver.sip.facts import (
     Snapshot,
 )
 from sipserver.sip.message import SipText
-from sipserver.sip.patch_bay import LegPort, PatchBay
-from sipserver.sip.port import NO_WIRES, MediaLine
+from sipserver.sip.port import MediaLine
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
 _LIVE = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD)
 
 
-class Host(Protocol):
+class Host(Neighbours, Protocol):
     """What a call needs from the cell. Sip thread, but `tell` any thread."""
 
-    patch_bay: PatchBay
     record_messages: bool
 
     def tell(self, serial: int, fact: Fact) -> None: ...
 
     def let_go(self, serial: int) -> None:
         """The call is over: destroy it once the callback has returned."""
-        ...
-
-    def call(self, serial: int) -> PjCall | None:
-        """Another call of the cell, None when it is gone."""
-        ...
-
-    def fed_by(self, serial: int) -> Iterable[PjCall]:
-        """The calls whose sound this one is to get."""
         ...
 
     def may_refer(self, call: PjCall, target: str) -> bool:
@@ -95,20 +86,18 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self, host: Host, serial: int, account: pj.Account, line: MediaLine, call_id: int = pj.PJSUA_INVALID_ID
     ) -> None:
         super().__init__(account, call_id)
-        self.serial = serial
         self.account = account
         self.trunk = ""
         self.redirects = False
         self.inbound = call_id != pj.PJSUA_INVALID_ID
+        self.codecs: tuple[str, ...] = ()
+        """That the call may use, in the order of our preference; empty for those of the cell."""
         self.heir: PjCall | None = None  # took our place; what is left of our dialog is told as its
         self._refer_taken = False  # our REFER was answered 2xx
         self._heirs_of: PjCall | None = None  # whose place we take when we are answered
         self._coming: PjCall | None = None  # who takes ours when it is answered
-        self._fed: set[int] = set()  # the calls that get our sound now
         self._host = host
-        self._line = line
-        self._port: LegPort | None = None
-        self._audio: int | None = None  # index of the audio stream
+        self._sound = CallSound(self, serial, line, host)
         self._stream: int | None = None  # address of the pjmedia_stream
         self._before = Snapshot(0.0)  # totals of streams that are gone
         self._media: MediaUp | None = None
@@ -174,63 +163,32 @@ class PjCall(pj.Call):  # type: ignore[misc]
         else:
             self.xferReplaces(replaced, prm)
 
-    def wire(self) -> None:
-        """Connect the sound as the line wants it now; nothing while there is no media, which does the same."""
-        if self._port is None or self._audio is None:
-            return
-        if self._line.wanted != self._line.wired:
-            self._port.wire(self.getAudioMedia(self._audio), self._line, afresh=False)
-        self._feed()
+    @property
+    def serial(self) -> int:
+        return self._sound.serial
 
-    def audio(self) -> pj.AudioMedia | None:
-        """Where this call's sound comes from and goes to, None while it has none."""
-        if self._port is None or self._audio is None:
-            return None
-        media = self.getAudioMedia(self._audio)
-        return media if media.getPortId() >= 0 else None  # PJSIP would abort for a slot that is none
-
-    def is_to_feed(self, serial: int) -> bool:
-        return serial in self._line.wanted.feeds
-
-    def forget(self, serial: int, *, gone: bool = False) -> None:
-        """We feed another call no longer. gone: its sound has ended or comes anew, and the wires to it with it."""
-        if serial in self._fed:
-            self._fed.discard(serial)
-            if not gone:
-                self._connect(self._host.call(serial), on=False)
+    @property
+    def sound(self) -> CallSound:
+        return self._sound
 
     def take_over(self, old: PjCall, by: str) -> None:
-        """Become what the other call was: its serial, its line, its wires. The other one has no leg any more."""
-        serial = old.serial
-        feeders = tuple(self._host.fed_by(serial))
-        for each in feeders:
-            each.forget(serial)
-        self._line.wanted = NO_WIRES  # no leg has it, and none will
-        old._unwire()
-        self._unwire()
-        self.serial, old.serial = old.serial, self.serial
-        self._line, old._line = old._line, self._line
-        self._line.muted, old._line.muted = old._line.muted, True
-        if self._port is not None and old._port is not None:
-            self._host.patch_bay.exchange(self._port, old._port)
-        elif old._port is not None:
-            self._host.patch_bay.give(old._port)
-            old._port = None
+        """Become what the other call was: whoever knows it by its serial has us. It has no leg any more."""
+        self._sound.take_over(old._sound)
         old.heir = self
         self._host.took_over(self, old)
         info = self.getInfo()
         self._tell(Replaced(by, str(info.remoteUri), self._peer, str(info.callIdString)))
         if self._media is not None:
             self._tell(self._media)
-        self.wire()
-        for each in feeders:
-            each.wire()
+        self._sound.wire()
+        for feeder in self._host.feeders_of(self.serial):
+            feeder.wire()
 
     def snapshot(self) -> Snapshot | None:
         """The leg's RTP totals now, None while there never was a stream."""
-        if self._audio is None or self._stream is None:
+        if self._sound.index is None or self._stream is None:
             return stream.at(self._before, time.monotonic()) if self._media is not None else None
-        return stream.snapshot(self, self._audio, self._stream, self._before)
+        return stream.snapshot(self, self._sound.index, self._stream, self._before)
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -279,22 +237,19 @@ class PjCall(pj.Call):  # type: ignore[misc]
                 self._refer_taken = True
 
     @_guarded
+    def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
+        if self.codecs:
+            ours = prm.sdp
+            ours.wholeSdp = codec_filter.limited(ours.wholeSdp, self.codecs, prm.remSdp.wholeSdp)
+
+    @_guarded
     def onCallMediaState(self, prm: Any) -> None:  # noqa: N802
         info = self.getInfo()  # keep it: the vector lives in it
         for index, media in enumerate(info.media):
             if media.type != pj.PJMEDIA_TYPE_AUDIO or media.status not in _LIVE or media.audioConfSlot < 0:
                 continue
             held = media.status == pj.PJSUA_CALL_MEDIA_REMOTE_HOLD
-            self._audio = index
-            self._line.muted = held
-            if self._port is None:
-                self._port = self._host.patch_bay.take(self._line)
-            self._fed.clear()
-            self._port.wire(self.getAudioMedia(index), self._line, afresh=True)
-            self._feed()
-            for other in self._host.fed_by(self.serial):
-                other.forget(self.serial, gone=True)
-                other.wire()
+            self._sound.come(index, held=held)
             self._media = stream.describe(self, index, held, self._media)
             self._tell(self._media)
             return
@@ -302,12 +257,12 @@ class PjCall(pj.Call):  # type: ignore[misc]
     @_guarded
     def onStreamCreated(self, prm: Any) -> None:  # noqa: N802
         self._stream = int(prm.stream)
-        self._audio = int(prm.streamIdx)
+        self._sound.index = int(prm.streamIdx)
 
     @_guarded
     def onStreamDestroyed(self, prm: Any) -> None:  # noqa: N802
-        if self._stream is not None and self._audio is not None:
-            self._before = stream.snapshot(self, self._audio, self._stream, self._before)
+        if self._stream is not None and self._sound.index is not None:
+            self._before = stream.snapshot(self, self._sound.index, self._stream, self._before)
         self._stream = None
 
     @_guarded
@@ -380,35 +335,6 @@ class PjCall(pj.Call):  # type: ignore[misc]
         supported = self.remoteHasCap(pj.PJSIP_H_SUPPORTED, "", "replaces")
         return Confirmed(allowed != pj.PJSIP_DIALOG_CAP_UNSUPPORTED, supported == pj.PJSIP_DIALOG_CAP_SUPPORTED)
 
-    def _feed(self) -> None:
-        """Let those hear us that are to, and no others. While our peer holds the call its sound goes nowhere."""
-        wanted = frozenset() if self._line.muted else self._line.wanted.feeds
-        for serial in self._fed - wanted:
-            self._fed.discard(serial)
-            self._connect(self._host.call(serial), on=False)
-        for serial in wanted - self._fed:
-            if self._connect(self._host.call(serial), on=True):
-                self._fed.add(serial)
-
-    def _unwire(self) -> None:
-        audio = self.audio()
-        if self._port is not None and audio is not None:
-            self._port.unwire(audio, self._line)
-        for serial in tuple(self._fed):
-            self.forget(serial)
-
-    def _connect(self, other: PjCall | None, *, on: bool) -> bool:
-        """Whether it could be done: the other one may have no sound (yet, or any more)."""
-        mine, theirs = self.audio(), other.audio() if other is not None else None
-        if mine is None or theirs is None:
-            return False
-        try:
-            (mine.startTransmit if on else mine.stopTransmit)(theirs)
-        except pj.Error as error:
-            logger("sip").debug("a wire between two calls could not be changed", reason=error.reason)
-            return False
-        return True
-
     def _tell(self, fact: Fact) -> None:
         """Of a dialog that was replaced, or is about to replace another, the leg's record has the messages."""
         kin = self.heir or self._heirs_of
@@ -435,16 +361,11 @@ class PjCall(pj.Call):  # type: ignore[misc]
         if self._refusing and self._host.record_messages:
             # PJSIP reports the end before it sends the refusal, and does not show it: only its first line is known
             self._tell(Message("sent", self._peer, f"SIP/2.0 {code} {cause}"))
-        for other in self._host.fed_by(self.serial):
-            other.forget(self.serial, gone=True)
-        self._fed.clear()
         if self._heirs_of is not None:
             self._heirs_of._coming = None
         if self._coming is not None:
             self._coming.end(487)
-        if self._port is not None:
-            self._host.patch_bay.give(self._port)
-            self._port = None
+        self._sound.go()
         self._tell(Ended(code, cause, by_peer, last))
         self._host.let_go(self.serial)
 

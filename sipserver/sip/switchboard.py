@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pjsua2 as pj
@@ -18,7 +18,8 @@ from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader, targets
-from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, Admission, Refusal
+from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SOURCE, Admission, Refusal
+from sipserver.sip.call_sound import CallSound
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
@@ -32,7 +33,7 @@ from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.priority import raise_priority
 from sipserver.sip.rtp_ports import RtpPorts
 from sipserver.sip.settings import SipSettings
-from sipserver.trunks.settings import TrunkSettings
+from sipserver.sip.sip_trunks import SipTrunks
 
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
@@ -54,10 +55,10 @@ class Switchboard:
         tell: Tell,
         arrive: Arrive,
         capacity_hint: int = 0,
-        trunks: Iterable[TrunkSettings] = (),
+        trunks: SipTrunks | None = None,
     ) -> None:
         self._settings = settings
-        self._trunks = {trunk.name: trunk for trunk in trunks}
+        self._trunks = trunks or SipTrunks(settings)
         self._replaced: deque[tuple[float, PjCall]] = deque()
         self._capacity_hint = capacity_hint
         self._admission = admission
@@ -75,21 +76,24 @@ class Switchboard:
         self.tell = tell
         self.patch_bay: PatchBay
         self.record_messages = settings.record_messages
-        self.port = 0
+        self.port = self.tls_port = 0
         self.capacity = 0
         self.version = ""
 
     def open(self) -> None:
         """Start PJSIP. Raises ConfigError."""
-        endpoint = SipEndpoint(self._settings, self._capacity_hint)
+        trunks = self._trunks
+        endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
+        endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._gate.install)
+            endpoint.open(self._on_incoming, self._gate.install, lambda: trunks.door.trunk)
         except Exception:
             self._gate.remove()
             endpoint.close()
             raise
         self._endpoint = endpoint  # only now: a poll of what is not open would abort the process
         self.port, self.capacity, self.version = endpoint.port, endpoint.capacity, endpoint.version
+        self.tls_port = endpoint.tls_port
         self._clock.read_rtp = rtp_reader.take_over()
         self._clock.thread_began = raise_priority
         self.patch_bay = PatchBay(endpoint.devices, self._clock, pcm.choose, spare=2 * self.capacity)
@@ -141,17 +145,29 @@ class Switchboard:
     def dial(
         self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
     ) -> str:
-        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot."""
-        assert self._endpoint is not None
-        call = PjCall(self, serial, self._endpoint.account, line)
-        call.trunk = trunk
-        call.redirects = trunk in self._trunks and self._trunks[trunk].redirects
+        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot, CapacityError, CarrierError (the
+        trunk's calls_per_s).
+        """
+        call = PjCall(self, serial, self._trunks.for_outgoing(trunk, self.busy_trunks()), line)
+        self._trunks.assign(call, trunk)
         self._calls[serial] = call
         try:
             return call.dial(uri, headers, from_uri)
         except Exception:
             self.let_go(serial)
             raise
+
+    def register(self, trunk: str) -> None:
+        """Send REGISTER. Raises CapacityError when PJSIP has no account left."""
+        self._trunks.accounts.register(trunk, self.busy_trunks())
+
+    def unregister(self, trunk: str) -> bool:
+        """False when there is nothing to end."""
+        return self._trunks.accounts.unregister(trunk)
+
+    def probe(self, trunk: str) -> None:
+        """Send OPTIONS."""
+        self._trunks.accounts.probe(trunk)
 
     def respond(self, serial: int, code: int, reason: str, headers: Mapping[str, str]) -> None:
         with self._unless_lost(serial) as call:
@@ -168,7 +184,7 @@ class Switchboard:
         """Connect the call's sound as its line wants it now, unless the call is gone."""
         call = self._calls.get(serial)
         if call is not None:
-            call.wire()
+            call.sound.wire()
 
     def press(self, serial: int, keys: str, duration_ms: int) -> None:
         self._call(serial).press(keys, duration_ms)
@@ -185,23 +201,28 @@ class Switchboard:
         if call is not None:
             self._over.append(call)
 
+    def busy_trunks(self) -> set[str]:
+        """Those that calls use now."""
+        return {call.trunk for call in (*self._calls.values(), *self._over)}
+
     # --- what calls ask of each other ---------------------------------------------------------------------------------
 
-    def call(self, serial: int) -> PjCall | None:
-        return self._calls.get(serial)
+    def sound_of(self, serial: int) -> CallSound | None:
+        call = self._calls.get(serial)
+        return call.sound if call is not None else None
 
-    def fed_by(self, serial: int) -> tuple[PjCall, ...]:
-        return tuple(call for call in self._calls.values() if call.is_to_feed(serial))
+    def feeders_of(self, serial: int) -> tuple[CallSound, ...]:
+        return tuple(call.sound for call in self._calls.values() if call.sound.feeds(serial))
 
     def may_refer(self, call: PjCall, target: str) -> bool:
         """By the policy of the trunk that the call belongs to, and while PJSIP has a slot for one more."""
-        trunk = self._trunks.get(call.trunk)
+        trunk = self._trunks.named(call.trunk)
         return trunk is not None and targets.allowed(trunk.refer_to, target) and self._taken() < self.capacity
 
     def may_replace(self, call: PjCall, text: str, source: str) -> bool:
         """Only the trunk of a call may replace it, and only where its settings say so."""
         offer = self._offer(text, source)
-        trunk = self._trunks.get(offer.trunk)
+        trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
 
     def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
@@ -226,7 +247,8 @@ class Switchboard:
         return capacity.taken() or len(self._calls)
 
     def _offer(self, text: str, source: str) -> SipOffer:
-        return SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
+        offer = SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
+        return self._trunks.shown(offer)
 
     @contextmanager
     def _unless_lost(self, serial: int) -> Iterator[PjCall]:
@@ -272,7 +294,10 @@ class Switchboard:
                 pj.Call.__swig_destroy__(call)
         self._over = waiting
 
-    def _decide(self, method: str) -> Refusal | None:
+    def _decide(self, method: str, rdata: int) -> Refusal | None:
+        refusal = self._trunks.door.knock(method, rdata)
+        if refusal is not None:
+            return self._admission.counted(refusal) if method == "INVITE" else refusal
         if method in NEEDS_DIALOG:
             return NO_DIALOG
         if method not in OUTSIDE_DIALOGS:
@@ -296,6 +321,13 @@ class Switchboard:
             return self._admission.counted(NO_PORTS)
         return None
 
+    def _refusal(self, source: str, text: str, inbound: int) -> Refusal | None:
+        door = self._trunks.door
+        if not door.is_kept:
+            return self._admission.decide(source, inbound)
+        refusal = door.enter(source, text) or self._trunks.no_codec(SipText.parse(text))
+        return self._admission.counted(refusal) if refusal is not None else self._admission.crowded(inbound)
+
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
         serial = self.next_serial()
         line = MediaLine(Playout())
@@ -303,13 +335,14 @@ class Switchboard:
         inbound = self._inbound()
         self._calls[serial] = call
         self._fresh.append(serial)
-        refusal = self._admission.decide(source, inbound)
+        refusal = self._refusal(source, text, inbound)
         if refusal is not None:
             logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
-            call.respond(refusal.code, "", refusal.headers(self._settings.retry_after_s))
+            headers = {**refusal.headers(self._settings.retry_after_s), **dict(refusal.extra)}
+            call.respond(refusal.code or SOURCE.code, "", headers)
             return
         offer = self._offer(text, source)
-        call.trunk = offer.trunk
+        self._trunks.assign(call, offer.trunk)
         self._arrive(serial, offer, line)
         if self.record_messages:
             self.tell(serial, Message("received", source, text))

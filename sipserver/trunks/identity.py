@@ -34,8 +34,8 @@ OURS = frozenset({
     "join", "target-dialog", "event", "o", "allow-events", "u", "subscription-state", "privacy",
     "p-asserted-identity", "p-preferred-identity", "identity", "identity-info",
 })  # fmt: skip
-"""Headers that belong to the dialog or say who calls: PJSIP and the trunk's settings set them, and nobody else. So it is
-with those of our own edge (`X-Sipserver-...`).
+"""Headers that belong to the dialog or say who calls: PJSIP and the trunk's settings set them, and nobody else. So it
+is with those of our own edge (`X-Sipserver-...`).
 """
 
 

@@ -18,6 +18,7 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import call as call_module
 from sipserver.calls.call import Call
 from sipserver.calls.limits import Limits
+from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
@@ -73,6 +74,8 @@ class Stage:
         self.clock: Callable[[], int] = time.monotonic_ns
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
+        self.load = 0.0
+        self.outbound: Outbound | None = None
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -88,6 +91,8 @@ class Stage:
             listeners=(self.listened.append,),
             limits=self.limits,
             limits_of=self.limits_of,
+            load=lambda: self.load,
+            outbound=self.outbound,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]

@@ -48,6 +48,7 @@ def test_every_route_until_the_one_that_takes_the_call() -> None:
                 no: to 2* does not match 100
               route 1, line 16: to=1* hours=mon-fri 20:00-24:00 -> main
                 takes the call
+                hours mon-fri 20:00-24:00 matches mon 22:00 GMT
 
             flow main
             """

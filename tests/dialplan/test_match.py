@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from sipserver.dialplan.facts import CallFacts
-from sipserver.dialplan.match import Match
+from sipserver.dialplan.match import Match, Setting
 
 NOW = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)  # a Monday
 CALL = CallFacts.of(
@@ -45,7 +45,7 @@ def match(**keys: Any) -> Match:
     ],
 )
 def test_all_keys_hold(keys: dict[str, Any]) -> None:
-    assert match(**keys).miss(CALL, NOW) == ""
+    assert match(**keys).miss(CALL, Setting(NOW)) == ""
 
 
 @pytest.mark.parametrize(
@@ -65,15 +65,15 @@ def test_all_keys_hold(keys: dict[str, Any]) -> None:
     ],
 )
 def test_the_first_key_that_fails_is_named(keys: dict[str, Any], miss: str) -> None:
-    assert match(**keys).miss(CALL, NOW) == miss
+    assert match(**keys).miss(CALL, Setting(NOW)) == miss
 
 
 def test_a_peer_without_an_address_is_in_no_network() -> None:
-    assert match(source="0.0.0.0/0").miss(CallFacts("a", source="unix"), NOW)
+    assert match(source="0.0.0.0/0").miss(CallFacts("a", source="unix"), Setting(NOW))
 
 
 def test_an_ipv4_peer_on_an_ipv6_socket_is_ipv4() -> None:
-    assert match(source="192.0.2.0/24").miss(CallFacts("a", source="[::ffff:192.0.2.7]:5060"), NOW) == ""
+    assert match(source="192.0.2.0/24").miss(CallFacts("a", source="[::ffff:192.0.2.7]:5060"), Setting(NOW)) == ""
 
 
 def test_the_match_in_one_line() -> None:

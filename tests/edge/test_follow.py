@@ -53,15 +53,18 @@ async def test_a_long_file_is_emptied_and_read_on(heard: Heard) -> None:
     assert len(lines) == 2
 
 
-async def test_what_is_too_much_at_once_is_left_out(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_too_much_at_once_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sipserver.edge.follow.FOLLOW_S", 0.01)
     monkeypatch.setattr("sipserver.edge.follow.BEHIND_BYTES", 500)
-    _, lines, write = heard
-    write("one\n")
-    await until(lambda: lines == ["one"])
-    write("noise\n" * 100)
-    await until(lambda: lines[-1] == "left out: 600")
-    write("after\n")
-    await until(lambda: lines == ["one", "left out: 600", "after"])
+    file, lines = tmp_path / "other.log", list[str]()
+    follower = Follower(file, lines.append, lambda size: lines.append(f"left out: {size}"), MOST_BYTES)
+    file.write_text("one\n" + "noise\n" * 100)
+    follower.start(len("one\n"))
+    await until(lambda: lines == ["left out: 600"])
+    with file.open("a") as log:
+        log.write("after\n")
+    await until(lambda: lines == ["left out: 600", "after"])
+    await follower.stop()
 
 
 async def test_a_file_that_goes_away_is_waited_for(heard: Heard) -> None:

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.peers
 SCENARIOS = Path(__file__).parent / "scenarios"
 RATE = 60
 CALLS = 300
-ROOM = 18
-"""Of a cell: less than live at a time, so that one is not enough."""
+ROOM, DEAD_ROOM = 21, 6
+"""Of a cell: less than live at a time, so that one is not enough. Two have room for those that the dead one held up,
+and for what a SIPp that stood still for a moment catches up with."""
 LIMIT_S = 30
 
 
@@ -46,9 +47,11 @@ async def _sipp(name: str, folder: Path, *options: str) -> AsyncIterator[asyncio
 
 async def test_no_call_and_no_place_is_lost(tmp_path: Path) -> None:
     """Cells that take calls, one that refuses all, one that is dead, and a list that changes meanwhile."""
-    ports = [free_range(2)[0] for _ in range(5)]
+    first, last = free_range(12)
+    *ports, caller_port = range(first, last + 1, 2)
     names = ("cell-200", "cell-200", "cell-200", "cell-486-full")
-    *good, full, dead = addresses = [CellAddress("127.0.0.1", port, ROOM) for port in ports]
+    *good, full = addresses = [CellAddress("127.0.0.1", port, ROOM) for port in ports[:-1]]
+    dead = CellAddress("127.0.0.1", ports[-1], DEAD_ROOM)
     async with contextlib.AsyncExitStack() as stack:
         for name, port in zip(names, ports, strict=False):
             await stack.enter_async_context(_sipp(name, tmp_path, "-p", str(port), "-aa"))
@@ -56,7 +59,7 @@ async def test_no_call_and_no_place_is_lost(tmp_path: Path) -> None:
         await edge.set_cells([full, good[0], good[1]])
         caller = await stack.enter_async_context(
             _sipp(
-                "uac-200", tmp_path, "-p", str(free_range(2)[0]), "-m", str(CALLS), "-r", str(RATE), "-d", "400",
+                "uac-200", tmp_path, "-p", str(caller_port), "-m", str(CALLS), "-r", str(RATE), "-d", "400",
                 "-timeout", f"{LIMIT_S}s", "-timeout_error", "-trace_err", "-error_file", str(tmp_path / "errors"),
                 f"127.0.0.1:{port_of(edge)}",
             )
@@ -113,7 +116,9 @@ async def test_real_servers_behind_the_edge(tmp_path: Path) -> None:
             for dialog in dialogs:
                 assert status_of(await dialog.bye()) == 200
             assert status_of(await caller.dialog("busy").invite()) == 486
-            assert (await edge.stats())["calls"] == 0
+            async with asyncio.timeout(5):
+                while (await edge.stats())["calls"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
         assert sum("behind" in server.log() for server in servers) == 2
     finally:
         for server in servers:

@@ -163,9 +163,13 @@ def test_events_of_a_transcoded_caller_get_the_cells_clock(build: Build) -> None
             head = struct.pack("!BBHII", 0x80, 110 | 0x80 * (count == 1), 5000 + count, 48_000, 0xCA11)
             phone.rtp.sendto(head + event, phone.relay)
             time.sleep(0.02)
-        eventually(lambda: digits(edge.cell) == {7}, "the digit was not heard inside")
-        ended = [packet for packet in edge.cell.packets if packet[1] & 0x7F == 101 and packet[13] & 0x80]
-        assert {struct.unpack("!H", packet[14:16])[0] for packet in ended} == {1600}
+
+        def ended() -> list[bytes]:
+            return [packet for packet in edge.cell.packets if packet[1] & 0x7F == 101 and packet[13] & 0x80]
+
+        eventually(ended, "the end of the digit was not heard inside")
+        assert digits(edge.cell) == {7}
+        assert {struct.unpack("!H", packet[14:16])[0] for packet in ended()} == {1600}
 
 
 def test_a_call_without_an_offer_is_offered_what_its_trunk_may_use(build: Build) -> None:

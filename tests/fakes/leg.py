@@ -42,7 +42,7 @@ class FakeLeg:
         wants_inband_digits: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self.offer = offer or FakeOffer()
         self.playout = Playout()
         self.wants_inband_digits = wants_inband_digits
@@ -140,7 +140,7 @@ class FakeLeg:
     def tick_now(self, inbound: Samples | None = None) -> Samples:
         """One media tick, synchronously. Returns what was played in it."""
         payload = self.playout.pull()
-        at_ns = self._clock()
+        at_ns = self.clock()
         outbound = Frame.silence(at_ns) if payload is None else Frame.of_payload(payload, at_ns)
         heard = Frame.silence(at_ns) if inbound is None else Frame(inbound, at_ns)
         if self.looped:

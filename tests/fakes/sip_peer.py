@@ -314,10 +314,12 @@ class PeerCall:
         return listener
 
     async def transact(self, method: str, *, body: str = "", headers: str = "") -> str:
-        """One request inside the dialog and its final answer; a re-INVITE is acknowledged."""
+        """One request inside the dialog and its final answer; a re-INVITE is acknowledged. What is sent again meanwhile
+        for an earlier request (RFC 3261 section 13.3.1.4) is passed over."""
         self.peer.send(self.request(method, body=body, headers=headers))
-        answer = await self.peer.receive("2xx", "3xx", "4xx", "5xx", "6xx")
-        assert header(answer, "CSeq").endswith(method), answer
+        answer = ""
+        while header(answer, "CSeq") != f"{self.sequence} {method}" or header(answer, "Call-ID") != self.call_id:
+            answer = await self.peer.receive("2xx", "3xx", "4xx", "5xx", "6xx")
         if method == "INVITE":
             self.peer.send(self.request("ACK", same_transaction=status_of(answer) >= 300))
         return answer

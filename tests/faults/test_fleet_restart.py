@@ -55,7 +55,7 @@ def test_all_processes_are_replaced_under_load(fleet: FleetProcess, tmp_path: Pa
 
 def test_a_held_machine_finishes_its_calls_and_takes_new_ones_later(fleet: FleetProcess, tmp_path: Path) -> None:
     fleet.await_idle()
-    with calling(fleet, tmp_path / "running", total=6, rate=6, hold_s=4) as running:
+    with calling(fleet, tmp_path / "running", total=6, rate=6, hold_s=6) as running:
         while running.up < 6:
             assert running.sipp.running
             time.sleep(0.05)
@@ -73,7 +73,7 @@ def test_a_held_machine_finishes_its_calls_and_takes_new_ones_later(fleet: Fleet
 
 def test_a_machine_that_ends_lets_its_calls_end(tmp_path: Path) -> None:
     with FleetProcess(tmp_path / "own", {"acme.yaml": PLAN}, OVERRIDES, calls=8) as fleet:
-        with calling(fleet, tmp_path / "load", total=6, rate=6, hold_s=4) as traffic:
+        with calling(fleet, tmp_path / "load", total=6, rate=6, hold_s=6) as traffic:
             while traffic.up < 6:
                 assert traffic.sipp.running
                 time.sleep(0.05)

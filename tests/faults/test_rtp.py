@@ -228,7 +228,7 @@ def test_garbage_at_the_rtcp_port(server: ServerProcess, phone: Phone) -> None:
 
 
 def test_the_stream_restarts_with_another_source_number(server: ServerProcess, phone: Phone) -> None:
-    converse(phone, 800)
+    converse(phone, 2500)  # the source is looked at once a second
     phone.mangle = lambda packet: iter((changed(packet, ssrc=0xBADCAFE, sequence=20_000, timestamp=1 << 29),))
     converse(phone, 2000)
     phone.bye()

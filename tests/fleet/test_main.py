@@ -32,7 +32,8 @@ class Running:
 
     def told(self, *events: str) -> list[str]:
         """Those of these events that are in the log, in order."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        whole = self._log.read_text().split("\n")[:-1]  # the last one may be half written
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line["event"] for line in lines if line["process"] == "supervisor" and line["event"] in events]
 
     async def status(self) -> dict[str, Any]:

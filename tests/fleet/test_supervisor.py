@@ -107,7 +107,7 @@ async def test_a_cell_that_somebody_else_drains_is_replaced_at_once(start: Start
 
 
 async def test_a_crash_loop_backs_off_and_raises_an_alarm(start: Start) -> None:
-    async with start(alarm_crashes=3, alarm_s=1) as rig:
+    async with start(alarm_crashes=3, alarm_s=3) as rig:
         set_mood(rig.runtime, "broken")
         alarms, cell = rig.supervisor.alarms, rig.cell()
         os.kill(cell.pid, signal.SIGKILL)
@@ -119,7 +119,7 @@ async def test_a_crash_loop_backs_off_and_raises_an_alarm(start: Start) -> None:
 
 
 async def test_a_cell_that_never_becomes_ready_is_replaced(start: Start) -> None:
-    async with start(ready_s=0.5) as rig:
+    async with start(ready_s=1.2) as rig:
         set_mood(rig.runtime, "silent")
         cell = rig.cell()
         os.kill(cell.pid, signal.SIGKILL)

@@ -407,12 +407,19 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@contextlib.contextmanager
-def machine(fleet: Fleet, lease_s: float) -> Iterator[Callable[[], None]]:
+async def says_ready(process: subprocess.Popen[str]) -> None:
+    """After what it logs. Our own leases are renewed meanwhile."""
+    lines = process.stdout
+    assert lines is not None
+    assert await asyncio.to_thread(lambda: "ready\n" in lines)
+
+
+@contextlib.asynccontextmanager
+async def machine(fleet: Fleet, lease_s: float) -> AsyncIterator[Callable[[], None]]:
     """Another machine with two calls, one of which nobody has written; gives what kills it."""
     where = (fleet.bus_settings.url, fleet.bus_settings.prefix, str(fleet.folder / "two"), fleet.settings.url)
     root = Path(__file__).parents[2]
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", MACHINE, *where, str(lease_s)], stdout=subprocess.PIPE, cwd=root, text=True
     ) as process:
 
@@ -420,9 +427,8 @@ def machine(fleet: Fleet, lease_s: float) -> Iterator[Callable[[], None]]:
             process.send_signal(signal.SIGKILL)
             process.wait()
 
-        assert process.stdout is not None
         try:
-            assert "ready\n" in process.stdout  # after what it logs
+            await says_ready(process)
             yield kill
         finally:
             kill()
@@ -431,7 +437,7 @@ def machine(fleet: Fleet, lease_s: float) -> Iterator[Callable[[], None]]:
 async def test_a_dead_machine_is_taken_over_and_given_back(real: Fleet) -> None:
     writer, _ = await real.writer()
     await real.cell()
-    with machine(real, LEASE_S) as kill:
+    async with machine(real, LEASE_S) as kill:
         await asyncio.sleep(LEASE_S)
         assert writer.reading == ["one"]
         assert set(await real.calls()) == {"written"}
@@ -455,7 +461,7 @@ async def test_a_dead_machine_s_calls_are_closed_within_ten_seconds_by_the_usual
     real.bus_settings = real.bus_settings.model_copy(update={"lease_s": usual})
     await real.writer()
     await real.cell()
-    with machine(real, usual) as kill:
+    async with machine(real, usual) as kill:
         kill()
         died = time.monotonic()
         await real.closed("written", "unwritten", timeout_s=20)
@@ -488,16 +494,15 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@contextlib.contextmanager
-def writer_process(fleet: Fleet, run: str) -> Iterator[subprocess.Popen[str]]:
+@contextlib.asynccontextmanager
+async def writer_process(fleet: Fleet, run: str) -> AsyncIterator[subprocess.Popen[str]]:
     """One that is ready; killed in the end."""
     where = (fleet.bus_settings.url, fleet.bus_settings.prefix, str(fleet.folder / "own"), fleet.settings.url)
     command = [sys.executable, "-c", WRITER, *where, run]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=Path(__file__).parents[2], text=True) as process:
-        assert process.stdout is not None
+    pipe, root = subprocess.PIPE, Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=root, text=True) as process:  # noqa: ASYNC220
         try:
-            assert "ready\n" in process.stdout  # after what it logs
+            await says_ready(process)
             yield process
         finally:
             process.kill()
@@ -510,7 +515,7 @@ async def test_kill_9_at_any_moment_loses_and_doubles_nothing(real: Fleet) -> No
     entries = mixed(*(one_call(name, digits=100) for name in names))
     step = len(entries) // 4 + 1
     for number in range(4):
-        with writer_process(real, f"w{number}"):
+        async with writer_process(real, f"w{number}"):
             tell(cell, entries[number * step : (number + 1) * step])
             await asyncio.sleep(0.16 + 0.02 * number)  # about when the journal is sent, read, written
         await cell.forget_run(f"w{number}")
@@ -524,7 +529,7 @@ async def test_kill_9_at_any_moment_loses_and_doubles_nothing(real: Fleet) -> No
 async def test_a_writer_that_hangs_is_replaced_and_undoes_nothing_when_it_goes_on(real: Fleet) -> None:
     cell = await real.cell()
     entries = one_call(digits=100)
-    with writer_process(real, "hangs") as process:
+    async with writer_process(real, "hangs") as process:
         tell(cell, entries[:50])
         await until_so(lambda: has_events(real, 40))
         tell(cell, entries[50:60])

@@ -312,6 +312,14 @@ class FleetProcess:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
+    def await_log(self, text: str, timeout_s: float = 10) -> str:
+        """The log once it says so: lines are written by a thread of their own."""
+        deadline = time.monotonic() + timeout_s
+        while text not in (log := self.log()):
+            assert time.monotonic() < deadline, f"{text!r} is not in the log:\n{log[-3000:]}"
+            time.sleep(0.02)
+        return log
+
     def get(self, path: str, timeout_s: float = 5) -> str:
         with urllib.request.urlopen(f"http://{self.host}:{self.http_port}{path}", timeout=timeout_s) as answer:
             return str(answer.read().decode())

@@ -148,7 +148,7 @@ class Phone:
         self.invited_ns = self.send(
             self.request("INVITE", self.sdp() if body is None else body, headers, branch=self._invite_branch)
         )
-        final = self.final(timeout_s)
+        final = self.final("INVITE", timeout_s)
         self.to = final.header("To")
         if final.code < 300:
             self._follow(final)
@@ -166,19 +166,21 @@ class Phone:
         if port:
             self._media = ("127.0.0.1", int(port.group(1)))
 
-    def final(self, timeout_s: float = 10) -> Response:
-        """The next final response. Provisional ones are skipped."""
+    def final(self, method: str, timeout_s: float = 10) -> Response:
+        """The final response to the last request, which had this method. Provisional ones are skipped, and what is sent
+        again for an earlier request because our ACK was late (RFC 3261 section 13.3.1.4)."""
         deadline = time.monotonic() + timeout_s
+        asked = (self.call_id, f"{self.sequence} {method}")
         while True:
             response = self._responses.get(timeout=max(0.001, deadline - time.monotonic()))
-            if response.code >= 200:
+            if response.code >= 200 and (response.header("Call-ID"), response.header("CSeq")) == asked:
                 return response
 
     def transact(self, method: str, body: str = "", headers: str = "", timeout_s: float = 5) -> Response:
         """Send an in-dialog request and wait for its final response (ACKs a re-INVITE)."""
         self.sequence += 1
         self.send(self.request(method, body, headers))
-        final = self.final(timeout_s)
+        final = self.final(method, timeout_s)
         if method == "INVITE":
             if final.code < 300:
                 self._follow(final)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ class ServerProcess:
         return self.wait(timeout_s)
 
     def wait(self, timeout_s: float = 20) -> int:
-        """The exit code of a server that goes by itself; a second SIGTERM would hurry it. Raises as `stop`."""
+        """The exit code of one that goes by itself, as a second SIGTERM would hurry it. Raises as `stop` does."""
         assert self.process is not None
         try:
             return self.process.wait(timeout_s)
@@ -161,6 +162,14 @@ class ServerProcess:
     def get(self, path: str, timeout_s: float = 5) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=timeout_s) as answer:
             return str(answer.read().decode())
+
+    def takes_calls(self) -> bool:
+        """What /readyz says: no longer once it drains."""
+        try:
+            return bool(self.get("/readyz"))
+        except urllib.error.HTTPError as no:
+            no.close()
+            return False
 
     def cpu_s(self) -> float:
         """User and system CPU seconds of the process so far."""

@@ -298,13 +298,16 @@ def test_over_capacity_is_486_with_retry_after(tmp_path: Path) -> None:
 
 
 def test_draining_is_503_and_the_running_call_ends_at_the_deadline(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path / "server", {"peers.yaml": PLAN}, {"calls": {"drain_s": 2}})
+    server = ServerProcess(tmp_path / "server", {"peers.yaml": PLAN}, {"calls": {"drain_s": 4}})
     write_prompt(server.dialplans)
     server.start()
     try:
         with Phone(server.sip_port) as phone:
             assert phone.invite("echo").code == 200
             server.signal(signal.SIGTERM)
+            while server.takes_calls():
+                assert server.process is not None
+                assert server.process.poll() is None
             outcome = sipp.call("uac-503-draining", tmp_path, server.sip_port)
             assert outcome.code == 0, outcome.trace
             assert not phone.ended.is_set()

@@ -348,9 +348,7 @@ class Dialog:
         return await self.finish()
 
     async def finish(self) -> str:
-        answer = await self.caller.receive()
-        while not header(answer, "CSeq").endswith("INVITE"):
-            answer = await self.caller.receive()
+        answer = await self._answer("INVITE")
         if status_of(answer) >= 300:
             self.caller.send(self.request("ACK", again=True, answer=answer))
             return answer
@@ -367,7 +365,14 @@ class Dialog:
 
     async def bye(self) -> str:
         self.caller.send(self.request("BYE"))
-        return await self.caller.receive()
+        return await self._answer("BYE")
+
+    async def _answer(self, method: str) -> str:
+        """Final, to this request of this call; what the edge still sends again for others is passed over."""
+        while True:
+            text = await self.caller.receive()
+            if status_of(text) and header(text, "Call-ID") == self.call_id and header(text, "CSeq").endswith(method):
+                return text
 
 
 def authorization(challenge: str, user: str, password: str, uri: str, *, nonce: str = "", count: int = 1) -> str:

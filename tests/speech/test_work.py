@@ -117,10 +117,12 @@ async def test_work_that_is_cancelled_while_it_runs_ends_unheard(queue: WorkQueu
 
 
 async def test_a_deadline_holds_waiting_and_running(bench: Bench) -> None:
-    queue = WorkQueue("engine", bench, threads=1, bound=3, timeout_s=0.02)
-    running, waiting = queue.submit("a"), queue.submit("b")
+    queue = WorkQueue("engine", bench, threads=1, bound=3, timeout_s=0.5)
+    running = queue.submit("a")
+    await bench.one_begun()
+    waiting = queue.submit("b")
     for future in (running, waiting):
-        with pytest.raises(ProviderTimeout, match=r"0\.02 s"):
+        with pytest.raises(ProviderTimeout, match=r"0\.5 s"):
             await future
     assert (queue.depth, queue.running, queue.timed_out) == (0, 1, 2)
     bench.let_go(1)

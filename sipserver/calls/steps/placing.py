@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 
 from sipserver.audio.frame import Samples
 from sipserver.calls import music
@@ -36,7 +37,7 @@ def order(step: steps.Placing, scene: Scene) -> Order:
     plan's targets is called.
     """
     to = _line(scene, step.to).strip()
-    if not scene.plan.allows(to):
+    if not any(fnmatchcase(to, glob) for glob in getattr(scene.plan, "targets", ("*",))):
         raise NotAllowed("the target is not allowed by `targets`")
     return Order(
         to=to,

@@ -19,7 +19,9 @@ from sipserver.errors import ConfigError, ProviderError
 async def say(step: steps.Say, scene: Scene) -> Left:
     speaking = speak(scene, step.text, tts=step.tts, voice=step.voice, language=step.language)
     try:
-        await until_digit(scene.call.id, scene.call.digits, scene.call.leg.playout, speaking) if step.interruptible else await speaking
+        await until_digit(
+            scene.call.id, scene.call.digits, scene.call.leg.playout, speaking
+        ) if step.interruptible else await speaking
     except ProviderError as problem:
         return scene.failed("say", problem)
     return Left()
@@ -28,7 +30,9 @@ async def say(step: steps.Say, scene: Scene) -> Left:
 async def play(step: steps.Play, scene: Scene) -> Left:
     playing = play_file(scene.call, scene.plan.sound(step.file))
     try:
-        await until_digit(scene.call.id, scene.call.digits, scene.call.leg.playout, playing) if step.interruptible else await playing
+        await until_digit(
+            scene.call.id, scene.call.digits, scene.call.leg.playout, playing
+        ) if step.interruptible else await playing
     except ConfigError as problem:
         return scene.failed("play", problem)
     return Left()
@@ -50,9 +54,14 @@ async def prompt(scene: Scene, step: steps.Collect) -> None:
     try:
         if step.say:
             speaking = speak(scene, step.say, tts=step.tts, voice=step.voice, language=step.language)
-            await until_digit(scene.call.id, scene.call.digits, scene.call.leg.playout, speaking)
+            await _until_digit(scene.call, speaking)
         elif step.play:
-            await until_digit(scene.call.id, scene.call.digits, scene.call.leg.playout, play_file(scene.call, scene.plan.sound(step.play)))
+            await until_digit(
+                scene.call.id,
+                scene.call.digits,
+                scene.call.leg.playout,
+                play_file(scene.call, scene.plan.sound(step.play)),
+            )
     except (ProviderError, ConfigError) as problem:
         scene.failed("collect", problem)
 
@@ -85,6 +94,10 @@ async def play_file(call: Call, path: Path) -> None:
     await clip.write(samples)
     clip.finish()
     await clip.heard()
+
+
+async def _until_digit(call: Call, playing: Coroutine[Any, Any, None]) -> None:
+    await until_digit(call.id, call.digits, call.leg.playout, playing)
 
 
 async def until_digit(name: str, digits: DigitBuffer, playout: Playout, playing: Coroutine[Any, Any, None]) -> None:

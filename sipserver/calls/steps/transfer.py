@@ -1,7 +1,7 @@
 """transfer: the caller is handed over to somebody, and it is known what came of it.
 
-Blind: the caller's side calls the target itself (REFER). Attended and warm: we call it, and connect the two at once by a
-bridge, which then gives way to REFER with Replaces where both sides can do that: whatever fails, nobody is lost.
+Blind: the caller's side calls the target itself (REFER). Attended and warm: we call it, and connect the two at once by
+a bridge, which then gives way to REFER with Replaces where both sides can do that: whatever fails, nobody is lost.
 """
 
 from __future__ import annotations
@@ -162,9 +162,7 @@ async def _introduced(step: steps.Transfer, scene: Scene, party: Party) -> Outco
 
 async def _asked(step: steps.Transfer, scene: Scene, party: Party) -> Outcome:
     playout = party.leg.playout
-    speaking = speak(
-        scene, step.announce, tts=step.tts, voice=step.voice, language=step.language, playout=playout
-    )
+    speaking = speak(scene, step.announce, tts=step.tts, voice=step.voice, language=step.language, playout=playout)
     await until_digit(party.name, party.digits, playout, speaking)
     pressed = await party.digits.collect(1, step.accept_s)
     return Outcome.ANSWERED if pressed == step.accept else Outcome.DECLINED
@@ -179,7 +177,9 @@ async def _replaced(call: Call, party: Party, join: Join) -> bool:
     if not can or call.tape.running or party.gone is not None:
         return False
     join.hand_over(True)
-    referring = asyncio.create_task(call.leg.refer(party.leg.offer.to_uri, replaces=underlying(party.leg)), name="replace")
+    referring = asyncio.create_task(
+        call.leg.refer(party.leg.offer.to_uri, replaces=underlying(party.leg)), name="replace"
+    )
     leaving = asyncio.create_task(party.left(), name=f"end of {party.name}")
     try:
         await asyncio.wait({referring, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -106,6 +106,10 @@ class Step(Strict):
         """The texts of this step that are said to somebody, none of them empty, as they stand in the file."""
         return ()
 
+    def queue_name(self) -> str:
+        """The queue that this step is about; empty if it is about none."""
+        return ""
+
     def sets(self) -> tuple[str, ...]:
         """The variables that this step gives a value."""
         return ()

@@ -114,6 +114,9 @@ class Queue(Speaking):
     def sets(self) -> tuple[str, ...]:
         return (POSITION,)
 
+    def queue_name(self) -> str:
+        return self.name
+
 
 class Serve(Step):
     """Be an agent of a queue: this caller waits, hears `music`, and gets the queue's callers one after the other.
@@ -133,6 +136,9 @@ class Serve(Step):
     queue: Text
     music: Text = ""
     exit: ExitKey = ""
+
+    def queue_name(self) -> str:
+        return self.queue
 
 
 class Voicemail(Speaking):

@@ -1,0 +1,93 @@
+"""The door of a server with trunks: has each request that belongs to no dialog judged before PJSIP serves it.
+
+Owns reading the request for the gatekeeper, the words of the refusal, and by which trunk the call comes that PJSIP is
+about to take: PJSIP serves one request at a time, so what was judged last is what it asks about. Refuses to judge.
+Sip thread only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pjsua2 as pj
+
+from sipserver.sip import native
+from sipserver.sip.admission import SILENCE, SOURCE, TRUNK_PACE, Refusal
+from sipserver.sip.message import SipText
+from sipserver.trunks.admittance import Asked, Gatekeeper, Judgement, Verdict
+
+
+class Door:
+    """gatekeeper: None where everybody may come in who reaches the socket, or where an edge has judged before."""
+
+    def __init__(self, gatekeeper: Gatekeeper | None) -> None:
+        self._gatekeeper = gatekeeper
+        self._judged = False
+        self.trunk = ""
+        """Of the INVITE that was judged last."""
+
+    @property
+    def is_kept(self) -> bool:
+        return self._gatekeeper is not None
+
+    def knock(self, method: str, rdata: int) -> Refusal | None:
+        """Judge a request. rdata: address of its `pjsip_rx_data`. None when it may pass, or where this PJSIP hides what
+        is needed to read it: then `enter` judges INVITEs, and other requests are not kept out.
+        """
+        self._judged, self.trunk = False, ""
+        if self._gatekeeper is None:
+            return None
+        read = _read(rdata)
+        if read is None:
+            return None
+        text, source = read
+        return self._judge(method, source, text)
+
+    def enter(self, source: str, text: str) -> Refusal | None:
+        """An INVITE that PJSIP has taken: judge it unless `knock` has."""
+        if self._gatekeeper is None or self._judged:
+            return None
+        return self._judge("INVITE", source, text)
+
+    def _judge(self, method: str, source: str, text: str) -> Refusal | None:
+        assert self._gatekeeper is not None
+        judgement = self._gatekeeper.judge(method, source, lambda: _asked(text))
+        self._judged = True
+        if judgement.verdict is Verdict.PASS:
+            self.trunk = judgement.trunk
+        return refusal_of(judgement)
+
+
+def refusal_of(judgement: Judgement) -> Refusal | None:
+    match judgement.verdict:
+        case Verdict.PASS:
+            return None
+        case Verdict.DROP:
+            return SILENCE
+        case Verdict.PACE:
+            return TRUNK_PACE
+        case Verdict.CHALLENGE:
+            extra = tuple(("WWW-Authenticate", challenge) for challenge in judgement.challenges)
+            return Refusal(401, "challenge", extra=extra)
+        case _:
+            return SOURCE
+
+
+def _asked(text: str) -> Asked:
+    message = SipText.parse(text)
+    return Asked(message.request_uri, tuple(value for name, value in message.headers if name == "authorization"))
+
+
+def _read(rdata: int) -> tuple[str, str] | None:
+    """Text and source (`host:port`) of a request, by pjsua2's own conversion; None where it is hidden."""
+    convert = native.function("_ZN2pj9SipRxData6fromPjER13pjsip_rx_data")
+    if convert is None:
+        return None
+    seen: Any = pj.SipRxData()
+    convert(int(seen.this), rdata)
+    return _text(seen), str(seen.srcAddress)
+
+
+def _text(seen: Any) -> str:
+    """Bytes that are no UTF-8 come as surrogates."""
+    return str(seen.wholeMsg)

@@ -1,0 +1,106 @@
+"""The trunks of a cell on the sip thread: who may come in by them, their accounts, codecs and headers.
+
+Puts together what `door.py`, `accounts.py` and the trunks room know. Sip thread only; made on the loop before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import pjsua2 as pj
+
+from sipserver.errors import CarrierError, SettingsError
+from sipserver.sip import codec_filter
+from sipserver.sip.accounts import AccountBook
+from sipserver.sip.admission import Refusal
+from sipserver.sip.door import Door
+from sipserver.sip.message import SipText
+from sipserver.sip.offer import SipOffer
+from sipserver.sip.pjcall import PjCall
+from sipserver.sip.settings import SipSettings
+from sipserver.trunks import secrets
+from sipserver.trunks.admittance import CallsPerSecond, Gatekeeper
+from sipserver.trunks.identity import let_in
+from sipserver.trunks.settings import TrunkSettings
+
+SPOKEN = ("G722", "PCMA", "PCMU")
+"""Codecs that PJSIP has here."""
+NO_CODEC = Refusal(488, "codec")
+
+
+class SipTrunks:
+    """passwords: by the name of their environment variable. Raises SettingsError for what cannot work.
+
+    Behind an edge, which does all the rest, only the trunks' rules for calls that already run count here.
+    """
+
+    def __init__(
+        self, settings: SipSettings, trunks: Iterable[TrunkSettings] = (), passwords: Mapping[str, str] | None = None
+    ) -> None:
+        passwords = passwords or {}
+        self._trunks = {trunk.name: trunk for trunk in trunks}
+        self._at_work = not settings.behind_edge
+        self._codecs = settings.codecs
+        at_work = tuple(self._trunks.values()) if self._at_work else ()
+        _check(settings, at_work, passwords)
+        self.door = Door(Gatekeeper(at_work, passwords, settings.allow, settings.realm) if at_work else None)
+        self.accounts = AccountBook(settings, at_work, passwords)
+        self._paces = {trunk.name: CallsPerSecond(trunk.limits.calls_per_s) for trunk in self._trunks.values()}
+
+    def named(self, trunk: str) -> TrunkSettings | None:
+        return self._trunks.get(trunk)
+
+    def assign(self, call: PjCall, trunk: str) -> None:
+        """Have a call follow the rules of its trunk; empty: it has none."""
+        found = self._trunks.get(trunk)
+        call.trunk, call.codecs = trunk, self.codecs_of(trunk)
+        call.redirects = found is not None and found.redirects
+
+    @property
+    def use_tls(self) -> bool:
+        return self._at_work and any(trunk.transport == "tls" for trunk in self._trunks.values())
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """All that some call may use: those of the cell first."""
+        trunks = self._trunks.values() if self._at_work else ()
+        more = [codec for trunk in trunks for codec in trunk.codecs if codec in SPOKEN]
+        return tuple(dict.fromkeys((*self._codecs, *more)))
+
+    def codecs_of(self, trunk: str) -> tuple[str, ...]:
+        """That a call may use, in order of preference; empty where the cell's own need no filter."""
+        if not self._trunks or not self._at_work:
+            return ()
+        found = self._trunks.get(trunk)
+        return tuple(codec for codec in found.codecs if codec in SPOKEN) if found is not None else self._codecs
+
+    def no_codec(self, invite: SipText) -> Refusal | None:
+        """488 for an INVITE whose offer has no codec of the trunk by which it comes."""
+        offered = invite.body if invite.content_type == "application/sdp" else ""
+        return None if codec_filter.common(offered, self.codecs_of(self.door.trunk)) else NO_CODEC
+
+    def shown(self, offer: SipOffer) -> SipOffer:
+        """The offer of the INVITE that was judged last, with its trunk and the headers that a dialplan may see."""
+        name = self.door.trunk or offer.trunk
+        trunk = self._trunks.get(name)
+        if trunk is None or not self._at_work:
+            return offer
+        return replace(offer, trunk=name, headers=MappingProxyType(let_in(offer.headers, trunk.headers_in)))
+
+    def for_outgoing(self, trunk: str, busy: Collection[str]) -> pj.Account:
+        """The account of a call that begins now. Raises CapacityError, CarrierError (503: the trunk's calls_per_s)."""
+        pace = self._paces.get(trunk) if self._at_work else None
+        if pace is not None and not pace.take():
+            raise CarrierError(f"more new calls through the trunk {trunk} than its calls_per_s", 503)
+        return self.accounts.for_outgoing(trunk, busy)
+
+
+def _check(settings: SipSettings, trunks: Collection[TrunkSettings], passwords: Mapping[str, str]) -> None:
+    secrets.check(trunks, passwords)
+    for trunk in trunks:
+        if trunk.transport == "tcp" and not settings.tcp:
+            raise SettingsError(f"{trunk.name}: transport: tcp needs sip.tcp", key="trunks")
+        if not set(trunk.codecs) & set(SPOKEN):
+            raise SettingsError(f"{trunk.name}: none of its codecs is one of {', '.join(SPOKEN)}", key="trunks")
