@@ -21,6 +21,7 @@ from sipserver.audio.frame import Frame, Samples
 from sipserver.calls.dialled import connect, underlying
 from sipserver.calls.mix import Mix
 from sipserver.calls.music import Music
+from sipserver.calls.states import State
 from sipserver.errors import CallerError, CapacityError, CarrierError
 from sipserver.events import ConferenceJoined, ConferenceLeft, ConferenceMuted, Fault, LegEvent, LegHeld, LegResumed
 
@@ -111,9 +112,9 @@ class Member:
             self.mute(not self.muted, "key")
 
     def play(self, samples: Samples) -> None:
-        """Beside what the others say; not into somebody's music."""
+        """Beside what the others say; not into somebody's music, nor to somebody whose call ends."""
         playout = self.call.leg.playout
-        if not self.music.on and playout.pending_ms < _MOST_QUEUED_MS:
+        if self.call.state is State.ANSWERED and not self.music.on and playout.pending_ms < _MOST_QUEUED_MS:
             clip = playout.begin("room")
             clip.write_now(samples)
             clip.finish()

@@ -17,6 +17,7 @@ from sipserver.agent.voice import AudioCache
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import call as call_module
 from sipserver.calls.call import Call
+from sipserver.calls.conference import Rooms
 from sipserver.calls.limits import Limits
 from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
@@ -76,6 +77,7 @@ class Stage:
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
         self.load = 0.0
         self.outbound: Outbound | None = None
+        self.rooms = Rooms()
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -93,6 +95,7 @@ class Stage:
             limits_of=self.limits_of,
             load=lambda: self.load,
             outbound=self.outbound,
+            rooms=self.rooms,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]
