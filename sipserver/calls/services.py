@@ -18,6 +18,7 @@ from sipserver.calls.limits import Limits
 from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
+from sipserver.calls.scribe import Scribe
 from sipserver.calls.settings import CallSettings
 from sipserver.dialplan.book import Book
 from sipserver.events import Emit, Stamped
@@ -71,7 +72,7 @@ class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
     load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. rooms:
-    where the callers of this process meet.
+    where the callers of this process meet. scribe: who writes their messages down.
     """
 
     settings: CallSettings
@@ -87,5 +88,6 @@ class Services:
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     rooms: Rooms = field(default_factory=Rooms)
+    scribe: Scribe = field(default_factory=Scribe)
     clock: Callable[[], int] = time.monotonic_ns
     now: Callable[[], datetime] = _now

@@ -23,13 +23,14 @@ from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
+from sipserver.calls.scribe import Scribe
 from sipserver.calls.services import LimitsOf, Services
 from sipserver.calls.settings import CallSettings
 from sipserver.dialplan import load
 from sipserver.dialplan.book import Book
 from sipserver.errors import DialplanError, ProviderRejected
 from sipserver.events import Stamped
-from sipserver.speech.contract import TtsCapabilities
+from sipserver.speech.contract import Stt, TtsCapabilities
 from tests.fakes.leg import FakeLeg, breathe
 from tests.fakes.records import FakeRecords
 from tests.fakes.talk import FakeConverse
@@ -71,13 +72,15 @@ class Stage:
         self.listened: list[Stamped] = []
         self.book = Book()
         no_engine: Any = None
-        self.engines = Engines(vad=no_engine, stt={}, tts={"fake": self.tts}, llm={})
+        self.stt: dict[str, Stt] = {}
+        self.engines = Engines(vad=no_engine, stt=self.stt, tts={"fake": self.tts}, llm={})
         self.clock: Callable[[], int] = time.monotonic_ns
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
         self.load = 0.0
         self.outbound: Outbound | None = None
         self.rooms = Rooms()
+        self.scribe = Scribe()
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -96,6 +99,7 @@ class Stage:
             load=lambda: self.load,
             outbound=self.outbound,
             rooms=self.rooms,
+            scribe=self.scribe,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]
@@ -134,6 +138,7 @@ class Stage:
     async def close(self) -> None:
         for registry in self.registries:
             await registry.drain(0)
+        await self.scribe.close()
         await self.recorder.close()
 
 

@@ -10,7 +10,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sipserver.calls.scene import Left, Scene
-from sipserver.calls.steps import agent, bridge, collect, conference, flow, record, sound, telephony, transfer
+from sipserver.calls.steps import (
+    agent,
+    bridge,
+    collect,
+    conference,
+    flow,
+    record,
+    sound,
+    telephony,
+    transfer,
+    voicemail,
+)
 from sipserver.dialplan import steps
 
 Executor = Callable[[Any, Scene], Awaitable[Left]]
@@ -30,6 +41,7 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.When: flow.when,
     steps.Goto: flow.goto,
     steps.Conference: conference.conference,
+    steps.Voicemail: voicemail.voicemail,
     steps.Bridge: bridge.bridge,
     steps.Transfer: transfer.transfer,
 }

@@ -27,7 +27,6 @@ LATER: dict[str, str] = dict.fromkeys(
         "amd",
         "queue",
         "serve",
-        "voicemail",
     ),
     "is not supported by this version yet",
 )
