@@ -16,6 +16,7 @@ from sipserver.calls.conference import Rooms
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.limits import Limits
 from sipserver.calls.outbound import Outbound
+from sipserver.calls.queues import Queues
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.scribe import Scribe
@@ -72,7 +73,7 @@ class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
     load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. rooms:
-    where the callers of this process meet. scribe: who writes their messages down.
+    where the callers of this process meet. queues: where they wait. scribe: who writes their messages down.
     """
 
     settings: CallSettings
@@ -88,6 +89,7 @@ class Services:
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     rooms: Rooms = field(default_factory=Rooms)
+    queues: Queues = field(default_factory=Queues)
     scribe: Scribe = field(default_factory=Scribe)
     clock: Callable[[], int] = time.monotonic_ns
     now: Callable[[], datetime] = _now

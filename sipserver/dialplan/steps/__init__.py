@@ -25,8 +25,6 @@ STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
 LATER: dict[str, str] = dict.fromkeys(
     (
         "amd",
-        "queue",
-        "serve",
     ),
     "is not supported by this version yet",
 )
