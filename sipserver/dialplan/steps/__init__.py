@@ -23,13 +23,7 @@ STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
 """Every step by its word."""
 
 LATER: dict[str, str] = dict.fromkeys(
-    (
-        "amd",
-        "conference",
-        "queue",
-        "serve",
-        "voicemail",
-    ),
+    ("amd",),
     "is not supported by this version yet",
 )
 """Steps that have no executor in `calls.steps` yet and are refused at load, with the reason: one line a step."""
