@@ -194,6 +194,7 @@ class MediaStarted(LegEvent):
     clock_hz: int
     remote: str  # host:port
     telephone_event: int | None = None  # negotiated payload type; None: digits need INFO or in-band detection
+    encrypted: bool | None = None  # by SRTP; None where the trunk does not offer it, or an edge does it
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from sipserver.outbound import TrunkOutbound
 from sipserver.settings import Settings
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
+from sipserver.trunks.state import Registered
 
 SIP_HANGS_S = 3.0
 """The sip thread turns at least once a second; a standstill of this length means that it hangs."""
@@ -70,7 +71,12 @@ class Exchange:
         )
         self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint, trunks=loaded.trunks)
         self.outbound = TrunkOutbound(
-            self.cell, loaded.trunks, loaded.sip.user, own_address=self._own_address, limits=limits
+            self.cell,
+            loaded.trunks,
+            loaded.sip.user,
+            own_address=self._own_address,
+            limits=limits,
+            down=lambda: self.cell.trunks.down,
         )
         self.registry = Registry(
             Services(
@@ -163,7 +169,14 @@ class Exchange:
             media_clock_late_s=self._lateness_s,
             tick_age_s=self.tick_age_s,
             record_faults=record_faults,
+            trunk_up=lambda: {name: state.up for name, state in self.cell.trunks.states.items()},
+            trunk_registered=self._registered,
         )
+
+    def trunk_states(self) -> Sequence[Mapping[str, Any]]:
+        """One mapping a trunk: what `TrunkState.plain` says, and its calls now."""
+        calls = self.cell.calls_by_trunk
+        return [{**state.plain(), "calls": calls.get(name, 0)} for name, state in self.cell.trunks.states.items()]
 
     def calls_by_state(self) -> dict[str, int]:
         return {str(state): count for state, count in self.registry.counts().items()}
@@ -175,6 +188,11 @@ class Exchange:
         return {part: now_s - ticked_s for part, ticked_s in ticks.items() if ticked_s is not None}
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _registered(self) -> Mapping[str, float]:
+        states = self.cell.trunks.states.items()
+        needed = [(name, state.registration) for name, state in states if state.registration != Registered.NOT_NEEDED]
+        return {name: registration is Registered.REGISTERED for name, registration in needed}
 
     def _limits_of(self, tenant: str, trunk: str) -> Mapping[str, int]:
         """The scopes in which a call needs a place, with their limits; 0 in the settings means none."""

@@ -44,6 +44,7 @@ class Probes:
     refused: calls turned away before they became calls, by reason, since the start. media_clock_late_s: how late the
     media clock's ticks were lately, by statistic (`median`, `max`). tick_age_s: since the last tick, by part (`sip`,
     `media`). record_faults: what the call records suffered since the start, by kind (`dropped`, `lost`, `failures`).
+    trunk_up, trunk_registered: 1 or 0, by trunk; the latter only for those that register.
     """
 
     calls: Callable[[], Mapping[str, float]] = _none
@@ -53,6 +54,8 @@ class Probes:
     media_clock_late_s: Callable[[], Mapping[str, float]] = _none
     tick_age_s: Callable[[], Mapping[str, float]] = _none
     record_faults: Callable[[], Mapping[str, float]] = _none
+    trunk_up: Callable[[], Mapping[str, float]] = _none
+    trunk_registered: Callable[[], Mapping[str, float]] = _none
 
 
 @dataclass(slots=True)
@@ -101,6 +104,16 @@ class _ProbeCollector(Collector):
         )
         yield from self._family(
             CounterMetricFamily, "record_faults", "Trouble with call records.", "kind", self._probes.record_faults
+        )
+        yield from self._family(
+            GaugeMetricFamily, "trunk_up", "Whether nothing speaks against a trunk.", "trunk", self._probes.trunk_up
+        )
+        yield from self._family(
+            GaugeMetricFamily,
+            "trunk_registered",
+            "Whether a trunk is registered at its registrar.",
+            "trunk",
+            self._probes.trunk_registered,
         )
 
     @staticmethod

@@ -115,7 +115,13 @@ class Registry:
             raise CallerError("this server places no calls")
         call_id = self._id(call_id)
         wanted = script(
-            services.book(), services.now(), order, tenant=tenant, flow=flow, variables=dict(variables or {})
+            services.book(),
+            services.now(),
+            order,
+            tenant=tenant,
+            flow=flow,
+            variables=dict(variables or {}),
+            load=services.load(),
         )
         tenant = wanted.plan.tenant
         leg = DialledLeg(services.outbound, order, tenant)

@@ -28,6 +28,8 @@ GROUPS = {
 
 COMMANDS = {
     "call": ("sipserver.cli.call", "Place a call, say something, print what was said and how fast."),
+    "dial": ("sipserver.cli.dial", "Have the running server call somebody and run a flow of its dialplan."),
+    "trunks": ("sipserver.cli.trunks", "Show the state of a single server's trunks."),
     "doctor": ("sipserver.cli.doctor", "Check this machine and the settings, and say what to do."),
 }
 """Single commands. The module has a function of the command's name."""

@@ -23,6 +23,8 @@ class Door:
     def __init__(self, gatekeeper: Gatekeeper | None) -> None:
         self._gatekeeper = gatekeeper
         self._judged = False
+        self.invite: SipText | None = None
+        """The INVITE that `knock` let pass; None where it could not read it."""
         self.trunk = ""
         """Of the INVITE that was judged last."""
 
@@ -34,14 +36,22 @@ class Door:
         """Judge a request. rdata: address of its `pjsip_rx_data`. None when it may pass, or where this PJSIP hides what
         is needed to read it: then `enter` judges INVITEs, and other requests are not kept out.
         """
-        self._judged, self.trunk = False, ""
+        self._judged, self.trunk, self.invite = False, "", None
         if self._gatekeeper is None:
             return None
         read = _read(rdata)
         if read is None:
             return None
         text, source = read
-        return self._judge(method, source, text)
+        refusal = self._judge(method, source, text)
+        if refusal is None and method == "INVITE":
+            self.invite = SipText.parse(text)
+        return refusal
+
+    def is_stranger(self, rdata: int) -> bool:
+        """Whether nobody knows the source of a request."""
+        read = _read(rdata) if self._gatekeeper is not None else None
+        return read is not None and self._gatekeeper is not None and not self._gatekeeper.knows(read[1])
 
     def enter(self, source: str, text: str) -> Refusal | None:
         """An INVITE that PJSIP has taken: judge it unless `knock` has."""

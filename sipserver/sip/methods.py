@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable
-from ctypes import Structure, byref, c_char_p, c_int, c_ssize_t, c_void_p
+from ctypes import byref
 from typing import Any
 
 from sipserver.log import logger
 from sipserver.sip import native
 from sipserver.sip.admission import DRAINING, LIMIT, NO_PORTS, PACE, Refusal
 from sipserver.sip.native import PjString
+from sipserver.sip.pj_module import OnMessage, PjList, PjModule
 
 SERVED = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO", "PRACK")
 OUTSIDE_DIALOGS = frozenset({"INVITE", "ACK", "OPTIONS"})
@@ -26,35 +27,6 @@ NEEDS_DIALOG = frozenset({"BYE", "CANCEL"})
 """What gets 481 when it belongs to no dialog."""
 
 _PRIORITY = 50  # behind the dialog layer (32) and its usages (48), before pjsua's own modules (64)
-_ON_REQUEST = ctypes.CFUNCTYPE(c_int, c_void_p)
-
-
-class _List(Structure):
-    _fields_ = (("prev", c_void_p), ("next", c_void_p))
-
-
-class _Module(Structure):
-    """`struct pjsip_module` of pjsip/sip_module.h."""
-
-    _fields_ = (
-        ("prev", c_void_p),
-        ("next", c_void_p),
-        ("name", c_char_p),
-        ("name_length", c_ssize_t),
-        ("id", c_int),
-        ("priority", c_int),
-        ("load", c_void_p),
-        ("start", c_void_p),
-        ("stop", c_void_p),
-        ("unload", c_void_p),
-        ("on_rx_request", _ON_REQUEST),
-        ("on_rx_response", c_void_p),
-        ("on_tx_request", c_void_p),
-        ("on_tx_response", c_void_p),
-        ("on_tsx_state", c_void_p),
-    )
-
-
 NO_METHOD = Refusal(405, "method")
 NO_DIALOG = Refusal(481, "dialog")
 
@@ -71,14 +43,14 @@ class MethodGate:
         self._decide = decide
         self._retry_after_s = retry_after_s
         self._name = b"mod-sipserver-methods"
-        self._callback = _ON_REQUEST(self._on_request)
-        self._module = _Module(
+        self._callback = OnMessage(self._on_request)
+        self._module = PjModule(
             name=self._name, name_length=len(self._name), id=-1, priority=_PRIORITY, on_rx_request=self._callback
         )
         self._endpoint: int | None = None
         self._pool: int | None = None
         self._kept: list[Any] = []
-        self._headers: dict[Refusal, _List] = {}
+        self._headers: dict[Refusal, PjList] = {}
         self.refused = 0
 
     def install(self) -> bool:
@@ -114,9 +86,9 @@ class MethodGate:
             self._release(self._pool)
             self._endpoint = self._pool = None
 
-    def _header_list(self, fields: Iterable[tuple[str, str]], pool: int, kept: list[Any]) -> _List:
+    def _header_list(self, fields: Iterable[tuple[str, str]], pool: int, kept: list[Any]) -> PjList:
         """kept: what must live as long as the list."""
-        head = _List()
+        head = PjList()
         head.prev = head.next = ctypes.addressof(head)
         kept.append(head)
         for field in fields:

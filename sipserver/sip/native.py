@@ -43,6 +43,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjsua_get_pjmedia_endpt": (c_void_p, ()),
     "pjmedia_endpt_get_ioqueue": (c_void_p, (c_void_p,)),
     "pjsip_rx_data_get_info": (c_char_p, (c_void_p,)),
+    "pjsip_tx_data_get_info": (c_char_p, (c_void_p,)),
     "pjsip_endpt_register_module": (c_int, (c_void_p, c_void_p)),
     "pjsip_endpt_unregister_module": (c_int, (c_void_p, c_void_p)),
     "pjsip_endpt_respond_stateless": (c_int, (c_void_p, c_void_p, c_int, POINTER(PjString), c_void_p, c_void_p)),

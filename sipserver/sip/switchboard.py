@@ -34,6 +34,7 @@ from sipserver.sip.priority import raise_priority
 from sipserver.sip.rtp_ports import RtpPorts
 from sipserver.sip.settings import SipSettings
 from sipserver.sip.sip_trunks import SipTrunks
+from sipserver.sip.strangers import StrangersSilence
 
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
@@ -70,6 +71,7 @@ class Switchboard:
         self._over: list[PjCall] = []
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
+        self._silence = StrangersSilence(self._trunks.door.is_stranger)
         self._pace = Pace()
         self._rtp_ports = RtpPorts(settings.media_host or settings.host, *settings.rtp_ports)
         self._tidy = Tidy()
@@ -86,9 +88,9 @@ class Switchboard:
         endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
         endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._gate.install, lambda: trunks.door.trunk)
+            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.trunk)
         except Exception:
-            self._gate.remove()
+            self._remove()
             endpoint.close()
             raise
         self._endpoint = endpoint  # only now: a poll of what is not open would abort the process
@@ -113,6 +115,7 @@ class Switchboard:
         self._bury()
         if self._endpoint is not None:
             self._endpoint.poll(milliseconds)
+            self.take_back()
             self._drop_refused()
             if not self.patch_bay.running:
                 self._clock.read_rtp()  # frees the keys of closed sockets
@@ -135,7 +138,7 @@ class Switchboard:
         self._calls.clear()
         self._bury(closing=True)
         self.patch_bay.close()
-        self._gate.remove()
+        self._remove()
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             endpoint.close()
@@ -145,14 +148,12 @@ class Switchboard:
     def dial(
         self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
     ) -> str:
-        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot, CapacityError, CarrierError (the
-        trunk's calls_per_s).
-        """
+        """Send an INVITE; returns its Call-ID. Raises CapacityError when no account is left, else pj.Error."""
         call = PjCall(self, serial, self._trunks.for_outgoing(trunk, self.busy_trunks()), line)
         self._trunks.assign(call, trunk)
         self._calls[serial] = call
         try:
-            return call.dial(uri, headers, from_uri)
+            return call.dial(uri, {**headers, **self._trunks.headers_of(trunk)}, from_uri)
         except Exception:
             self.let_go(serial)
             raise
@@ -201,6 +202,15 @@ class Switchboard:
         if call is not None:
             self._over.append(call)
 
+    def _install(self) -> None:
+        self._gate.install()
+        if self._trunks.door.is_kept:
+            self._silence.install()
+
+    def _remove(self) -> None:
+        self._silence.remove()
+        self._gate.remove()
+
     def busy_trunks(self) -> set[str]:
         """Those that calls use now."""
         return {call.trunk for call in (*self._calls.values(), *self._over)}
@@ -224,6 +234,12 @@ class Switchboard:
         offer = self._offer(text, source)
         trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        self._trunks.accounts.lend(account, trunk)
+
+    def take_back(self) -> None:
+        self._trunks.accounts.take_back()
 
     def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
         serial = self.next_serial()
@@ -304,7 +320,11 @@ class Switchboard:
             return NO_METHOD
         if method == "OPTIONS" and self._admission.draining:
             return DRAINING
-        return self._no_room() if method == "INVITE" else None
+        if method != "INVITE":
+            return None
+        invite = self._trunks.door.invite
+        refusal = self._trunks.unacceptable(invite) if invite is not None else None
+        return self._admission.counted(refusal) if refusal is not None else self._no_room()
 
     def _no_room(self) -> Refusal | None:
         """Before PJSIP opens sockets for the call. That all inbound places are taken is seen later: an INVITE that
@@ -325,7 +345,7 @@ class Switchboard:
         door = self._trunks.door
         if not door.is_kept:
             return self._admission.decide(source, inbound)
-        refusal = door.enter(source, text) or self._trunks.no_codec(SipText.parse(text))
+        refusal = door.enter(source, text) or self._trunks.unacceptable(SipText.parse(text))
         return self._admission.counted(refusal) if refusal is not None else self._admission.crowded(inbound)
 
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:

@@ -22,7 +22,7 @@ from sipserver.trunks.state import Registered, TrunkState, first_state, pause_s
 OnState = Callable[[TrunkState], None]
 
 ANSWER_S = 5.0
-"""How long OPTIONS may go without an answer before the trunk counts as unreachable; a later one makes it reachable."""
+"""How long a trunk may leave REGISTER or OPTIONS without an answer before it counts as down; a later one counts."""
 REGISTER_S = 45.0
 """PJSIP tells of each attempt within 32 s (RFC 3261, timer F), and once more after a challenge."""
 UNREGISTER_S = 1.0
@@ -43,7 +43,7 @@ class Sender(Protocol):
 
 
 class TrunkDesk:
-    """Loop thread. `start` after the sip thread, `stop` before it.
+    """Loop thread. `start` after the sip thread, `stop` before it; it may be started again.
 
     on_state: called with each new state; must not block or raise.
     """
@@ -66,7 +66,9 @@ class TrunkDesk:
 
     @property
     def down(self) -> frozenset[str]:
-        """Trunks that calls should try last."""
+        """Trunks that calls should try last; none while nothing is known because the desk does not run."""
+        if not self._tasks:
+            return frozenset()
         return frozenset(name for name, state in self._states.items() if not state.up)
 
     def start(self) -> None:
@@ -112,7 +114,7 @@ class TrunkDesk:
             self._registered(trunk.name, Registered.REGISTERING, self._reasons.get((trunk.name, "register"), ""))
             try:
                 await self._sender.register(trunk.name)
-                status, text, expires_s = await asyncio.wait_for(answers.get(), REGISTER_S)
+                status, text, expires_s = await self._answer(trunk.name)
             except TimeoutError:
                 status, text, expires_s = _TIMEOUT, "no answer", 0
             except SipServerError as problem:
@@ -127,6 +129,15 @@ class TrunkDesk:
             self._registered(trunk.name, Registered.FAILED, f"REGISTER: {what}")
             logger("trunks").info("registering again later", trunk=trunk.name, pause_s=round(pause, 1))
             await asyncio.sleep(pause)
+
+    async def _answer(self, trunk: str) -> tuple[int, str, int]:
+        """The registrar's answer, or what PJSIP says in its place; the state does not wait as long as PJSIP does."""
+        answers = self._answers[trunk]
+        try:
+            return await asyncio.wait_for(answers.get(), ANSWER_S)
+        except TimeoutError:
+            self._registered(trunk, Registered.FAILED, f"REGISTER: no answer within {ANSWER_S:g} s")
+        return await asyncio.wait_for(answers.get(), REGISTER_S - ANSWER_S)
 
     async def _unregister(self, trunk: str) -> None:
         answers = self._answers[trunk]
@@ -166,6 +177,7 @@ class TrunkDesk:
         if after == before:
             return
         state = self._states[trunk] = replace(after, since=time.time())
-        tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
-        tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
+        if (state.word, state.reason) != (before.word, before.reason):
+            tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
+            tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
         self._on_state(state)

@@ -78,6 +78,9 @@ class Gatekeeper:
     ) -> None:
         self._trunks = tuple(trunk for trunk in trunks if trunk.sources or trunk.users)
         self._networks = {trunk.name: tuple(map(ip_network, trunk.sources)) for trunk in self._trunks}
+        self._wide = {
+            name for name, networks in self._networks.items() if any(not network.prefixlen for network in networks)
+        }  # sources that are the whole world: nobody in particular
         self._users = {
             trunk.name: {user.name: passwords.get(user.password_env, "") for user in trunk.users}
             for trunk in self._trunks
@@ -94,17 +97,23 @@ class Gatekeeper:
         """A request from an address that belongs to no dialog. source: `host:port`. asked: called only if somebody has
         to prove himself. Never raises for what a stranger sends.
         """
-        address = source.rpartition(":")[0].strip("[]")
+        address = _address(source)
         trunk = self._by_source(address)
         if trunk is None and _within(address, self._allow):
             return Judgement(Verdict.PASS)
-        known = trunk is not None and not any(network.prefixlen == 0 for network in self._networks[trunk.name])
         if method != "INVITE":
-            return Judgement(Verdict.PASS if known and trunk else Verdict.DROP, trunk.name if trunk else "")
+            known = trunk is not None and trunk.name not in self._wide
+            return Judgement(Verdict.PASS if known else Verdict.DROP, trunk.name if trunk is not None else "")
         candidates = (trunk,) if trunk is not None else self._from_anywhere
         if trunk is None or trunk.users:
             return self._proved(candidates, method, address, asked)
         return self._paced(trunk.name)
+
+    def knows(self, source: str) -> bool:
+        """Whether a trunk or `allow` names the address. source: `host:port`."""
+        address = _address(source)
+        trunk = self._by_source(address)
+        return (trunk is not None and trunk.name not in self._wide) or _within(address, self._allow)
 
     def _by_source(self, address: str) -> TrunkSettings | None:
         return next((trunk for trunk in self._trunks if _within(address, self._networks[trunk.name])), None)
@@ -189,6 +198,10 @@ class _Tally:
 
     def forget(self, address: str) -> None:
         self._counts.pop(address, None)
+
+
+def _address(source: str) -> str:
+    return source.rpartition(":")[0].strip("[]")
 
 
 def _within(address: str, networks: Iterable[Network]) -> bool:

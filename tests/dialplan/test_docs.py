@@ -75,10 +75,9 @@ def test_no_step_is_told_that_does_not_exist() -> None:
 
 
 def test_the_steps_that_are_refused_are_named() -> None:
-    told = TEXT.partition("\nRefused when the file is read, because this version cannot run them yet:\n")[2]
-    assert re.findall(r"^- `(\w+)`$", told.partition("\n## ")[0], re.MULTILINE) == [
-        word for word in STEPS if word in LATER
-    ]
+    text = TEXT.partition("\nRefused when the file is read, because this version cannot run them yet:\n")[2]
+    told = re.findall(r"^- `(\w+)`$", text.partition("\n## ")[0], re.MULTILINE)
+    assert told == [word for word in STEPS if word in LATER]
 
 
 def test_every_match_key() -> None:

@@ -33,7 +33,8 @@ class Outcome:
 class Sipp:
     """A SIPp process with one call. folder: where it runs and its traces go.
 
-    server_port: whom to call; 0 for a scenario that is called. Use as a context manager: leaving it ends the process.
+    server_port: whom to call; 0 for a scenario that is called. port: its own, the two after it are its too; 0: any.
+    Use as a context manager: leaving it ends the process.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class Sipp:
         limit_s: float = LIMIT_S,
         keys: Mapping[str, str | int] | None = None,
         options: tuple[str, ...] = (),
+        port: int = 0,
     ) -> None:
         self.name = name
-        self.port, _ = free_range(8)
+        self.port = port or free_range(8)[0]
         self.sip_call_id = f"{name}-1@127.0.0.1"
         self._limit_s, self._folder = limit_s, folder
         self._errors, self._messages = folder / f"{name}.errors", folder / f"{name}.messages"

@@ -1,0 +1,215 @@
+"""SIPp is called: `sipserver dial` and a running server against the scenarios `uas-*`, by trunks and without."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sipserver.cli.main import build
+from tests.harness.records import Record, records
+from tests.harness.server import ServerProcess, free_range
+from tests.peers.sipp import SCENARIOS, Sipp
+from tests.peers.test_sipp_called import NAMES as CALLED
+
+pytestmark = pytest.mark.peers
+
+PLAN = """
+tenant: peers
+flows:
+  short: [{wait: 0.2}, hangup]
+  long: [{wait: 30}]
+routes:
+  - flow: short
+"""
+NUMBER = "+493012345678"
+
+NAMES = (
+    "uas-180-cancelled",
+    "uas-183-for-ever-cancelled",
+    "uas-200-after-cancel-bye",
+    "uas-200-dies",
+    "uas-200-prack",
+    "uas-200-server-bye",
+    "uas-302-moved",
+    "uas-404-not-found",
+    "uas-407-no-credentials",
+    "uas-408-timeout",
+    "uas-422-retried",
+    "uas-480-unavailable",
+    "uas-486-busy",
+    "uas-503-unavailable",
+    "uas-603-declined",
+)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """one, two: ports of trunks of that name; `one` fails over to `two`."""
+
+    server: ServerProcess
+    one: int
+    two: int
+
+    def dial(self, to: str, *options: str) -> tuple[int, str]:
+        """Exit code and output of the command."""
+        words = ["dial", to, *options, "--config", str(self.server.settings_file)]
+        result = CliRunner().invoke(build("dial"), words)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.output
+
+    def record(self, output: str) -> Record:
+        found = re.search(r"call ([0-9a-f-]{36})", output)
+        assert found, output
+        (record,) = [each for each in records(self.server.database) if each.call_id == found[1]]
+        return record
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    one, two = free_range(8)[0], free_range(8)[0]
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as closed,
+        tempfile.TemporaryDirectory(prefix="dial-") as runtime,
+    ):
+        deaf.bind(("127.0.0.1", 0))
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        trunks = [
+            {"name": "one", "host": f"127.0.0.1:{one}", "failover": ["two"]},
+            {"name": "two", "host": f"127.0.0.1:{two}"},
+            {"name": "moving", "host": f"127.0.0.1:{one}", "redirects": True},
+            {"name": "deaf", "host": f"127.0.0.1:{deaf.getsockname()[1]}", "failover": ["two"]},
+            {
+                "name": "closed",
+                "host": f"127.0.0.1:{closed.getsockname()[1]}",
+                "transport": "tcp",
+                "failover": ["two"],
+            },
+        ]
+        overrides = {"trunks": trunks, "fleet": {"runtime": runtime}}
+        with ServerProcess(tmp_path_factory.mktemp("dial"), {"peers.yaml": PLAN}, overrides) as server:
+            yield Rig(server, one, two)
+
+
+@contextlib.contextmanager
+def called(name: str, folder: Path, port: int, **facts: object) -> Iterator[Sipp]:
+    """A scenario that is called; it must have gone as it is written."""
+    with Sipp(name, folder, port=port, options=("-rtp_echo",), keys=facts) as sipp:  # type: ignore[arg-type]
+        yield sipp
+        assert sipp.wait() == 0, sipp.trace
+
+
+def test_every_scenario_is_run() -> None:
+    assert {file.stem for file in SCENARIOS.glob("uas-*.xml")} == {*NAMES, *CALLED}
+
+
+def test_an_answered_call_is_followed_to_its_end(rig: Rig, tmp_path: Path) -> None:
+    with called("uas-200-server-bye", tmp_path, rig.one):
+        code, output = rig.dial(NUMBER, "--trunk", "one")
+    assert code == 0
+    lines = [re.sub(r"[0-9.]+ s|[0-9a-f-]{36}", "-", line) for line in output.splitlines()]
+    assert lines == [
+        f"calling {NUMBER}, call -",
+        "ringing (180) after -",
+        "answered after -",
+        "ended: dialplan_hangup (200), - after the answer",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "status"),
+    [
+        ("uas-404-not-found", "carrier_failed", 404),
+        ("uas-407-no-credentials", "declined", 407),
+        ("uas-480-unavailable", "no_answer", 480),
+        ("uas-486-busy", "busy", 486),
+        ("uas-603-declined", "declined", 603),
+    ],
+)
+def test_a_refusal_is_the_last_word(rig: Rig, tmp_path: Path, name: str, reason: str, status: int) -> None:
+    with called(name, tmp_path, rig.one):
+        code, output = rig.dial(NUMBER, "--trunk", "one")
+    assert code == 1
+    assert f"ended: {reason} ({status})" in output
+    assert "next" not in output
+
+
+@pytest.mark.parametrize("name", ["uas-180-cancelled", "uas-183-for-ever-cancelled", "uas-200-after-cancel-bye"])
+def test_nobody_answers_in_time(rig: Rig, tmp_path: Path, name: str) -> None:
+    with called(name, tmp_path, rig.one):
+        code, output = rig.dial(NUMBER, "--trunk", "one", "--ring-s", "1")
+    assert code == 1
+    assert "ended: no_answer (408)" in output
+    assert "next" not in output
+
+
+@pytest.mark.parametrize("name", ["uas-503-unavailable", "uas-408-timeout"])
+def test_the_next_trunk_carries_what_the_first_cannot(rig: Rig, tmp_path: Path, name: str) -> None:
+    with called(name, tmp_path, rig.one), called("uas-200-server-bye", tmp_path, rig.two):
+        code, output = rig.dial(NUMBER)
+    assert code == 0
+    assert re.search(rf"fault: trunk one: {name[4:7]} .*; the next one is tried", output)
+    record = rig.record(output)
+    assert (record.reason, record.answered) == ("dialplan_hangup", True)
+    assert record.sip_call_id != ""
+
+
+@pytest.mark.parametrize(("trunk", "says"), [("closed", "fault: trunk closed: "), ("deaf", "fault: trunk deaf: 408 ")])
+def test_a_trunk_that_is_not_there_is_passed_over(rig: Rig, tmp_path: Path, trunk: str, says: str) -> None:
+    with called("uas-200-server-bye", tmp_path, rig.two):
+        code, output = rig.dial(NUMBER, "--trunk", trunk)
+    assert code == 0
+    assert says in output
+
+
+def test_the_last_trunk_fails_too(rig: Rig, tmp_path: Path) -> None:
+    with called("uas-503-unavailable", tmp_path, rig.one), called("uas-486-busy", tmp_path, rig.two):
+        code, output = rig.dial(NUMBER)
+    assert code == 1
+    assert "ended: busy (486)" in output
+
+
+def test_a_reliable_provisional_answer_is_acknowledged(rig: Rig, tmp_path: Path) -> None:
+    with called("uas-200-prack", tmp_path, rig.one):
+        code, output = rig.dial(NUMBER, "--trunk", "one")
+    assert code == 0
+    assert "ringing (180)" in output
+
+
+def test_a_session_interval_that_is_too_small_is_asked_for_again(rig: Rig, tmp_path: Path) -> None:
+    with called("uas-422-retried", tmp_path, rig.one):
+        code, _ = rig.dial(NUMBER, "--trunk", "one")
+    assert code == 0
+
+
+def test_it_answers_and_dies(rig: Rig, tmp_path: Path) -> None:
+    with called("uas-200-dies", tmp_path, rig.one):
+        code, output = rig.dial(NUMBER, "--trunk", "one", "--flow", "long")
+    assert code == 0
+    assert "ended: callee_hangup (200)" in output
+
+
+def test_a_redirect_is_the_last_word(rig: Rig, tmp_path: Path) -> None:
+    with called("uas-302-moved", tmp_path, rig.one, moved_to=rig.two):
+        code, output = rig.dial(NUMBER, "--trunk", "one")
+    assert code == 1
+    assert "ended: carrier_failed (302)" in output
+
+
+def test_a_redirect_is_followed_where_the_trunk_says_so(rig: Rig, tmp_path: Path) -> None:
+    with (
+        called("uas-302-moved", tmp_path, rig.one, moved_to=rig.two),
+        called("uas-200-server-bye", tmp_path, rig.two),
+    ):
+        code, output = rig.dial(NUMBER, "--trunk", "moving")
+    assert code == 0
+    assert "ended: dialplan_hangup (200)" in output
