@@ -150,7 +150,7 @@ class ThreeParties(Stage):
     def left(self) -> list[tuple[str, str]]:
         return [(left.step, left.outcome) for left in self.records.of(StepLeft)]
 
-    def ended(self) -> list[tuple[str, str, int, str]]:
+    def parted(self) -> list[tuple[str, str, int, str]]:
         """(party, outcome, code, by) of every party."""
         return [(end.party, end.outcome, end.code, end.by) for end in self.records.of(PartyEnded)]
 

@@ -64,7 +64,7 @@ class Town:
         await asyncio.gather(self.caller.hears("callee"), self.callee.hears("caller"))
 
     async def event(self, kind: type[Event]) -> Any:
-        await until(lambda: self.stage.records.of(kind), kind.kind)
+        await until(lambda: bool(self.stage.records.of(kind)), kind.kind)
         return self.stage.records.of(kind)[0]
 
     async def over(self) -> str:
@@ -341,7 +341,7 @@ TRANSFER = (
 
 async def apologised(there: Town) -> None:
     """The flow goes on with the caller, who is told that it went wrong."""
-    await until(lambda: there.stage.records.of(Spoken))
+    await until(lambda: bool(there.stage.records.of(Spoken)))
     assert there.stage.tts.texts == ["one two three"]
     assert not there.call.leg.is_gone  # type: ignore[attr-defined]
 

@@ -224,7 +224,7 @@ async def test_a_target_that_refuses_leaves_the_caller_here(
         (await three.party()).refuses(status)
         await goes_on(three, outcome)
         assert three.transfers() == [(mode, outcome, "", status)]
-        assert three.ended() == [("party-1", outcome, status, "party")]
+        assert three.parted() == [("party-1", outcome, status, "party")]
 
 
 @pytest.mark.parametrize("mode", ["attended", "warm"])
@@ -299,7 +299,7 @@ async def test_replaces_takes_us_out_of_the_call(tmp_path: Path) -> None:
         assert await three.over() == "transferred"
         assert three.transfers() == [("attended", "answered", "replaces", 200)]
         assert [end.reason for end in three.records.of(Unbridged)] == ["transferred"]
-        assert three.ended() == [("party-1", "answered", 200, "party")]
+        assert three.parted() == [("party-1", "answered", 200, "party")]
 
 
 @virtual
@@ -309,7 +309,7 @@ async def test_replaces_the_word_of_success_may_come_before_the_targets_bye(tmp_
         (await three.party()).picks_up()
         assert await three.over() == "transferred"
         assert three.transfers() == [("attended", "answered", "replaces", 200)]
-        assert three.ended() == [("party-1", "answered", 200, "us")]
+        assert three.parted() == [("party-1", "answered", 200, "us")]
 
 
 @virtual
@@ -477,7 +477,7 @@ async def test_warm_anything_else_declines(tmp_path: Path, how: str) -> None:
             party.peer_leaves()
         await goes_on(three, "declined")
         assert three.transfers() == [("warm", "declined", "", 0)]
-        assert three.ended() == [("party-1", "declined", 200, "party" if "hangs up" in how else "us")]
+        assert three.parted() == [("party-1", "declined", 200, "party" if "hangs up" in how else "us")]
         assert three.records.of(Bridged) == []
         if how == "no key":
             (ended,) = three.records.of(TransferEnded)
@@ -493,7 +493,7 @@ async def test_warm_without_a_voice_it_has_failed(tmp_path: Path) -> None:
         await three.happens(three.left)
         assert three.left() == [("transfer", "failed")]
         assert three.transfers() == [("warm", "failed", "", 0)]
-        assert three.ended() == [("party-1", "failed", 200, "us")]
+        assert three.parted() == [("party-1", "failed", 200, "us")]
 
 
 # --- asked for by an agent --------------------------------------------------------------------------------------------
@@ -623,7 +623,7 @@ async def test_the_caller_hangs_up(tmp_path: Path, mode: str, state: Any) -> Non
         assert await three.over() == "caller_hangup"
         outcome = ("answered", "bridge", 200) if state in CONNECTED else ("caller_gone", "", 0)
         assert three.transfers() == [(mode, *outcome)]
-        ((name, what, _, by),) = three.ended()
+        ((name, what, _, by),) = three.parted()
         assert (name, what, by) == ("party-1", "answered" if party.answered else "caller_gone", "us")
         assert party.actions[-1] == "hangup"
 
@@ -642,7 +642,7 @@ async def test_the_party_hangs_up(tmp_path: Path, mode: str, state: Any) -> None
             assert three.transfers() == [(mode, "answered", "bridge", 200)]
         else:
             await goes_on(three, "declined" if party.answered else "busy")
-        assert len(three.ended()) == 1
+        assert len(three.parted()) == 1
 
 
 @pytest.mark.parametrize("first", ["caller", "party"])
@@ -657,7 +657,13 @@ async def test_both_hang_up_at_once(tmp_path: Path, mode: str, state: Any, first
         for who in (three.leg, party) if first == "caller" else (party, three.leg):
             who.peer_leaves() if who is three.leg or party.answered else party.refuses(486)
         assert await three.over() == "caller_hangup"
-        assert len(three.ended()) == len(three.transfers()) == 1
+        assert len(three.parted()) == len(three.transfers()) == 1
+
+
+def _takes_it(leg: PlacedLeg) -> None:
+    leg.progress(183, media=True)
+    leg.picks_up()
+    leg.press("1")
 
 
 @pytest.mark.parametrize("turns", range(80))
@@ -666,7 +672,7 @@ async def test_both_hang_up_at_once(tmp_path: Path, mode: str, state: Any, first
 async def test_the_call_ends_at_any_await(tmp_path: Path, mode: str, turns: int) -> None:
     async with three_parties(tmp_path) as three:
         three.leg.slow_refer = bool(turns % 2)
-        three.placed.script = lambda leg: (leg.progress(183, media=True), leg.picks_up(), leg.press("1"))
+        three.placed.script = _takes_it
         call = three.begin(flow(mode))
         for _ in range(turns):
             await breathe(1)
