@@ -61,6 +61,14 @@ class Host(Neighbours, Protocol):
         """Whether this INVITE may take the call's place. source: host:port it came from."""
         ...
 
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        """The next call that PJSIP places on the account goes out by the trunk."""
+        ...
+
+    def take_back(self) -> None:
+        """It has gone out."""
+        ...
+
     def adopt(self, account: pj.Account, call_id: int = ...) -> PjCall:
         """A call of the cell that no leg knows (yet), under a serial of its own."""
         ...
@@ -204,6 +212,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         elif event.type == pj.PJSIP_EVENT_TX_MSG:
             self._seen(sent=body.txMsg.tdata)
         info = self.getInfo()
+        if self._heirs_of is not None:
+            self._host.take_back()
         if info.state == pj.PJSIP_INV_STATE_EARLY and not self.inbound:
             self._tell(Progress(int(info.lastStatusCode), _has_sdp(event, body)))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
@@ -293,6 +303,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         if self.heir is None and self._host.may_refer(self, target):
             prm.newCall = new = self._host.adopt(self.account)
             new.trunk, new._heirs_of, self._coming = self.trunk, self, new
+            self._host.lend(self.account, self.trunk)
             prm.statusCode = 202
         self._tell(Referred(int(prm.statusCode), target))
 

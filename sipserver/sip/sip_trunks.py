@@ -13,6 +13,7 @@ import pjsua2 as pj
 
 from sipserver.errors import SettingsError
 from sipserver.sip import media_policy
+from sipserver.sip.account_config import edge_headers
 from sipserver.sip.accounts import AccountBook
 from sipserver.sip.admission import Refusal
 from sipserver.sip.door import Door
@@ -32,7 +33,8 @@ SPOKEN = ("G722", "PCMA", "PCMU")
 class SipTrunks:
     """passwords: by the name of their environment variable. Raises SettingsError for what cannot work.
 
-    Behind an edge, which does all the rest, only the trunks' rules for calls that already run count here.
+    Behind an edge, which does all the rest, only the trunks' rules for calls that already run count here, and the
+    credentials of those that place calls.
     """
 
     def __init__(
@@ -45,7 +47,8 @@ class SipTrunks:
         at_work = tuple(self._trunks.values()) if self._at_work else ()
         _check(settings, at_work, passwords)
         self.door = Door(Gatekeeper(at_work, passwords, settings.allow, settings.realm) if at_work else None)
-        self.accounts = AccountBook(settings, at_work, passwords)
+        self.accounts = AccountBook(settings, at_work if self._at_work else _of_edge(self._trunks.values()), passwords)
+        self._settings = settings
 
     def named(self, trunk: str) -> TrunkSettings | None:
         return self._trunks.get(trunk)
@@ -94,9 +97,18 @@ class SipTrunks:
             return offer
         return replace(offer, trunk=name, headers=MappingProxyType(let_in(offer.headers, trunk.headers_in)))
 
+    def headers_of(self, trunk: str) -> Mapping[str, str]:
+        """Beside a call's own ones, in its INVITE through this trunk."""
+        return edge_headers(self._settings, trunk)
+
     def for_outgoing(self, trunk: str, busy: Collection[str]) -> pj.Account:
         """The account of a call that begins now. Raises CapacityError when PJSIP has none left, pj.Error."""
         return self.accounts.for_outgoing(trunk, busy)
+
+
+def _of_edge(trunks: Iterable[TrunkSettings]) -> list[TrunkSettings]:
+    """As a cell has them whose calls go out by the edge: encryption is the edge's."""
+    return [trunk.model_copy(update={"srtp": "off"}) for trunk in trunks if trunk.places_calls]
 
 
 def _check(settings: SipSettings, trunks: Collection[TrunkSettings], passwords: Mapping[str, str]) -> None:

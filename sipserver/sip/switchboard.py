@@ -117,6 +117,7 @@ class Switchboard:
         self._bury()
         if self._endpoint is not None:
             self._endpoint.poll(milliseconds)
+            self.take_back()
             self._drop_refused()
             if not self.patch_bay.running:
                 self._clock.read_rtp()  # frees the keys of closed sockets
@@ -154,7 +155,7 @@ class Switchboard:
         self._trunks.assign(call, trunk)
         self._calls[serial] = call
         try:
-            return call.dial(uri, headers, from_uri)
+            return call.dial(uri, {**headers, **self._trunks.headers_of(trunk)}, from_uri)
         except Exception:
             self.let_go(serial)
             raise
@@ -238,6 +239,12 @@ class Switchboard:
         offer = self._offer(text, source)
         trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        self._trunks.accounts.lend(account, trunk)
+
+    def take_back(self) -> None:
+        self._trunks.accounts.take_back()
 
     def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
         serial = self.next_serial()

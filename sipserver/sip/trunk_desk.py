@@ -43,7 +43,7 @@ class Sender(Protocol):
 
 
 class TrunkDesk:
-    """Loop thread. `start` after the sip thread, `stop` before it.
+    """Loop thread. `start` after the sip thread, `stop` before it; it may be started again.
 
     on_state: called with each new state; must not block or raise.
     """
@@ -66,7 +66,9 @@ class TrunkDesk:
 
     @property
     def down(self) -> frozenset[str]:
-        """Trunks that calls should try last."""
+        """Trunks that calls should try last; none while nothing is known because the desk does not run."""
+        if not self._tasks:
+            return frozenset()
         return frozenset(name for name, state in self._states.items() if not state.up)
 
     def start(self) -> None:

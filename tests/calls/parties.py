@@ -106,7 +106,7 @@ class ThreeParties(Stage):
 
     async def over(self) -> str:
         """Let time pass until no call lives; the reason in the record."""
-        await self.happens(lambda: not any(registry.calls for registry in self.registries))
+        await self.happens(lambda: not self.lives())
         return self.records.reason
 
     async def happens(self, condition: Callable[[], Any]) -> None:
@@ -142,6 +142,10 @@ class ThreeParties(Stage):
         """Flows in the order in which they were entered."""
         entered = [step.flow for step in self.records.of(StepEntered)]
         return [flow for index, flow in enumerate(entered) if index == 0 or entered[index - 1] != flow]
+
+    def lives(self) -> bool:
+        """Whether a call lives."""
+        return any(registry.calls for registry in self.registries)
 
     def left(self) -> list[tuple[str, str]]:
         return [(left.step, left.outcome) for left in self.records.of(StepLeft)]

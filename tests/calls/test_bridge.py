@@ -747,6 +747,25 @@ async def test_a_recording_goes_on_with_the_caller_alone(tmp_path: Path) -> None
         assert (right == 44).sum() == 0
 
 
+@pytest.mark.parametrize("running", [False, True])
+@virtual
+async def test_the_step_may_record_the_connection(tmp_path: Path, running: bool) -> None:
+    """An unanswered caller need not be answered for it; a recording that runs goes on afterwards."""
+    async with three_parties(tmp_path) as three:
+        before, on = "answer, record," if running else "", "on: {answered: next, failed: end}"
+        flows = f"  main: [{before} {{bridge: {{to: '1', record: true, {on}}}}}, {{wait: 1}}]"
+        call, party = await joined(three, flows)
+        assert call.tape.running
+        await three.tick(5, level(11), level(22))
+        party.peer_leaves()
+        await three.happens(lambda: ("bridge", "answered") in three.left())
+        assert call.tape.running is running
+        await three.over()
+        left, right = recorded(three)
+        assert int(((left == 11) & (right == 22)).sum()) == 5
+        assert len(three.records.of(events.RecordingStarted)) == 1
+
+
 # --- mistakes of ours -------------------------------------------------------------------------------------------------
 
 

@@ -472,6 +472,7 @@ async def test_warm_a_target_that_does_not_want_leaves_the_caller_here(tmp_path:
         await there.is_answered()
         await there.third.is_called()
         await there.third.accepts()
+        await until(lambda: "One two three four." in there.stage.tts.texts)
         if how == "bye":
             await there.hangs_up(there.third)
         else:

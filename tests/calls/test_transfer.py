@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from sipserver import events
+from sipserver.agent.options import Outcome as AgentOutcome
+from sipserver.calls.call import Call
 from sipserver.calls.states import EndReason
 from sipserver.calls.steps import transfer as transfer_module
 from sipserver.errors import CallerError, CapacityError, CarrierError
@@ -492,6 +494,68 @@ async def test_warm_without_a_voice_it_has_failed(tmp_path: Path) -> None:
         assert three.left() == [("transfer", "failed")]
         assert three.transfers() == [("warm", "failed", "", 0)]
         assert three.ended() == [("party-1", "failed", 200, "us")]
+
+
+# --- asked for by an agent --------------------------------------------------------------------------------------------
+
+AGENT = """
+  main: [{agent: {use: desk, transfer: {to: '200', %s}, on: {failed: end, transfer: still}}}, hangup]
+  still: [{say: Sorry.}, {wait: 60}]"""
+
+
+async def wants_a_person(three: ThreeParties, options: str) -> Call:
+    call = three.begin(AGENT % options)
+    await three.happens(lambda: three.converse.talks)
+    three.converse.talks[0].outcome.set_result(AgentOutcome("transfer", "the invoice"))
+    return call
+
+
+@virtual
+async def test_an_agent_hands_the_caller_over(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        no_replaces(three)
+        await wants_a_person(three, "mode: warm, announce: 'A call about {transfer_reason}.'")
+        party = await asked(three)
+        assert three.tts.texts == ["A call about the invoice."]
+        party.press("1")
+        await three.happens(lambda: hear_each_other(three.leg, party))
+        party.peer_leaves()
+        assert await three.over() == "callee_hangup"
+        assert three.left() == [("agent", "answered")]
+        assert three.transfers() == [("warm", "answered", "bridge", 200)]
+
+
+@virtual
+async def test_an_agents_transfer_that_fails_leaves_the_caller_here(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        await wants_a_person(three, "ring_s: 20")
+        (await three.party()).refuses(486)
+        await three.happens(lambda: ("say", "done") in three.left())
+        assert three.left() == [("agent", "transfer"), ("say", "done")]
+        assert three.transfers() == [("attended", "busy", "", 486)]
+
+
+@virtual
+async def test_an_agent_in_early_media_answers_before_it_hands_over(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        call = three.begin((AGENT % "mode: blind").replace("[{agent", "[early, {agent"))
+        await three.happens(lambda: three.converse.talks)
+        assert not call.answered
+        three.converse.talks[0].outcome.set_result(AgentOutcome("transfer"))
+        assert await three.over() == "transferred"
+        assert three.leg.actions == ["early", "answer", "refer sip:200@example.org", "hangup"]
+
+
+@virtual
+async def test_the_reason_is_told_to_the_flow_too(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.begin("""
+  main: [{agent: {use: desk, on: {failed: end, transfer: human}}}]
+  human: [{say: 'You asked about {transfer_reason}.'}]""")
+        await three.happens(lambda: three.converse.talks)
+        three.converse.talks[0].outcome.set_result(AgentOutcome("transfer", "the invoice"))
+        await three.over()
+        assert three.tts.texts == ["You asked about the invoice."]
 
 
 # --- who leaves when --------------------------------------------------------------------------------------------------

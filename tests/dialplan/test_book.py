@@ -116,6 +116,16 @@ def test_engines_that_the_settings_do_not_have_are_named_with_their_line() -> No
     ]
 
 
+def test_the_engine_of_an_announcement_is_one_too() -> None:
+    transfer = "transfer: {to: '1', mode: warm, announce: Hello., tts: cloud}"
+    talk = f"main:\n  - agent: {{use: ada, {transfer}, on: {{failed: end}}}}"
+    found = Book((plan(talk, head="agents: {ada: {prompt: x}}"),))
+    assert [str(problem) for problem in found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"})] == [
+        "acme.yaml:5: flows.main[0].agent.transfer.tts: the settings have no engine `cloud` under `speech.tts`"
+    ]
+    assert FixedText("Hello.", "cloud", "", "en") in list(found.plans[0].texts())
+
+
 def test_the_default_fallback_need_not_exist() -> None:
     found = Book((plan(TALK.replace(", tts: own", ""), head="agents: {ada: {prompt: x}}"),))
     assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"}) == ()

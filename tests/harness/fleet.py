@@ -324,6 +324,13 @@ class FleetProcess:
         with urllib.request.urlopen(f"http://{self.host}:{self.http_port}{path}", timeout=timeout_s) as answer:
             return str(answer.read().decode())
 
+    def await_metric(self, line: str, timeout_s: float = 10) -> None:
+        """Until it is told: gateways ask the supervisor now and then."""
+        deadline = time.monotonic() + timeout_s
+        while line not in (told := self.get("/metrics")):
+            assert time.monotonic() < deadline, told
+            time.sleep(0.05)
+
     def records(self, sip_call_id: str = "") -> list[Record]:
         """Of SQLite while it is written, or of PostgreSQL, in the order in which the calls began."""
         if self.store_url.startswith("sqlite"):
