@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from sipserver import events
 from sipserver.agent.options import Outcome as AgentOutcome
 from sipserver.calls.call import Call
+from sipserver.calls.outbound import Order
 from sipserver.calls.states import EndReason
 from sipserver.calls.steps import transfer as transfer_module
 from sipserver.errors import CallerError, CapacityError, CarrierError
@@ -76,6 +78,19 @@ async def test_blind_a_number_is_one_of_the_callers_side(tmp_path: Path, to: str
         three.begin(flow("blind", to=to))
         await three.over()
         assert three.leg.actions[1] == f"refer {uri}"
+
+
+@virtual
+async def test_blind_somebody_whom_we_called_is_sent_to_one_of_their_side(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.plan(flow("blind", to="'200'"))
+        three.leg.gone = True  # nobody calls
+        originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))
+        first = await three.party()
+        await originating
+        first.picks_up()
+        assert await three.over() == "transferred"
+        assert first.actions == ["refer sip:200@carrier.example", "hangup"]
 
 
 @pytest.mark.parametrize(

@@ -103,11 +103,12 @@ def _failed(scene: Scene, account: _Account, problem: CarrierError | CallerError
 
 
 def _uri(to: str, call: Call) -> str:
-    """Whom the caller's side is asked to call: a number or user is one of its own."""
+    """Whom the call's far end is asked to call: a number or user is one of its own side."""
     if to.lower().startswith(("sip:", "sips:")):
         return to
-    _, host = split_uri(call.leg.offer.from_uri)
-    return f"sip:{to}@{host or call.leg.offer.source}"
+    offer = call.leg.offer
+    _, host = split_uri(offer.to_uri if call.outbound else offer.from_uri)
+    return f"sip:{to}@{host or offer.source}"
 
 
 # --- attended and warm ------------------------------------------------------------------------------------------------
