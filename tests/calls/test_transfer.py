@@ -392,12 +392,17 @@ async def test_replaces_the_callers_side_may_leave_before_its_last_word(tmp_path
         assert three.transfers() == [("attended", "answered", "bridge", 200)]
 
 
-@pytest.mark.parametrize("who", ["caller cannot refer", "caller cannot replace", "target cannot replace", "recording"])
+WHY_NOT = ["caller cannot refer", "caller cannot replace", "target cannot replace", "another trunk", "recording"]
+
+
+@pytest.mark.parametrize("who", WHY_NOT)
 @virtual
 async def test_replaces_is_only_asked_for_where_it_can_work(tmp_path: Path, who: str) -> None:
     async with three_parties(tmp_path) as three:
         three.leg.can_refer = who != "caller cannot refer"
         three.leg.can_replace = who != "caller cannot replace"
+        if who == "another trunk":
+            three.leg.offer = FakeOffer(trunk="pbx")
         record = "record, " if who == "recording" else ""
         three.begin(flow("attended").replace("[{transfer", f"[{record}{{transfer"))
         party = await three.party()
@@ -466,6 +471,20 @@ async def test_warm_the_key_may_be_a_tone_in_band(tmp_path: Path) -> None:
         party.tell(DigitReceived(digit="1", method="inband"))
         await three.happens(lambda: hear_each_other(three.leg, party))
         assert not party.heard
+
+
+@virtual
+async def test_warm_a_target_that_sent_nothing_while_it_listened_is_left(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        no_replaces(three)
+        call = three.begin(flow("warm"), media_timeout_s=20)
+        party = await asked(three)
+        party.tell(events.MediaStalled(silent_ms=2_000))
+        party.press("1")
+        await three.happens(lambda: hear_each_other(three.leg, party))
+        began_ms = call.at_ms
+        assert await three.over() == "media_timeout"
+        assert 20_000 <= call.at_ms - began_ms <= 20_500
 
 
 @virtual
