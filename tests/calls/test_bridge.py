@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import wave
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import join as join_module
 from sipserver.calls import party as party_module
 from sipserver.calls.call import Call
+from sipserver.calls.outbound import Order
 from sipserver.calls.states import EndReason
 from sipserver.errors import CallerError, CapacityError, CarrierError
 from sipserver.events import Bridged, DigitReceived, Fault, PartyDialed, Unbridged
@@ -770,6 +772,34 @@ async def test_the_step_may_record_the_connection(tmp_path: Path, running: bool)
         left, right = recorded(three)
         assert int(((left == 11) & (right == 22)).sum()) == 5
         assert len(three.records.of(events.RecordingStarted)) == 1
+
+
+# --- calls that we placed -------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_somebody_whom_we_called_is_bridged_like_a_caller(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.plan(flow())
+        three.leg.gone = True  # nobody calls
+        originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))
+        first = await three.party(1)
+        call = await originating
+        first.picks_up()
+        second = await three.party(2)
+        assert apart(first, second)
+        second.progress(183, media=True)
+        await three.happens(lambda: first in second.feeds)
+        second.picks_up()
+        await three.happens(lambda: hear_each_other(first, second))
+        first.press("1")
+        await three.tick(2)
+        assert second.actions == ["digits 1"]
+        assert call.answered
+        second.peer_leaves()
+        assert await three.over() == "callee_hangup"
+        assert first.actions == ["hangup"]
+        assert [event.leg for event in three.records.of(events.LegDisconnected)] == ["party-1", ""]
 
 
 # --- mistakes of ours -------------------------------------------------------------------------------------------------
