@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sipserver.calls.scene import Left, Scene
-from sipserver.calls.steps import agent, bridge, collect, flow, record, sound, telephony, transfer
+from sipserver.calls.steps import agent, amd, bridge, collect, flow, record, sound, telephony, transfer
 from sipserver.dialplan import steps
 
 Executor = Callable[[Any, Scene], Awaitable[Left]]
@@ -31,4 +31,5 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.Goto: flow.goto,
     steps.Bridge: bridge.bridge,
     steps.Transfer: transfer.transfer,
+    steps.Amd: amd.amd,
 }

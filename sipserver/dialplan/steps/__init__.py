@@ -24,7 +24,6 @@ STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
 
 LATER: dict[str, str] = dict.fromkeys(
     (
-        "amd",
         "conference",
         "queue",
         "serve",
