@@ -39,13 +39,15 @@ def _proves(request: str, name: str) -> bool:
     proof = header(request, name)
     fields = dict(re.findall(r'(\w+)="?([^",]+)"?', proof))
     ha1 = hashlib.md5(f"me:{REALM}:{PASSWORD}".encode(), usedforsecurity=False).hexdigest()
-    ha2 = hashlib.md5(f"{request.split(' ')[0]}:{fields.get('uri', '')}".encode(), usedforsecurity=False).hexdigest()
+    ha2 = hashlib.md5(
+        f"{request.partition(' ')[0]}:{fields.get('uri', '')}".encode(), usedforsecurity=False
+    ).hexdigest()
     wanted = f"{ha1}:{fields.get('nonce')}:{fields.get('nc')}:{fields.get('cnonce')}:auth:{ha2}"
     return fields.get("response") == hashlib.md5(wanted.encode(), usedforsecurity=False).hexdigest()
 
 
 def _carrier(carrier: Carrier, request: str) -> None:
-    method = request.split(" ")[0]
+    method = request.partition(" ")[0]
     if method == "REGISTER" and not _proves(request, "Authorization"):
         more = f'WWW-Authenticate: Digest realm="{REALM}", nonce="n1", algorithm=MD5, qop="auth"\r\n'
         carrier.answer(request, "401 Unauthorized", more=more)
