@@ -72,7 +72,8 @@ def far_end(chance: random.Random, leg: PlacedLeg) -> None:
 def caller(chance: random.Random, three: ThreeParties) -> None:
     """What only comes from the caller's side, or from us."""
     if three.leg.refers:
-        three.leg.referred(chance.choice([200, 486, CarrierError("refused", 603)]))
+        answers: list[int | Exception] = [200, 486, CarrierError("refused", 603)]
+        three.leg.referred(chance.choice(answers))
     elif chance.random() < 0.5:
         three.tts.broken = chance.random() < 0.3
     elif chance.random() < 0.05:

@@ -33,7 +33,11 @@ GAP_MS = 60
 """What nobody else may hear of a part that dies."""
 
 
-OVERRIDES = {"fleet": {"heartbeat_s": 0.3, "hang_s": 1.5}, "bus": {"lease_s": 2}, "tenants": {"acme": {"calls": 7}}}
+OVERRIDES = {
+    "fleet": {"heartbeat_s": 0.3, "hang_s": 1.5, "orphan_s": 60},  # however long the next supervisor takes to start
+    "bus": {"lease_s": 2},
+    "tenants": {"acme": {"calls": 7}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +122,7 @@ def test_a_killed_cell_takes_its_own_calls_and_nobody_else_hears_it(fleet: Fleet
         )
         kept.echo_again()
         assert kept.longest_gap_ms(since_ns) <= GAP_MS
-        (crashed,) = fleet.await_records(1, sip_call_id=lost.call_id)
+        (crashed,) = fleet.await_records(1, sip_call_id=lost.call_id, mended=True)
         assert crashed.reason == "crash"
         assert crashed.kinds[-1] == "call.ended"
         assert crashed.recording_status == "complete"

@@ -79,9 +79,9 @@ class Carrier:
     def of(self, method: str) -> list[str]:
         return [text for text in self.received if text.startswith(f"{method} ")]
 
-    async def wait_for(self, method: str, count: int = 1) -> str:
+    async def wait_for(self, method: str, count: int = 1, *, timeout_s: float = ANSWER_S) -> str:
         """The message of that method (or `SIP/2.0`) with this number."""
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(timeout_s):
             while len(self.of(method)) < count:
                 self._news.clear()
                 await self._news.wait()
