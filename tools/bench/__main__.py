@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools.bench import (
+    amd,
     bus,
     call_cost,
     echo_delay,
@@ -45,6 +46,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "bus": ("Bus", bus.measure),
     "records": ("Call records", records.measure),
     "relay": ("Media relay", media_relay.measure),
+    "amd": ("Answering machine detection", amd.measure),
 }
 
 FLEET: dict[str, tuple[str, Callable[[Path, Options], Finding]]] = {
