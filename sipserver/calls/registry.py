@@ -45,6 +45,11 @@ class Registry:
         return MappingProxyType(self._calls)
 
     @property
+    def services(self) -> Services:
+        """What the calls share."""
+        return self._services
+
+    @property
     def draining(self) -> bool:
         return self._draining
 

@@ -11,14 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from sipserver.edge import cells
+from sipserver.edge import cells, outside
 from sipserver.edge.media import media_routes
+from sipserver.edge.outside import host
 from sipserver.edge.settings import EdgeSettings, Listen
 from sipserver.errors import SettingsError
 from sipserver.trunks.settings import TrunkSettings
@@ -36,6 +37,8 @@ REQUEST_MS = 1500
 DIALOG_MS = 16_000
 """How long the far end may take to answer a BYE or a re-INVITE."""
 RING_MS = 180_000
+OUTSIDE_MS = 10_000
+"""How long a peer may take for its first answer to what cells ask of it; then they try another trunk."""
 WINDOW = 16
 """Cells that are compared for a call."""
 IN_ORDER, IN_TURN = 8, 4
@@ -57,11 +60,14 @@ REFUSALS = 10
 """Refusals within a minute after which a stranger is not answered any more."""
 RELOAD_S = 1
 """Kamailio loads its list of cells at most this often; what read the list before must be through with it."""
+AUTHORITIES = Path("/etc/ssl/certs")
+"""Whom we believe who a TLS peer is, unless the settings name a list: the system's authorities by the hashes of their
+names (openssl-rehash(1)). A list of all of them would cost every start of Kamailio five seconds of CPU.
+"""
 MASK_IP = "127.0.0.8"
 """Stands in hidden headers where an address must stand; nothing is sent there."""
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _FORBIDDEN = re.compile(r"""["'\\$#;{}`]|[^\x20-\x7e]""")
 _UNPRINTED = "0" * 32
 _PRINTED = re.compile(r'edge=>configuration\) = "([0-9a-f]{32})"')
@@ -149,6 +155,7 @@ def _values(
         *(_socket(number, listen) for number, listen in enumerate(edge.listen)),
     ]
     users = _users(edge, trunks, passwords)
+    ways = [_way(edge, trunk) for trunk in trunks if trunk.places_calls]
     return {
         "sockets": sockets,
         "tcp": any(socket["transport"] != "udp" for socket in sockets),
@@ -157,6 +164,7 @@ def _values(
         "cells_file": places.cells,
         "rpc_socket": places.rpc_socket,
         "tls_config": places.tls,
+        "authorities": AUTHORITIES,
         "children": edge.children,
         "tls": edge.tls if any(listen.transport == "tls" for listen in edge.listen) else None,
         "flood": edge.flood,
@@ -173,6 +181,10 @@ def _values(
         "trunks": [_trunk(trunk) for trunk in trunks],
         "codecs": trunks,
         "users": users,
+        "ways": ways,
+        "certified": [way for way in ways if way["transport"] == "tls"],
+        "exits": _exits(edge),
+        "known": sorted({address for trunk in trunks for address in outside.addresses(trunk)}),
         "anywhere": any(user["anywhere"] for user in users),
         "media": media_routes(edge, trunks, cell_codecs),
         "nonce_secret": word(secrets.nonce),
@@ -181,6 +193,7 @@ def _values(
         "answer_ms": ANSWER_MS,
         "request_ms": REQUEST_MS,
         "dialog_ms": DIALOG_MS,
+        "outside_ms": OUTSIDE_MS,
         "ring_ms": RING_MS,
         "window": WINDOW,
         "in_order": IN_ORDER,
@@ -202,20 +215,11 @@ def _values(
 
 
 def _socket(number: int, listen: Listen) -> dict[str, Any]:
-    advertise = ""
-    if listen.advertise:
-        name, colon, port = listen.advertise.rpartition(":")
-        bare_v6 = listen.advertise.count(":") > 1 and "[" not in listen.advertise
-        if not colon or listen.advertise.endswith("]") or bare_v6:
-            name, port = listen.advertise, str(listen.port)
-        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-            raise SettingsError(f"{listen.advertise!r} is not host or host:port", key="edge.listen.advertise")
-        advertise = f"{host(name.strip('[]'))}:{port}"
     return {
         "transport": listen.transport,
         "address": host(listen.host),
         "port": listen.port,
-        "advertise": advertise,
+        "advertise": outside.advertised(listen) if listen.advertise else "",
         "name": f"outside{number}",
     }
 
@@ -229,6 +233,61 @@ def _trunk(trunk: TrunkSettings) -> dict[str, Any]:
         "users": trunk.users,
         "limits": trunk.limits,
     }
+
+
+def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
+    """How calls leave through a trunk. proxy: empty where they go to the host of their Request-URI; target: where
+    those go that a REFER of the peer led to. certified: by TLS,
+    what its peer's certificate must have one of.
+    """
+    outside.leaves_by(edge, trunk)
+    if trunk.srtp == "required" and edge.rtpengine is None:
+        raise SettingsError(
+            f"trunk {trunk.name} places calls with SRTP, which needs edge.rtpengine", key=f"trunks.{trunk.name}.srtp"
+        )
+    proxy, port = outside.parted(trunk.outbound_proxy)
+    target, target_port = outside.parted(trunk.target)
+    return {
+        "name": trunk.name,
+        "transport": trunk.transport,
+        "proxy": proxy and host(proxy),
+        "proxy_port": port or "",
+        "target": host(target),
+        "target_port": target_port or "",
+        "certified": [pattern for name in outside.peers(trunk) for pattern in certificate_names(name)],
+    }
+
+
+def certificate_names(peer: str) -> tuple[str, ...]:
+    """The GeneralNames (RFC 5280, 4.2.1.6; DER, hexadecimal) by which a certificate may name a host or address:
+    dNSName, also with `*` for its first label (RFC 6125, 6.4.3), or iPAddress.
+    """
+    try:
+        packed = ip_address(peer).packed
+    except ValueError:
+        plain = peer.lower().rstrip(".")
+        _, dot, parent = plain.partition(".")
+        names = (plain, f"*.{parent}") if dot and "." in parent else (plain,)
+        return tuple(f"82{len(name):02x}{name.encode().hex()}" for name in names)
+    return (f"87{len(packed):02x}{packed.hex()}",)
+
+
+def _exits(edge: EdgeSettings) -> list[dict[str, Any]]:
+    """The socket of each transport and address family. first: the one for names, whose family shows later."""
+    exits: dict[tuple[str, int], dict[str, Any]] = {}
+    for listen in sorted(edge.listen, key=outside.family):
+        key = (listen.transport, outside.family(listen))
+        first = all(transport != listen.transport for transport, _ in exits)
+        socket = f"{listen.transport}:{host(listen.host)}:{listen.port}"
+        address = outside.advertised(listen)
+        shown = address if listen.transport == "udp" else f"{address};transport={listen.transport}"
+        # In a regular expression, between slashes; brackets of IPv6 too.
+        pattern = re.sub(
+            r"[^A-Za-z0-9:]", lambda sign: f"[{sign[0]}]" if sign[0] not in "[]" else rf"\\{sign[0]}", address
+        )
+        facts = {"socket": socket, "first": first, "shown": shown, "pattern": pattern}
+        exits.setdefault(key, {"transport": key[0], "family": key[1], **facts})
+    return list(exits.values())
 
 
 def _users(
@@ -261,17 +320,6 @@ def ha1_of(user: str, realm: str, password: str, digest: str) -> str:
     return (hashlib.sha256 if digest == "SHA-256" else lambda value: hashlib.md5(value, usedforsecurity=False))(
         text
     ).hexdigest()
-
-
-def host(text: str) -> str:
-    """An address (IPv6 in brackets) or a host name. Raises SettingsError."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        if not _HOST.fullmatch(text):
-            raise SettingsError(f"{text!r} is no address", key="edge") from None
-        return text
-    return f"[{address}]" if isinstance(address, IPv6Address) else str(address)
 
 
 def quoted(value: object) -> str:

@@ -27,6 +27,7 @@ def own_config(settings: SipSettings, port: int, srtp: Srtp = "off") -> pj.Accou
     config = _config(settings, srtp)
     host = settings.public_address or settings.host
     config.idUri = f"sip:{settings.user}@{host}:{port}"
+    _route(config, settings.edge_route)
     return config
 
 
@@ -34,10 +35,8 @@ def trunk_config(settings: SipSettings, trunk: TrunkSettings, password: str) -> 
     """For a trunk with credentials, a first hop or a registration. password: of its credentials, may be empty."""
     config = _config(settings, trunk.srtp)
     config.idUri = f"sip:{_user(settings, trunk)}@{trunk.from_domain}"
-    if trunk.outbound_proxy:
-        proxies = pj.StringVector()
-        proxies.append(f"{uri_of_host(trunk, trunk.outbound_proxy)};lr")
-        config.sipConfig.proxies = proxies
+    proxy = f"{uri_of_host(trunk, trunk.outbound_proxy)};lr" if trunk.outbound_proxy else ""
+    _route(config, settings.edge_route or proxy)
     if trunk.credentials is not None:
         known = pj.AuthCredInfoVector()
         known.append(pj.AuthCredInfo("digest", trunk.realm, trunk.credentials.user, 0, password))
@@ -49,13 +48,41 @@ def trunk_config(settings: SipSettings, trunk: TrunkSettings, password: str) -> 
         register.delayBeforeRefreshSec = _REFRESH_BEFORE_S
         register.retryIntervalSec = register.firstRetryIntervalSec = register.randomRetryIntervalSec = 0  # ours
         register.dropCallsOnFail = False
+        register.disableRegOnModify = True  # it is only modified for the moment of one call
         register.unregWaitMsec = 0
+        register.headers = header_vector(edge_headers(settings, trunk.name))
+    return config
+
+
+def referred_config(settings: SipSettings, trunk: TrunkSettings, password: str) -> pj.AccountConfig:
+    """For a call that PJSIP places because a peer of the trunk asks for it. The peer names the target; it is called by
+    way of the trunk, whatever host the target has.
+    """
+    config = trunk_config(settings, trunk, password)
+    if settings.edge_route:  # PJSIP lets no header be added here: the edge finds the trunk in the Route
+        _route(config, f"{settings.edge_route};trunk={trunk.name}")
+    else:
+        _route(config, f"{uri_of_host(trunk, trunk.outbound_proxy or trunk.target)};lr")
     return config
 
 
 def uri_of_host(trunk: TrunkSettings, host: str) -> str:
     """`host[:port]` of a trunk as a request URI."""
     return f"sip:{host}" + ("" if trunk.transport == "udp" else f";transport={trunk.transport}")
+
+
+def edge_headers(settings: SipSettings, trunk: str) -> Mapping[str, str]:
+    """What the edge needs to know of a request that goes out by this trunk; nothing without an edge."""
+    return {"X-Sipserver-Trunk": trunk} if settings.edge_route and trunk else {}
+
+
+def header_vector(headers: Mapping[str, str]) -> pj.SipHeaderVector:
+    vector = pj.SipHeaderVector()
+    for name, value in headers.items():
+        header = pj.SipHeader()
+        header.hName, header.hValue = name, value
+        vector.append(header)
+    return vector
 
 
 def needs_account(trunk: TrunkSettings) -> bool:
@@ -67,6 +94,13 @@ def _user(settings: SipSettings, trunk: TrunkSettings) -> str:
     if trunk.register_ is not None and trunk.register_.user:
         return trunk.register_.user
     return trunk.credentials.user if trunk.credentials is not None else settings.user
+
+
+def _route(config: pj.AccountConfig, route: str) -> None:
+    if route:
+        proxies = pj.StringVector()
+        proxies.append(route)
+        config.sipConfig.proxies = proxies
 
 
 def _config(settings: SipSettings, srtp: Srtp) -> pj.AccountConfig:

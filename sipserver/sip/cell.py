@@ -60,7 +60,7 @@ class Cell:
         self._goodbye_s = goodbye_s
         self._trunks = trunks
         self._passwords = os.environ if passwords is None else passwords
-        self.trunks = TrunkDesk(() if settings.behind_edge else trunks, _Sender(self), on_trunk)
+        self.trunks = TrunkDesk(trunks, _Sender(self), on_trunk)
         self._capacity_hint = capacity_hint
         self._settings = settings
         self._on_leg = on_leg
@@ -73,8 +73,8 @@ class Cell:
         self._thread: SipThread | None = None
 
     async def start(self) -> None:
-        """Bind the ports, take calls, register. Raises ConfigError when a port is taken, the range of RTP ports is too
-        small, or a trunk cannot work.
+        """Bind the ports, take calls, register (behind an edge: whoever starts `trunks` says when). Raises ConfigError
+        when a port is taken, the range of RTP ports is too small, or a trunk cannot work.
         """
         sys.setswitchinterval(_SWITCH_S)
         trunks = SipTrunks(self._settings, self._trunks, self._passwords)
@@ -101,7 +101,8 @@ class Cell:
             capacity=self.capacity,
             inbound_limit=self.inbound_limit,
         )
-        self.trunks.start()
+        if not self._settings.behind_edge:
+            self.trunks.start()
 
     async def stop(self) -> None:
         """End all calls, free the ports, end the thread. Peers that do not answer the BYE are given up."""

@@ -34,7 +34,8 @@ class SipSettings(BaseModel):
 
     media_host: address that RTP is bound to and that SDP names unless there is a public_address; empty: that of `host`.
     behind_edge: requests come by way of our edge alone (`allow` names it), whose headers X-Sipserver-Source and
-    X-Sipserver-Trunk are believed. Without it both are ignored.
+    X-Sipserver-Trunk are believed. Without it both are ignored. edge_route: Route of what begins here and goes out by a
+    trunk, through the edge that does the rest; a fleet sets it.
     user: the user part of our own address in calls that we place.
     rtp_ports: first and last UDP port for media, two for each call (RTP even, RTCP odd).
     inbound_calls: calls accepted at a time; 0 means what the linked PJSIP holds, less one (DESIGN, "Why cells").
@@ -64,6 +65,7 @@ class SipSettings(BaseModel):
     retry_after_s: int = Field(default=5, ge=1)
     allow: tuple[str, ...] = ()
     behind_edge: bool = False
+    edge_route: str = Field(default="", pattern=r"^(sip:[^<>\s]+;lr)?$")
     realm: str = Field(default="sipserver", pattern=r"^[A-Za-z0-9_.@-]+$")
     tls: SipTls | None = None
     user_agent: str = "sipserver"

@@ -43,7 +43,7 @@ class Sender(Protocol):
 
 
 class TrunkDesk:
-    """Loop thread. `start` after the sip thread, `stop` before it.
+    """Loop thread. `start` after the sip thread, `stop` before it; it may be started again.
 
     on_state: called with each new state; must not block or raise.
     """
@@ -66,7 +66,9 @@ class TrunkDesk:
 
     @property
     def down(self) -> frozenset[str]:
-        """Trunks that calls should try last."""
+        """Trunks that calls should try last; none while nothing is known because the desk does not run."""
+        if not self._tasks:
+            return frozenset()
         return frozenset(name for name, state in self._states.items() if not state.up)
 
     def start(self) -> None:
@@ -175,6 +177,7 @@ class TrunkDesk:
         if after == before:
             return
         state = self._states[trunk] = replace(after, since=time.time())
-        tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
-        tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
+        if (state.word, state.reason) != (before.word, before.reason):
+            tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
+            tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
         self._on_state(state)

@@ -55,6 +55,8 @@ request_route {
 			if (is_method("ACK") && t_check_trans()) t_relay();
 			exit;
 		}
+		$var(inside) = 0;
+		if (is_direction("upstream")) $var(inside) = 1;
 		if (is_method("INVITE|UPDATE")) {
 			route(MEDIA_OFFER);
 			if ($rc < 0) {
@@ -76,6 +78,7 @@ request_route {
 	if (!is_method("INVITE")) exit;
 	t_check_trans();
 	record_route();
+	$var(inside) = 0;
 	$avp(trunk) = "{{ trunk }}";
 	route(MEDIA_OFFER);
 	if ($rc < 0) {
@@ -188,6 +191,7 @@ class MiniKamailio:
                 port=self.port,
                 cells=cells,
                 trunk=trunk.name,
+                codecs=(trunk,),
             )
         )
 

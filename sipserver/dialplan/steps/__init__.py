@@ -10,7 +10,7 @@ from sipserver.dialplan.steps.base import END, NEXT, Branch, Speaking, Step, Tar
 from sipserver.dialplan.steps.dialogue import Agent, Collect
 from sipserver.dialplan.steps.flow import Goto, SetStep, When
 from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
-from sipserver.dialplan.steps.parties import Amd, Bridge, Placing, Transfer
+from sipserver.dialplan.steps.parties import Amd, Bridge, Handover, Placing, Transfer
 from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
 from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Wait
 
@@ -22,26 +22,8 @@ _ALL: tuple[type[Step], ...] = (
 STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
 """Every step by its word."""
 
-LATER: dict[str, str] = dict.fromkeys(
-    (
-        "conference",
-        "queue",
-        "serve",
-        "voicemail",
-    ),
-    "is not supported by this version yet",
-)
-"""Steps that have no executor in `calls.steps` yet and are refused at load, with the reason: one line a step."""
-
-
-def supported() -> dict[str, type[Step]]:
-    """The steps that a file may hold."""
-    return {word: step for word, step in STEPS.items() if word not in LATER}
-
-
 __all__ = [
     "END",
-    "LATER",
     "NEXT",
     "STEPS",
     "Agent",
@@ -54,6 +36,7 @@ __all__ = [
     "Early",
     "Echo",
     "Goto",
+    "Handover",
     "Hangup",
     "Placing",
     "Play",
@@ -69,5 +52,4 @@ __all__ = [
     "Voicemail",
     "Wait",
     "When",
-    "supported",
 ]
