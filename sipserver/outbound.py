@@ -64,7 +64,7 @@ class TrunkOutbound:
         down: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._cell, self._limits, self._down = cell, limits, down
-        self._own_address = own_address
+        self._own_user, self._own_address = own_user, own_address
         self._trunks = {trunk.name: trunk for trunk in trunks}
         self._choice = TrunkChoice(self._trunks.values(), own_user)
         self._paces = {name: _Pace(trunk.limits.calls_per_s) for name, trunk in self._trunks.items()}
@@ -130,7 +130,8 @@ class TrunkOutbound:
         return places
 
     def _own_from(self, order: Order) -> str:
-        return f"sip:{quote(order.from_user, safe=_USER_SAFE)}@{self._own_address()}" if order.from_user else ""
+        user = quote(order.from_user, safe=_USER_SAFE) if order.from_user else self._own_user
+        return f"sip:{user}@{self._own_address()}"
 
 
 async def _until_gone(leg: PlacedLeg) -> None:

@@ -67,7 +67,7 @@ def test_a_trunk_that_is_down_comes_last() -> None:
 def test_without_trunks_addresses_can_be_called_and_numbers_cannot() -> None:
     outbound, _ = placing()
     assert outbound.ways(Order("sip:200@192.0.2.7", from_display="Acme"), "acme") == [
-        Way("sip:200@192.0.2.7", from_display="Acme")
+        Way("sip:200@192.0.2.7", from_uri="sip:sipserver@192.0.2.1:5060", from_display="Acme")
     ]
     (way,) = outbound.ways(Order("sip:200@192.0.2.7", from_user="10 0"), "acme")
     assert way.from_uri == "sip:10%200@192.0.2.1:5060"

@@ -37,8 +37,8 @@ _LEAST_TWIN = 0.1
 """What the weaker of two tones has of the stronger one's power (-10 dB)."""
 _STEADY_HZ, _STEADY_PART = 12.0, 0.012
 _STEADY_DB = 3.5
-_MISSES_END = 3
-"""Looks without the tone that end it. One lost packet spoils up to three looks; the tone's last two belong to it."""
+_MISSES_END = 4
+"""Looks without the tone that end it. One lost packet spoils up to three."""
 _LEAST_LOOKS = 3
 
 
@@ -82,7 +82,7 @@ class ToneWatch:
         self._before: Samples = np.zeros(FRAME_SAMPLES, np.int16)
         self._frames = 0
         self._run: list[Look] = []
-        self._misses = 0
+        self._missed: list[Look] = []
         self._start = 0
         self.look = Look(FLOOR_DBFS)
         """What the last frame held. Its window's middle lies at the frame's beginning."""
@@ -98,7 +98,7 @@ class ToneWatch:
         return self._tone() if len(self._run) >= _LEAST_LOOKS else None
 
     def hear(self, frame: Frame) -> Tone | None:
-        """Take 20 ms. Returns a tone when its end was noticed, 40-60 ms after it; each once."""
+        """Take 20 ms. Returns a tone when its end was noticed, 60-80 ms after it; each once."""
         wave = np.concatenate((self._before, frame.samples))
         self._before = frame.samples
         self._frames += 1
@@ -108,39 +108,39 @@ class ToneWatch:
     def _step(self, seen: Look) -> Tone | None:
         if self._run and self._goes_on(seen):
             self._run.append(seen)
-            self._misses = 0
+            self._missed = []
             return None
-        ended = None
-        if self._run:
-            self._misses += 1
-            other = bool(seen.low_hz) and self._misses >= 2
-            if self._misses < _MISSES_END and not other:
-                return None
-            ended = self._close()
-        if seen.low_hz and not self._run:
-            self._run, self._start, self._misses = [seen], self._frames, 0
-        return ended
+        if not self._run:
+            self._begin([seen] if seen.low_hz else [])
+            return None
+        before = self._missed[-1:]
+        self._missed.append(seen)
+        if before and _alike(before[0], seen):  # another tone follows without a pause
+            return self._close([before[0], seen])
+        if len(self._missed) >= _MISSES_END:
+            return self._close([seen] if seen.low_hz else [])
+        return None
+
+    def _begin(self, looks: list[Look]) -> None:
+        self._run, self._missed = looks, []
+        self._start = self._frames - len(looks) + 1
+
+    def _close(self, following: list[Look]) -> Tone | None:
+        tone = self.sounding
+        self._begin(following)
+        return tone
 
     def _goes_on(self, seen: Look) -> bool:
         """Compared with the middle of the run: the first and the last look hold the tone's edge."""
         known = self._run[min(1, len(self._run) - 1)] if len(self._run) < 8 else self._run[len(self._run) // 2]
-        return (
-            _near(seen.low_hz, known.low_hz)
-            and _near(seen.high_hz, known.high_hz)
-            and (abs(seen.level_dbfs - known.level_dbfs) <= _STEADY_DB or len(self._run) < 2)
-        )
-
-    def _close(self) -> Tone | None:
-        tone = self.sounding
-        self._run = []
-        return tone
+        return _alike(seen, known) and (abs(seen.level_dbfs - known.level_dbfs) <= _STEADY_DB or len(self._run) < 2)
 
     def _tone(self) -> Tone:
         run = self._run
         inner = run[1:-1]
         lows = [each.low_hz for each in inner]
         low_hz = sum(lows) / len(lows)
-        last = self._frames - self._misses
+        last = self._frames - len(self._missed)
         return Tone(
             low_hz=low_hz,
             high_hz=sum(each.high_hz for each in inner) / len(inner),
@@ -182,6 +182,10 @@ def _peak(powers: np.ndarray) -> tuple[float, float]:
     hz = float(part @ _AT_HZ[max(0, top - _REACH) : top + _REACH + 1]) / power if power > 0 else 0.0
     part[:] = 0
     return hz, power
+
+
+def _alike(look: Look, other: Look) -> bool:
+    return bool(look.low_hz) and _near(look.low_hz, other.low_hz) and _near(look.high_hz, other.high_hz)
 
 
 def _near(hz: float, other_hz: float) -> bool:

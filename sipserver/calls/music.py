@@ -15,6 +15,7 @@ import numpy as np
 
 from sipserver.audio import sound_file, tones
 from sipserver.audio.frame import RATE_HZ, Samples
+from sipserver.audio.loop import Loop
 from sipserver.audio.playout import Playout
 
 _ALIVE_EVERY_S = 5
@@ -42,12 +43,12 @@ async def read(path: Path) -> Samples:
 class Music:
     """The same sound again and again on one playout, between `start` and `stop`. Loop thread.
 
-    `stop` flushes the playout: what else was queued there goes too.
+    `stop` flushes the playout: what else was queued there goes too. Begun again it goes on where it was stopped.
     """
 
     def __init__(self, playout: Playout, samples: Samples, name: str) -> None:
         self._playout = playout
-        self._samples = samples
+        self._loop = Loop(samples) if len(samples) else None
         self._name = name
         self._task: asyncio.Task[None] | None = None
         self._stopped: set[asyncio.Task[None]] = set()
@@ -58,8 +59,8 @@ class Music:
 
     def start(self) -> None:
         """Idempotent."""
-        if self._task is None and len(self._samples):
-            self._task = asyncio.create_task(self._play(), name=self._name)
+        if self._task is None and self._loop is not None:
+            self._task = asyncio.create_task(self._loop.play(self._playout, self._name), name=self._name)
 
     def stop(self) -> None:
         """Idempotent."""
@@ -76,13 +77,6 @@ class Music:
         self.stop()
         if self._stopped:
             await asyncio.wait(set(self._stopped))
-
-    async def _play(self) -> None:
-        while True:
-            clip = self._playout.begin(self._name)
-            await clip.write(self._samples)
-            clip.finish()
-            await clip.heard()
 
 
 @asynccontextmanager

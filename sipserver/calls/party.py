@@ -15,6 +15,7 @@ from sipserver.calls.call import Call
 from sipserver.calls.dialled import DialledLeg
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.outbound import Order, Outcome, outcome_of
+from sipserver.calls.tape import Tape
 from sipserver.calls.wiring import Wiring
 from sipserver.errors import CapacityError, CarrierError
 from sipserver.events import (
@@ -26,6 +27,8 @@ from sipserver.events import (
     LegEvent,
     LegHeld,
     LegResumed,
+    MediaRecovered,
+    MediaStalled,
     PartyEnded,
 )
 
@@ -54,8 +57,12 @@ class Party:
         self.leg = leg = DialledLeg(outbound, order, call.tenant, party=name)
         self.digits = DigitBuffer()
         self.held = False
+        self.stalled = False
+        """No RTP comes from it, hold apart."""
         self.gone: LegDisconnected | None = None
         self.listener: LegListener | None = None
+        self.tape: Tape | None = None
+        """It is recorded only beside the caller."""
         self.answered_at_ms: int | None = None
         """By the call's clock; None: it has not answered."""
         self.status = 0
@@ -161,6 +168,10 @@ class Party:
                     self.held = True
                 case LegResumed():
                     self.held = False
+                case MediaStalled():
+                    self.stalled = True
+                case MediaRecovered():
+                    self.stalled = False
                 case _:
                     pass
             self.wiring.settle()

@@ -45,6 +45,11 @@ class Registry:
         return MappingProxyType(self._calls)
 
     @property
+    def services(self) -> Services:
+        """What the calls share."""
+        return self._services
+
+    @property
     def draining(self) -> bool:
         return self._draining
 
@@ -115,7 +120,13 @@ class Registry:
             raise CallerError("this server places no calls")
         call_id = self._id(call_id)
         wanted = script(
-            services.book(), services.now(), order, tenant=tenant, flow=flow, variables=dict(variables or {})
+            services.book(),
+            services.now(),
+            order,
+            tenant=tenant,
+            flow=flow,
+            variables=dict(variables or {}),
+            load=services.load(),
         )
         tenant = wanted.plan.tenant
         leg = DialledLeg(services.outbound, order, tenant)

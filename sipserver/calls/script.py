@@ -38,10 +38,17 @@ class Script:
 
 
 def script(
-    book: Book, now: datetime, order: Order, *, tenant: str, flow: str = "", variables: Mapping[str, str]
+    book: Book,
+    now: datetime,
+    order: Order,
+    *,
+    tenant: str,
+    flow: str = "",
+    variables: Mapping[str, str],
+    load: float = 0.0,
 ) -> Script:
     """tenant: empty: the only one. flow: by name; empty: that of the plan's first route that takes calls to `order.to`.
-    now: with a time zone.
+    now: with a time zone. load: percent of this process' places that are taken.
 
     Raises NotFound (tenant, flow), NoRoute, CallerError for variables that no dialplan could set.
     """
@@ -53,7 +60,9 @@ def script(
     for name in variables:
         if name in BUILT_IN or not _VARIABLE.fullmatch(name):
             raise CallerError(f"{name!r} cannot be set: a variable is letters, digits and _, and none that calls have")
-    facts = CallFacts.of(order.to, order.from_user, headers=order.headers)
+    facts = CallFacts.of(
+        order.to, order.from_user, headers=order.headers, trunk=order.trunk, direction="outbound", load=load
+    )
     if flow:
         if flow not in plan.flows:
             raise NotFound(f"the tenant {tenant} has no flow {flow!r}; there are {_listed(plan.flows)}")

@@ -15,6 +15,9 @@ from sipserver.calls.leg import Leg
 from sipserver.calls.tape import Tape
 from sipserver.events import DigitReceived
 
+Mixing = Callable[[Frame, Frame], None]
+"""Who gets what a party said and what we played to it, in place of its tape. As `Listener`."""
+
 Listener = Callable[[Frame], None]
 """Who hears a party now: an agent's conversation, the recording of two. Loop thread; must not block."""
 
@@ -33,13 +36,16 @@ class Wiring:
         self._listener: Listener | None = None
         self._beside: Listener | None = None
         self._wanted: Callable[[], bool] = lambda: False
+        self._mix: Mixing | None = None
         self._hearing = True
         if tape is not None:
             tape.watchers.append(self.settle)
 
     def settle(self) -> None:
         """Tell the leg whether anybody hears it. Call it when that may have changed: after each event of the leg."""
-        wanted = self._listener is not None or (self._wanted() if self._beside else self._records or self._detects)
+        wanted = self._listener is not None or (
+            self._wanted() if self._beside is not None else self._records or self._detects
+        )
         if wanted != self._hearing:
             self._hearing = wanted
             self._leg.hear(wanted)
@@ -54,7 +60,10 @@ class Wiring:
             return
         if self._detects:
             self._hear_digits(inbound)
-        if self._tape is not None:
+        if self._mix is not None:
+            if self._wanted():
+                self._mix(inbound, outbound)
+        elif self._tape is not None:
             self._tape.hear(inbound, outbound)
 
     @contextmanager
@@ -81,8 +90,23 @@ class Wiring:
             self._beside = None
             self.settle()
 
+    @contextmanager
+    def mixed(self, mix: Mixing, wanted: Callable[[], bool]) -> Iterator[None]:
+        """For the length of a `with` block the party is in a room. While `wanted` (ask `settle` to look again), `mix`
+        gets its sound instead of the tape. Its tones are digits, as ever.
+        """
+        self._mix, self._wanted = mix, wanted
+        self.settle()
+        try:
+            yield
+        finally:
+            self._mix = None
+            self.settle()
+
     @property
     def _records(self) -> bool:
+        if self._mix is not None:
+            return self._wanted()
         return self._tape is not None and self._tape.running
 
     @property

@@ -133,6 +133,7 @@ class _Check:
         self.errors += mistakes
         if step is not None:
             self.placed.append((at, step))
+            self.placed += [((*at, option), part) for option, part in step.inner()]
         return step
 
     # --- names

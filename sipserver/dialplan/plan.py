@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from sipserver.dialplan import template
-from sipserver.dialplan.agents import AgentSpec, Strict, Text, Variable
+from sipserver.dialplan.agents import DEFAULT_STT, AgentSpec, Strict, Text, Variable
 from sipserver.dialplan.calendars import Calendar
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.globs import NOT, Globs
 from sipserver.dialplan.match import Match, Setting, Test
 from sipserver.dialplan.queues import QueueSpec
-from sipserver.dialplan.steps import Speaking, Step
+from sipserver.dialplan.steps import Speaking, Step, Voicemail
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -139,14 +139,31 @@ class Plan:
             for index, step in enumerate(flow.steps):
                 yield flow, index, step
 
+    def parts(self) -> Iterator[tuple[KeyPath, Step]]:
+        """Every step and the steps that are options of one, with the place where its options stand."""
+        for flow, index, step in self.steps():
+            at: KeyPath = ("flows", flow.name, index, step.word)
+            yield at, step
+            for option, part in step.inner():
+                yield (*at, option), part
+
     def callees(self) -> Iterator[tuple[KeyPath, str]]:
         """Whom steps and queues call, as it stands in the file, with the place where it does."""
-        for flow, index, step in self.steps():
+        for at, step in self.parts():
             if step.callee:
-                yield ("flows", flow.name, index, step.word, step.callee), getattr(step, step.callee)
+                yield (*at, step.callee), getattr(step, step.callee)
         for name, queue in self.queues.items():
             for index, agent in enumerate(queue.agents):
                 yield ("queues", name, "agents", index), agent
+
+    def transcribers(self) -> tuple[str, ...]:
+        """The speech-to-text engines that write messages down, in the order in which they are asked: those of the
+        tenant's agents, else an agent's default. None when no step needs any.
+        """
+        if not any(isinstance(step, Voicemail) and step.transcript for _flow, _index, step in self.steps()):
+            return ()
+        chains = [agent.stt for agent in self.agents.values()] or [DEFAULT_STT]
+        return tuple(dict.fromkeys(name for chain in chains for name in chain))
 
     def texts(self) -> Iterator[FixedText]:
         """Texts without variables, each once, in the order in which callers are likely to hear them."""
@@ -154,7 +171,7 @@ class Plan:
         for agent in self.agents.values():
             for text in (agent.greeting, agent.filler, agent.nudge, agent.apology):
                 _add(found, text, agent.tts.use, agent.tts.voice, agent.language)
-        for _flow, _index, step in self.steps():
+        for _at, step in self.parts():
             if isinstance(step, Speaking):
                 for text in step.spoken():
                     _add(found, text, step.tts, step.voice, step.language)

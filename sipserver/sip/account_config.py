@@ -48,8 +48,21 @@ def trunk_config(settings: SipSettings, trunk: TrunkSettings, password: str) -> 
         register.delayBeforeRefreshSec = _REFRESH_BEFORE_S
         register.retryIntervalSec = register.firstRetryIntervalSec = register.randomRetryIntervalSec = 0  # ours
         register.dropCallsOnFail = False
+        register.disableRegOnModify = True  # it is only modified for the moment of one call
         register.unregWaitMsec = 0
         register.headers = header_vector(edge_headers(settings, trunk.name))
+    return config
+
+
+def referred_config(settings: SipSettings, trunk: TrunkSettings, password: str) -> pj.AccountConfig:
+    """For a call that PJSIP places because a peer of the trunk asks for it. The peer names the target; it is called by
+    way of the trunk, whatever host the target has.
+    """
+    config = trunk_config(settings, trunk, password)
+    if settings.edge_route:  # PJSIP lets no header be added here: the edge finds the trunk in the Route
+        _route(config, f"{settings.edge_route};trunk={trunk.name}")
+    else:
+        _route(config, f"{uri_of_host(trunk, trunk.outbound_proxy or trunk.target)};lr")
     return config
 
 

@@ -22,6 +22,7 @@ from sipserver.sip.account_config import (
     header_vector,
     needs_account,
     own_config,
+    referred_config,
     trunk_config,
     uri_of_host,
 )
@@ -84,6 +85,7 @@ class AccountBook:
         self._passwords = passwords
         self._own: dict[Srtp, Account] = {}
         self._of_trunk: dict[str, Account] = {}
+        self._lent: tuple[pj.Account, pj.AccountConfig] | None = None
         self._probed: dict[str, set[str]] = {}  # request URI -> trunks that wait for its answer
         self.incoming: IncomingCall
         self.on_registration: OnRegistration = lambda *_: None
@@ -97,6 +99,7 @@ class AccountBook:
             account = Account(self)
             account.create(own_config(self._settings, port, srtp), srtp == "off")
             self._own[srtp] = account
+        self._port = port
 
     def close(self) -> None:
         """Destroy all. The calls must be over."""
@@ -122,6 +125,30 @@ class AccountBook:
         account = self._of_trunk.get(trunk) or self._create(found, busy)
         account.used_s = time.monotonic()
         return account
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        """PJSIP is about to place a call on this account, since a peer of the trunk asks for it (REFER): let it go out
+        as the trunk's. Until `take_back`, which must come before PJSIP sees another INVITE: a dialog keeps a copy of
+        what its account had when it began, and one that a peer begins must have no credentials.
+        """
+        found = self._trunks.get(trunk)
+        if found is None or not found.places_calls:
+            return
+        self.take_back()
+        mine = next((srtp for srtp, own in self._own.items() if own.getId() == account.getId()), None)
+        before = own_config(self._settings, self._port, mine) if mine is not None else self._trunk_config(found)
+        config = referred_config(self._settings, found, self._password(found))
+        if mine is not None:
+            config.regConfig.registrarUri = ""  # an account of our own registers nowhere
+        account.modify(config)
+        self._lent = account, before
+
+    def take_back(self) -> None:
+        """What `lend` did has served, or there was nothing."""
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            account, before = lent
+            account.modify(before)
 
     # --- what trunks need besides calls -------------------------------------------------------------------------------
 
@@ -184,11 +211,16 @@ class AccountBook:
     def _create(self, trunk: TrunkSettings, busy: Collection[str]) -> Account:
         if len(self._own) + len(self._of_trunk) >= MOST_ACCOUNTS:
             self._make_room(busy)
-        password = self._passwords.get(trunk.credentials.password_env, "") if trunk.credentials is not None else ""
         account = Account(self, trunk.name)
-        account.create(trunk_config(self._settings, trunk, password), False)
+        account.create(self._trunk_config(trunk), False)
         self._of_trunk[trunk.name] = account
         return account
+
+    def _trunk_config(self, trunk: TrunkSettings) -> pj.AccountConfig:
+        return trunk_config(self._settings, trunk, self._password(trunk))
+
+    def _password(self, trunk: TrunkSettings) -> str:
+        return self._passwords.get(trunk.credentials.password_env, "") if trunk.credentials is not None else ""
 
     def _make_room(self, busy: Collection[str]) -> None:
         idle = [

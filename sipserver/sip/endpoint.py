@@ -130,13 +130,16 @@ class SipEndpoint:
                 self._endpoint.transportClose(udp)
 
     def _bind_tls(self, settings: SipTls) -> None:
-        config = tls.config(settings, self._settings.host, self._settings.public_address)
+        host, public = self._settings.host, self._settings.public_address
         try:
+            self._endpoint.transportCreate(pj.PJSIP_TRANSPORT_TLS, tls.caller_config(settings, host, public))
+            if settings.certificate is None:
+                return
+            config = tls.listener_config(settings, host, public)
             number = self._endpoint.transportCreate(pj.PJSIP_TRANSPORT_TLS, config)
         except pj.Error as error:
             raise ConfigError(f"cannot start TLS on port {settings.port}: {error.reason}", key="sip.tls") from None
-        if settings.certificate is not None:
-            self.tls_port = int(self._endpoint.transportGetInfo(number).localName.rpartition(":")[2])
+        self.tls_port = int(self._endpoint.transportGetInfo(number).localName.rpartition(":")[2])
 
     def _transport(self, kind: int, port: int) -> int:
         config = pj.TransportConfig()

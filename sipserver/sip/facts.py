@@ -64,7 +64,9 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class MediaUp:
-    """The audio stream runs, for the first time or after a re-INVITE. held: the peer does not want to hear us."""
+    """The audio stream runs, for the first time or after a re-INVITE. held: the peer does not want to hear us.
+    encrypted: by SRTP; None on a call whose trunk does not offer it.
+    """
 
     codec: str
     payload_type: int
@@ -72,6 +74,7 @@ class MediaUp:
     remote: str
     telephone_event: int | None
     held: bool
+    encrypted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from sipserver.events import (
     DigitsSent,
     Emit,
     Event,
+    Fault,
     LegAnswered,
     LegDisconnected,
     LegHeld,
@@ -333,14 +334,24 @@ class SipLeg:
     def _media_changed(self, media: facts.MediaUp) -> None:
         before, self._media = self._media, media
         self._watch.codec = media.codec
-        if before is None or (before.codec, before.remote, before.telephone_event) != (
+        if before is None or (before.codec, before.remote, before.telephone_event, before.encrypted) != (
             media.codec,
             media.remote,
             media.telephone_event,
+            media.encrypted,
         ):
             self._emit(
-                MediaStarted(media.codec, media.payload_type, media.clock_hz, media.remote, media.telephone_event)
+                MediaStarted(
+                    media.codec,
+                    media.payload_type,
+                    media.clock_hz,
+                    media.remote,
+                    media.telephone_event,
+                    media.encrypted,
+                )
             )
+            if media.encrypted is False:
+                self._emit(Fault("srtp", f"the peer of {self._offer.trunk} takes no keys: its sound is not encrypted"))
         if media.held != (before is not None and before.held):
             self._emit(LegHeld() if media.held else LegResumed())
         self._rewire()

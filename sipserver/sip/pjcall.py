@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
@@ -34,6 +35,7 @@ from sipserver.sip.facts import (
 )
 from sipserver.sip.message import SipText
 from sipserver.sip.port import MediaLine
+from sipserver.trunks.settings import Srtp
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 _SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
@@ -57,6 +59,14 @@ class Host(Neighbours, Protocol):
 
     def may_replace(self, call: PjCall, text: str, source: str) -> bool:
         """Whether this INVITE may take the call's place. source: host:port it came from."""
+        ...
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        """The next call that PJSIP places on the account goes out by the trunk."""
+        ...
+
+    def take_back(self) -> None:
+        """It has gone out."""
         ...
 
     def adopt(self, account: pj.Account, call_id: int = ...) -> PjCall:
@@ -90,6 +100,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self.trunk = ""
         self.redirects = False
         self.inbound = call_id != pj.PJSUA_INVALID_ID
+        self.srtp: Srtp = "off"
         self.codecs: tuple[str, ...] = ()
         """That the call may use, in the order of our preference; empty for those of the cell."""
         self.heir: PjCall | None = None  # took our place; what is left of our dialog is told as its
@@ -201,6 +212,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         elif event.type == pj.PJSIP_EVENT_TX_MSG:
             self._seen(sent=body.txMsg.tdata)
         info = self.getInfo()
+        if self._heirs_of is not None:
+            self._host.take_back()
         if info.state == pj.PJSIP_INV_STATE_EARLY and not self.inbound:
             self._tell(Progress(int(info.lastStatusCode), _has_sdp(event, body)))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
@@ -257,6 +270,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
             held = media.status == pj.PJSUA_CALL_MEDIA_REMOTE_HOLD
             self._sound.come(index, held=held)
             self._media = stream.describe(self, index, held, self._media)
+            if self.srtp != "off":
+                self._media = replace(self._media, encrypted=stream.is_encrypted(self))
             self._tell(self._media)
             return
 
@@ -288,6 +303,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         if self.heir is None and self._host.may_refer(self, target):
             prm.newCall = new = self._host.adopt(self.account)
             new.trunk, new._heirs_of, self._coming = self.trunk, self, new
+            self._host.lend(self.account, self.trunk)
             prm.statusCode = 202
         self._tell(Referred(int(prm.statusCode), target))
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pjsua2 as pj
 
 from sipserver.errors import SettingsError
-from sipserver.sip import codec_filter
+from sipserver.sip import media_policy
 from sipserver.sip.account_config import edge_headers
 from sipserver.sip.accounts import AccountBook
 from sipserver.sip.admission import Refusal
@@ -28,7 +28,6 @@ from sipserver.trunks.settings import TrunkSettings
 
 SPOKEN = ("G722", "PCMA", "PCMU")
 """Codecs that PJSIP has here."""
-NO_CODEC = Refusal(488, "codec")
 
 
 class SipTrunks:
@@ -59,10 +58,15 @@ class SipTrunks:
         found = self._trunks.get(trunk)
         call.trunk, call.codecs = trunk, self.codecs_of(trunk)
         call.redirects = found is not None and found.redirects
+        call.srtp = found.srtp if found is not None and self._at_work else "off"
 
     @property
     def use_tls(self) -> bool:
         return self._at_work and any(trunk.transport == "tls" for trunk in self._trunks.values())
+
+    @property
+    def have_credentials(self) -> bool:
+        return self._at_work and any(trunk.credentials is not None for trunk in self._trunks.values())
 
     @property
     def codecs(self) -> tuple[str, ...]:
@@ -78,10 +82,12 @@ class SipTrunks:
         found = self._trunks.get(trunk)
         return tuple(codec for codec in found.codecs if codec in SPOKEN) if found is not None else self._codecs
 
-    def no_codec(self, invite: SipText) -> Refusal | None:
-        """488 for an INVITE whose offer has no codec of the trunk by which it comes."""
-        offered = invite.body if invite.content_type == "application/sdp" else ""
-        return None if codec_filter.common(offered, self.codecs_of(self.door.trunk)) else NO_CODEC
+    def unacceptable(self, invite: SipText) -> Refusal | None:
+        """488 for the INVITE that was judged last, if its trunk's rules refuse its offer."""
+        if not self.door.is_kept:
+            return None
+        trunk = self._trunks.get(self.door.trunk)
+        return media_policy.refused(invite, self.codecs_of(self.door.trunk), trunk.srtp if trunk is not None else "off")
 
     def shown(self, offer: SipOffer) -> SipOffer:
         """The offer of the INVITE that was judged last, with its trunk and the headers that a dialplan may see."""

@@ -20,6 +20,7 @@ from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader, targets
 from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SOURCE, Admission, Refusal
 from sipserver.sip.call_sound import CallSound
+from sipserver.sip.challenges import ChallengeLimit
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
@@ -72,6 +73,7 @@ class Switchboard:
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
         self._silence = StrangersSilence(self._trunks.door.is_stranger)
+        self._challenges = ChallengeLimit()
         self._pace = Pace()
         self._rtp_ports = RtpPorts(settings.media_host or settings.host, *settings.rtp_ports)
         self._tidy = Tidy()
@@ -115,6 +117,7 @@ class Switchboard:
         self._bury()
         if self._endpoint is not None:
             self._endpoint.poll(milliseconds)
+            self.take_back()
             self._drop_refused()
             if not self.patch_bay.running:
                 self._clock.read_rtp()  # frees the keys of closed sockets
@@ -147,7 +150,7 @@ class Switchboard:
     def dial(
         self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
     ) -> str:
-        """Send an INVITE; returns its Call-ID. Raises CapacityError when no account is left, pj.Error when PJSIP cannot."""
+        """Send an INVITE; returns its Call-ID. Raises CapacityError when no account is left, else pj.Error."""
         call = PjCall(self, serial, self._trunks.for_outgoing(trunk, self.busy_trunks()), line)
         self._trunks.assign(call, trunk)
         self._calls[serial] = call
@@ -205,8 +208,11 @@ class Switchboard:
         self._gate.install()
         if self._trunks.door.is_kept:
             self._silence.install()
+        if self._trunks.have_credentials:
+            self._challenges.install()
 
     def _remove(self) -> None:
+        self._challenges.remove()
         self._silence.remove()
         self._gate.remove()
 
@@ -233,6 +239,12 @@ class Switchboard:
         offer = self._offer(text, source)
         trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        self._trunks.accounts.lend(account, trunk)
+
+    def take_back(self) -> None:
+        self._trunks.accounts.take_back()
 
     def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
         serial = self.next_serial()
@@ -313,7 +325,11 @@ class Switchboard:
             return NO_METHOD
         if method == "OPTIONS" and self._admission.draining:
             return DRAINING
-        return self._no_room() if method == "INVITE" else None
+        if method != "INVITE":
+            return None
+        invite = self._trunks.door.invite
+        refusal = self._trunks.unacceptable(invite) if invite is not None else None
+        return self._admission.counted(refusal) if refusal is not None else self._no_room()
 
     def _no_room(self) -> Refusal | None:
         """Before PJSIP opens sockets for the call. That all inbound places are taken is seen later: an INVITE that
@@ -334,7 +350,7 @@ class Switchboard:
         door = self._trunks.door
         if not door.is_kept:
             return self._admission.decide(source, inbound)
-        refusal = door.enter(source, text) or self._trunks.no_codec(SipText.parse(text))
+        refusal = door.enter(source, text) or self._trunks.unacceptable(SipText.parse(text))
         return self._admission.counted(refusal) if refusal is not None else self._admission.crowded(inbound)
 
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:

@@ -19,13 +19,32 @@ _CIPHERS = (0xC02B, 0xC02C, 0xC02F, 0xC030, 0x009E, 0x009F)
 _HANDSHAKE_MS = 10_000
 
 
-def config(settings: SipTls, host: str, public_address: str) -> pj.TransportConfig:
-    """Raises ConfigError for a file that cannot be read."""
+def caller_config(settings: SipTls, host: str, public_address: str) -> pj.TransportConfig:
+    """For connections that we open. Raises ConfigError for a file that cannot be read.
+
+    PJSIP opens them by the TLS transport that was created first, and lets none exist that does not listen too; this
+    one does so at a port that nobody is told.
+    """
     for key, path in (("certificate", settings.certificate), ("key", settings.key), ("ca", settings.ca)):
         if path is not None and not path.is_file():
             raise ConfigError(f"there is no file {path}", key=f"sip.tls.{key}")
+    transport = _config(settings, host, public_address)
+    transport.tlsConfig.CaListFile = str(settings.ca)
+    return transport
+
+
+def listener_config(settings: SipTls, host: str, public_address: str) -> pj.TransportConfig:
+    """For connections that peers open; they need no certificate. PJSIP sends peers the names of all authorities, and
+    with those of a whole system the handshake stands still; without any it complains. So there is one: ourselves.
+    """
+    transport = _config(settings, host, public_address)
+    transport.port, transport.tlsConfig.CaListFile = settings.port, str(settings.certificate)
+    return transport
+
+
+def _config(settings: SipTls, host: str, public_address: str) -> pj.TransportConfig:
     transport = pj.TransportConfig()
-    transport.port, transport.boundAddress = settings.port if settings.certificate else 0, host
+    transport.port, transport.boundAddress = 0, host
     if public_address:
         transport.publicAddress = public_address
     tls = transport.tlsConfig
@@ -35,7 +54,6 @@ def config(settings: SipTls, host: str, public_address: str) -> pj.TransportConf
         ciphers.append(cipher)
     tls.ciphers = ciphers
     tls.verifyServer, tls.verifyClient, tls.requireClientCert = True, False, False
-    tls.CaListFile = str(settings.ca)
     tls.msecTimeout = _HANDSHAKE_MS
     if settings.certificate is not None:
         tls.certFile, tls.privKeyFile = str(settings.certificate), str(settings.key)
@@ -43,10 +61,14 @@ def config(settings: SipTls, host: str, public_address: str) -> pj.TransportConf
 
 
 def tell_failure(prm: Any) -> None:
-    """Log a TLS connection that was lost for a reason. prm: of the endpoint's `onTransportState`."""
+    """Log a TLS connection that was lost for a reason; whom we do not believe is worth a warning. prm: of the
+    endpoint's `onTransportState`.
+    """
     if prm.state != pj.PJSIP_TP_STATE_DISCONNECTED or not str(prm.type).upper().startswith("TLS"):
         return
     info = prm.tlsInfo
     problems = [] if info.isEmpty() else [str(message) for message in info.verifyMsgs if str(message) != "OK"]
-    if prm.lastError or problems:
-        logger("sip").warning("a TLS connection failed", status=int(prm.lastError), problems=problems)
+    if problems:
+        logger("sip").warning("the certificate of a peer is not believed", peer=str(info.remoteAddr), problems=problems)
+    elif prm.lastError:
+        logger("sip").info("a TLS connection failed", status=int(prm.lastError))

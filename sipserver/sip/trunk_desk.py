@@ -177,6 +177,7 @@ class TrunkDesk:
         if after == before:
             return
         state = self._states[trunk] = replace(after, since=time.time())
-        tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
-        tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
+        if (state.word, state.reason) != (before.word, before.reason):
+            tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
+            tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
         self._on_state(state)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Database:
             self._url = _url(settings)
             self._password_env = settings.password_env
             self.engine: AsyncEngine = create_async_engine(
-                self._url, json_serializer=_json, **({} if self.is_sqlite else _pool(connections))
+                self._url, json_serializer=_json, **(_FILE if self.is_sqlite else _pool(connections))
             )
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as problem:
             raise SettingsError(f"not a database that can be used: {problem}", key="store.url") from problem
@@ -187,6 +188,21 @@ def _pool(connections: int) -> dict[str, Any]:
         "pool_pre_ping": True,
         "connect_args": {"timeout": CONNECT_S, "command_timeout": ANSWER_S, "server_settings": settings},
     }
+
+
+class _Connection(sqlite3.Connection):
+    """Rolls back when it is closed. SQLite itself does so only when the last cursor is gone (sqlite3_close_v2), and the
+    exception of a cancelled task may keep one: its transaction would go on, and lock the file."""
+
+    def close(self) -> None:
+        try:
+            if self.in_transaction:
+                self.rollback()
+        finally:
+            super().close()
+
+
+_FILE: dict[str, Any] = {"connect_args": {"factory": _Connection}}
 
 
 def _json(value: Any) -> str:

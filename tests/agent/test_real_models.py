@@ -59,7 +59,7 @@ async def engines(tmp_path: Path) -> AsyncIterator[Engines]:
         stack.push_async_callback(stt.close)
         tts = await speech_table.load_tts("piper", PiperSettings(), tmp_path)
         stack.push_async_callback(tts.close)
-        llms = await llm_table.load({"local": LlamaCppSettings()}, ["local"], tmp_path)
+        llms = await llm_table.load({"local": LlamaCppSettings(first_token_timeout_s=30)}, ["local"], tmp_path)
         stack.push_async_callback(llms["local"].close)
         await llms["local"].warm(History(PROMPT).prompt())
         yield Engines(vad, {"whisper": stt}, {"piper": tts}, llms)

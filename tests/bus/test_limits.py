@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from sipserver.bus.contract import Full
 from sipserver.bus.redis_bus import RedisBus
+from sipserver.bus.redis_limits import TAKE_S
 from sipserver.bus.settings import BusSettings
 from tests.bus.conftest import until
 from tests.servers.redis import RedisServer
@@ -131,6 +133,14 @@ async def test_while_redis_is_away_everybody_has_a_share_and_all_together_no_mor
     assert await fleet.take("r1", 30) is None
     server.resume()
     await until(lambda: fleet.takes_all("r3", 30))
+
+
+async def test_a_process_that_stood_still_blames_itself_and_asks_again(fleet: Fleet) -> None:
+    await fleet.join("r1")
+    taking = asyncio.create_task(fleet.take("r1", 10))
+    await asyncio.sleep(0)
+    time.sleep(2 * TAKE_S)  # noqa: ASYNC251  as a machine that halts
+    assert await taking is None
 
 
 async def test_a_redis_that_has_forgotten_everything_is_told_before_it_gives(fleet: Fleet, server: RedisServer) -> None:

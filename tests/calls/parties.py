@@ -19,7 +19,7 @@ from sipserver.calls.outbound import Way
 from sipserver.errors import CarrierError
 from sipserver.events import Event, PartyEnded, ReferProgress, StepEntered, StepLeft, TransferEnded
 from tests.calls.conftest import Stage
-from tests.fakes.leg import FakeLeg, breathe
+from tests.fakes.leg import FakeLeg, FakeOffer, breathe
 from tests.fakes.outbound import FakeOutbound, PlacedLeg
 from tests.fakes.virtual_time import now_ns
 
@@ -30,7 +30,7 @@ class Caller(FakeLeg):
     """slow_refer: what comes of a REFER is told by the test, by `referred`."""
 
     def __init__(self) -> None:
-        super().__init__(clock=now_ns)
+        super().__init__(FakeOffer(trunk="carrier"), clock=now_ns)
         self.slow_refer = False
         self._referred: asyncio.Future[int] | None = None
 
@@ -106,7 +106,7 @@ class ThreeParties(Stage):
 
     async def over(self) -> str:
         """Let time pass until no call lives; the reason in the record."""
-        await self.happens(lambda: not any(registry.calls for registry in self.registries))
+        await self.happens(lambda: not self.lives())
         return self.records.reason
 
     async def happens(self, condition: Callable[[], Any]) -> None:
@@ -143,10 +143,14 @@ class ThreeParties(Stage):
         entered = [step.flow for step in self.records.of(StepEntered)]
         return [flow for index, flow in enumerate(entered) if index == 0 or entered[index - 1] != flow]
 
+    def lives(self) -> bool:
+        """Whether a call lives."""
+        return any(registry.calls for registry in self.registries)
+
     def left(self) -> list[tuple[str, str]]:
         return [(left.step, left.outcome) for left in self.records.of(StepLeft)]
 
-    def ended(self) -> list[tuple[str, str, int, str]]:
+    def parted(self) -> list[tuple[str, str, int, str]]:
         """(party, outcome, code, by) of every party."""
         return [(end.party, end.outcome, end.code, end.by) for end in self.records.of(PartyEnded)]
 

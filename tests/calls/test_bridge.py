@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import wave
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import join as join_module
 from sipserver.calls import party as party_module
 from sipserver.calls.call import Call
+from sipserver.calls.outbound import Order
 from sipserver.calls.states import EndReason
 from sipserver.errors import CallerError, CapacityError, CarrierError
 from sipserver.events import Bridged, DigitReceived, Fault, PartyDialed, Unbridged
@@ -71,7 +73,7 @@ async def test_the_callers_200_follows_the_partys(tmp_path: Path) -> None:
         party.peer_leaves()
         assert await three.over() == "callee_hangup"
         assert three.left() == [("bridge", "answered")]
-        assert three.ended() == [("party-1", "answered", 200, "party")]
+        assert three.parted() == [("party-1", "answered", 200, "party")]
         (bridged,), (unbridged,) = three.records.of(Bridged), three.records.of(Unbridged)
         assert (bridged.party, unbridged.party, unbridged.reason) == ("party-1", "party-1", "party_hangup")
         assert apart(three.leg, party)
@@ -196,7 +198,7 @@ async def test_a_refusal_is_the_steps_outcome_and_the_callers_answer(
         assert await three.over() == reason
         assert three.left() == [("bridge", outcome)]
         assert three.leg.actions == [f"reject {code}"]
-        assert three.ended() == [("party-1", outcome, status, "party")]
+        assert three.parted() == [("party-1", outcome, status, "party")]
 
 
 @pytest.mark.parametrize(("status", "branch"), [(486, "busy"), (480, "no_answer"), (603, "declined"), (500, "failed")])
@@ -223,7 +225,7 @@ async def test_a_party_that_never_answers_is_given_up_after_ring_s(tmp_path: Pat
                 await three.tick(50)
         assert await three.over() == "no_answer"
         assert 20_000 <= call.at_ms <= 21_000
-        assert three.ended() == [("party-1", "no_answer", 408, "us")]
+        assert three.parted() == [("party-1", "no_answer", 408, "us")]
         assert three.leg.actions[-1] == "reject 480"
 
 
@@ -235,7 +237,7 @@ async def test_whoever_places_calls_does_not_keep_the_time(tmp_path: Path) -> No
         party = await three.party()
         await three.over()
         assert 20_000 <= call.at_ms <= 20_000 + 1000 * party_module.LATE_S + 1000
-        assert three.ended() == [("party-1", "no_answer", 408, "us")]
+        assert three.parted() == [("party-1", "no_answer", 408, "us")]
         assert party.actions == ["hangup"]
 
 
@@ -264,7 +266,7 @@ async def test_a_process_without_a_free_leg_keeps_the_caller(tmp_path: Path) -> 
         three.begin(flow(after=BRANCHES.replace("{hangup: 503}", "{say: Sorry.}")))
         await three.over()
         assert three.left() == [("bridge", "failed"), ("say", "done")]
-        assert three.ended() == [("party-1", "failed", 503, "us")]
+        assert three.parted() == [("party-1", "failed", 503, "us")]
 
 
 @virtual
@@ -376,7 +378,7 @@ async def test_the_caller_hangs_up(tmp_path: Path, state: Any, before: str, prog
         answered = bool(before) or party.answered
         assert await three.over() == ("caller_hangup" if answered else "cancelled")
         outcome = "answered" if party.answered else "caller_gone"
-        assert [(who, what, by) for who, what, _, by in three.ended()] == [("party-1", outcome, "us")]
+        assert [(who, what, by) for who, what, _, by in three.parted()] == [("party-1", outcome, "us")]
         assert party.actions[-1] == "hangup"
         assert [end.reason for end in three.records.of(Unbridged)] == ["caller_hangup"] * len(three.records.of(Bridged))
 
@@ -394,7 +396,7 @@ async def test_the_party_hangs_up(tmp_path: Path, state: Any, progress: str) -> 
         three.leg.go_on.set()
         answered = party.answered
         assert await three.over() == ("callee_hangup" if answered else "busy")
-        assert three.ended() == [("party-1", *(("answered", 200) if answered else ("busy", 486)), "party")]
+        assert three.parted() == [("party-1", *(("answered", 200) if answered else ("busy", 486)), "party")]
         assert three.leg.actions[-1] == ("hangup" if answered else "reject 486")
 
 
@@ -410,7 +412,7 @@ async def test_both_hang_up_at_once(tmp_path: Path, state: Any, first: str) -> N
             who.peer_leaves() if who is three.leg or party.answered else party.refuses(486)
         three.leg.go_on.set()
         assert await three.over() in {"caller_hangup", "cancelled", "callee_hangup"}
-        assert len(three.ended()) == 1
+        assert len(three.parted()) == 1
 
 
 @virtual
@@ -423,7 +425,7 @@ async def test_a_party_that_answers_and_dies_at_once_has_failed(tmp_path: Path) 
         assert await three.over() == "carrier_failed"
         assert three.leg.actions == ["reject 480"]
         assert three.left() == [("bridge", "failed")]
-        assert three.ended() == [("party-1", "failed", 200, "party")]
+        assert three.parted() == [("party-1", "failed", 200, "party")]
 
 
 @virtual
@@ -448,7 +450,7 @@ async def test_max_s_ends_the_connection(tmp_path: Path) -> None:
         assert await three.over() == "max_duration"
         assert 60_000 <= call.at_ms - began_ms <= 61_000
         assert [end.reason for end in three.records.of(Unbridged)] == ["max_duration"]
-        assert three.ended() == [("party-1", "answered", 200, "us")]
+        assert three.parted() == [("party-1", "answered", 200, "us")]
         assert party.actions[-1] == "hangup"
 
 
@@ -464,20 +466,26 @@ async def test_a_leg_that_does_not_say_that_it_is_gone_holds_nobody_up(tmp_path:
         assert [fault.where for fault in three.records.of(Fault)] == ["party-1"]
 
 
+def _answers(leg: PlacedLeg) -> None:
+    leg.progress(180)
+    leg.progress(183, media=True)
+    leg.picks_up()
+
+
 @pytest.mark.parametrize("turns", range(60))
 @virtual
 async def test_the_call_ends_at_any_await(tmp_path: Path, turns: int) -> None:
     """Nothing is left behind, wherever the step was: the stage looks for legs, sounds and tasks."""
     async with three_parties(tmp_path) as three:
         three.sound("moh.wav", 777, frames=7)
-        three.placed.script = lambda leg: (leg.progress(180), leg.progress(183, media=True), leg.picks_up())
+        three.placed.script = _answers
         call = three.begin(flow("music: moh.wav,", "answer," if turns % 2 else ""))
         await three.happens(lambda: three.placed.orders)
         for _ in range(turns):
             await breathe(1)
         call.end(EndReason.OPERATOR_HANGUP)
         assert await three.over() == "operator_hangup"
-        assert len(three.ended()) <= 1
+        assert len(three.parted()) <= 1
         assert len(three.records.of(Bridged)) == len(three.records.of(Unbridged))
 
 
@@ -608,7 +616,7 @@ async def test_digits_that_cannot_be_passed_on_are_in_the_record(
         async def broken(_digits: str, _duration_ms: int = 160) -> None:
             raise CarrierError("digits need media")
 
-        party.send_digits = broken  # type: ignore[method-assign]
+        monkeypatch.setattr(party, "send_digits", broken)
         three.leg.press("12345")
         await three.tick(2)
         errors = [fault.error for fault in three.records.of(Fault)]
@@ -629,7 +637,7 @@ async def test_a_party_that_falls_silent_is_left(tmp_path: Path) -> None:
         assert await three.over() == "media_timeout"
         assert 8_000 <= call.at_ms - began_ms <= 8_500
         assert [end.reason for end in three.records.of(Unbridged)] == ["media_timeout"]
-        assert three.ended() == [("party-1", "answered", 200, "us")]
+        assert three.parted() == [("party-1", "answered", 200, "us")]
 
 
 @virtual
@@ -747,6 +755,53 @@ async def test_a_recording_goes_on_with_the_caller_alone(tmp_path: Path) -> None
         assert (right == 44).sum() == 0
 
 
+@pytest.mark.parametrize("running", [False, True])
+@virtual
+async def test_the_step_may_record_the_connection(tmp_path: Path, running: bool) -> None:
+    """An unanswered caller need not be answered for it; a recording that runs goes on afterwards."""
+    async with three_parties(tmp_path) as three:
+        before, on = "answer, record," if running else "", "on: {answered: next, failed: end}"
+        flows = f"  main: [{before} {{bridge: {{to: '1', record: true, {on}}}}}, {{wait: 1}}]"
+        call, party = await joined(three, flows)
+        assert call.tape.running
+        await three.tick(5, level(11), level(22))
+        party.peer_leaves()
+        await three.happens(lambda: ("bridge", "answered") in three.left())
+        assert call.tape.running is running
+        await three.over()
+        left, right = recorded(three)
+        assert int(((left == 11) & (right == 22)).sum()) == 5
+        assert len(three.records.of(events.RecordingStarted)) == 1
+
+
+# --- calls that we placed -------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_somebody_whom_we_called_is_bridged_like_a_caller(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.plan(flow())
+        three.leg.gone = True  # nobody calls
+        originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))
+        first = await three.party(1)
+        call = await originating
+        first.picks_up()
+        second = await three.party(2)
+        assert apart(first, second)
+        second.progress(183, media=True)
+        await three.happens(lambda: first in second.feeds)
+        second.picks_up()
+        await three.happens(lambda: hear_each_other(first, second))
+        first.press("1")
+        await three.tick(2)
+        assert second.actions == ["digits 1"]
+        assert call.answered
+        second.peer_leaves()
+        assert await three.over() == "callee_hangup"
+        assert first.actions == ["hangup"]
+        assert [event.leg for event in three.records.of(events.LegDisconnected)] == ["party-1", ""]
+
+
 # --- mistakes of ours -------------------------------------------------------------------------------------------------
 
 
@@ -779,4 +834,4 @@ async def test_a_step_that_breaks_leaves_no_leg(tmp_path: Path, monkeypatch: pyt
         party.picks_up()
         assert await three.over() == "internal_error"
         assert party.actions == ["hangup"]
-        assert three.ended() == [("party-1", "answered", 200, "us")]
+        assert three.parted() == [("party-1", "answered", 200, "us")]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sipserver.audio.frame import Frame
-from sipserver.calls.dialled import DEAF_S, DialledLeg, connect, underlying
+from sipserver.calls.attempts import DEAF_S
+from sipserver.calls.dialled import DialledLeg, connect, underlying
 from sipserver.calls.leg import Leg
 from sipserver.calls.outbound import Order
 from sipserver.errors import CallerError, CapacityError, CarrierError, Draining
@@ -176,6 +177,23 @@ async def test_a_trunk_that_says_nothing_is_given_up_for_the_next() -> None:
     await asyncio.sleep(2 * DEAF_S)  # there is no third
     second.picks_up()
     await watched.answering
+
+
+@virtual
+async def test_an_answer_that_crosses_the_giving_up_counts_for_nothing() -> None:
+    outbound = FakeOutbound("one", "two")
+    watched = Watched(outbound)
+    first = await outbound.leg()
+    first.silent_hangup = True
+    await asyncio.sleep(DEAF_S)
+    first.picks_up()
+    second = await outbound.leg(2)
+    first.tell(LegDisconnected(code=200, cause="", by_peer=False))
+    assert not watched.of(LegAnswered, LegDisconnected)
+    second.picks_up()
+    await watched.answering
+    assert [type(event) for event in watched.events] == [Fault, LegAnswered]
+    assert watched.leg.now is second
 
 
 @pytest.mark.parametrize("word", [LegProgress(code=100), SipMessage(direction="received", summary="100 Trying")])

@@ -76,3 +76,12 @@ def test_of_several_tenants_one_must_be_named() -> None:
 def test_variables_that_no_dialplan_could_set(name: str) -> None:
     with pytest.raises(CallerError, match="cannot be set"):
         script(book(), NOW, ORDER, tenant="acme", variables={name: "x"})
+
+
+def test_routes_may_tell_calls_that_we_place_from_those_that_come() -> None:
+    routes = "- {match: {direction: inbound}, flow: desk}\n- {match: {direction: outbound, trunk: a*}, flow: spare}"
+    plans = Book((plan(FLOWS, routes=routes),))
+    order = Order("200", trunk="alpha")
+    assert script(plans, NOW, order, tenant="acme", variables={}).flow.name == "spare"
+    with pytest.raises(NoRoute):
+        script(plans, NOW, Order("200", trunk="beta"), tenant="acme", variables={})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sipserver import events
+from sipserver.agent.options import Outcome as AgentOutcome
+from sipserver.calls.call import Call
+from sipserver.calls.outbound import Order
 from sipserver.calls.states import EndReason
 from sipserver.calls.steps import transfer as transfer_module
 from sipserver.errors import CallerError, CapacityError, CarrierError
@@ -74,6 +78,19 @@ async def test_blind_a_number_is_one_of_the_callers_side(tmp_path: Path, to: str
         three.begin(flow("blind", to=to))
         await three.over()
         assert three.leg.actions[1] == f"refer {uri}"
+
+
+@virtual
+async def test_blind_somebody_whom_we_called_is_sent_to_one_of_their_side(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.plan(flow("blind", to="'200'"))
+        three.leg.gone = True  # nobody calls
+        originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))
+        first = await three.party()
+        await originating
+        first.picks_up()
+        assert await three.over() == "transferred"
+        assert first.actions == ["refer sip:200@carrier.example", "hangup"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +239,7 @@ async def test_a_target_that_refuses_leaves_the_caller_here(
         (await three.party()).refuses(status)
         await goes_on(three, outcome)
         assert three.transfers() == [(mode, outcome, "", status)]
-        assert three.ended() == [("party-1", outcome, status, "party")]
+        assert three.parted() == [("party-1", outcome, status, "party")]
 
 
 @pytest.mark.parametrize("mode", ["attended", "warm"])
@@ -297,7 +314,7 @@ async def test_replaces_takes_us_out_of_the_call(tmp_path: Path) -> None:
         assert await three.over() == "transferred"
         assert three.transfers() == [("attended", "answered", "replaces", 200)]
         assert [end.reason for end in three.records.of(Unbridged)] == ["transferred"]
-        assert three.ended() == [("party-1", "answered", 200, "party")]
+        assert three.parted() == [("party-1", "answered", 200, "party")]
 
 
 @virtual
@@ -307,7 +324,7 @@ async def test_replaces_the_word_of_success_may_come_before_the_targets_bye(tmp_
         (await three.party()).picks_up()
         assert await three.over() == "transferred"
         assert three.transfers() == [("attended", "answered", "replaces", 200)]
-        assert three.ended() == [("party-1", "answered", 200, "us")]
+        assert three.parted() == [("party-1", "answered", 200, "us")]
 
 
 @virtual
@@ -375,12 +392,17 @@ async def test_replaces_the_callers_side_may_leave_before_its_last_word(tmp_path
         assert three.transfers() == [("attended", "answered", "bridge", 200)]
 
 
-@pytest.mark.parametrize("who", ["caller cannot refer", "caller cannot replace", "target cannot replace", "recording"])
+WHY_NOT = ["caller cannot refer", "caller cannot replace", "target cannot replace", "another trunk", "recording"]
+
+
+@pytest.mark.parametrize("who", WHY_NOT)
 @virtual
 async def test_replaces_is_only_asked_for_where_it_can_work(tmp_path: Path, who: str) -> None:
     async with three_parties(tmp_path) as three:
         three.leg.can_refer = who != "caller cannot refer"
         three.leg.can_replace = who != "caller cannot replace"
+        if who == "another trunk":
+            three.leg.offer = FakeOffer(trunk="pbx")
         record = "record, " if who == "recording" else ""
         three.begin(flow("attended").replace("[{transfer", f"[{record}{{transfer"))
         party = await three.party()
@@ -452,6 +474,20 @@ async def test_warm_the_key_may_be_a_tone_in_band(tmp_path: Path) -> None:
 
 
 @virtual
+async def test_warm_a_target_that_sent_nothing_while_it_listened_is_left(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        no_replaces(three)
+        call = three.begin(flow("warm"), media_timeout_s=20)
+        party = await asked(three)
+        party.tell(events.MediaStalled(silent_ms=2_000))
+        party.press("1")
+        await three.happens(lambda: hear_each_other(three.leg, party))
+        began_ms = call.at_ms
+        assert await three.over() == "media_timeout"
+        assert 20_000 <= call.at_ms - began_ms <= 20_500
+
+
+@virtual
 async def test_warm_another_key_can_be_the_one(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
         three.begin(flow("warm", "accept: '#',"))
@@ -475,7 +511,7 @@ async def test_warm_anything_else_declines(tmp_path: Path, how: str) -> None:
             party.peer_leaves()
         await goes_on(three, "declined")
         assert three.transfers() == [("warm", "declined", "", 0)]
-        assert three.ended() == [("party-1", "declined", 200, "party" if "hangs up" in how else "us")]
+        assert three.parted() == [("party-1", "declined", 200, "party" if "hangs up" in how else "us")]
         assert three.records.of(Bridged) == []
         if how == "no key":
             (ended,) = three.records.of(TransferEnded)
@@ -491,7 +527,69 @@ async def test_warm_without_a_voice_it_has_failed(tmp_path: Path) -> None:
         await three.happens(three.left)
         assert three.left() == [("transfer", "failed")]
         assert three.transfers() == [("warm", "failed", "", 0)]
-        assert three.ended() == [("party-1", "failed", 200, "us")]
+        assert three.parted() == [("party-1", "failed", 200, "us")]
+
+
+# --- asked for by an agent --------------------------------------------------------------------------------------------
+
+AGENT = """
+  main: [{agent: {use: desk, transfer: {to: '200', %s}, on: {failed: end, transfer: still}}}, hangup]
+  still: [{say: Sorry.}, {wait: 60}]"""
+
+
+async def wants_a_person(three: ThreeParties, options: str) -> Call:
+    call = three.begin(AGENT % options)
+    await three.happens(lambda: three.converse.talks)
+    three.converse.talks[0].outcome.set_result(AgentOutcome("transfer", "the invoice"))
+    return call
+
+
+@virtual
+async def test_an_agent_hands_the_caller_over(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        no_replaces(three)
+        await wants_a_person(three, "mode: warm, announce: 'A call about {transfer_reason}.'")
+        party = await asked(three)
+        assert three.tts.texts == ["A call about the invoice."]
+        party.press("1")
+        await three.happens(lambda: hear_each_other(three.leg, party))
+        party.peer_leaves()
+        assert await three.over() == "callee_hangup"
+        assert three.left() == [("agent", "answered")]
+        assert three.transfers() == [("warm", "answered", "bridge", 200)]
+
+
+@virtual
+async def test_an_agents_transfer_that_fails_leaves_the_caller_here(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        await wants_a_person(three, "ring_s: 20")
+        (await three.party()).refuses(486)
+        await three.happens(lambda: ("say", "done") in three.left())
+        assert three.left() == [("agent", "transfer"), ("say", "done")]
+        assert three.transfers() == [("attended", "busy", "", 486)]
+
+
+@virtual
+async def test_an_agent_in_early_media_answers_before_it_hands_over(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        call = three.begin((AGENT % "mode: blind").replace("[{agent", "[early, {agent"))
+        await three.happens(lambda: three.converse.talks)
+        assert not call.answered
+        three.converse.talks[0].outcome.set_result(AgentOutcome("transfer"))
+        assert await three.over() == "transferred"
+        assert three.leg.actions == ["early", "answer", "refer sip:200@example.org", "hangup"]
+
+
+@virtual
+async def test_the_reason_is_told_to_the_flow_too(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.begin("""
+  main: [{agent: {use: desk, on: {failed: end, transfer: human}}}]
+  human: [{say: 'You asked about {transfer_reason}.'}]""")
+        await three.happens(lambda: three.converse.talks)
+        three.converse.talks[0].outcome.set_result(AgentOutcome("transfer", "the invoice"))
+        await three.over()
+        assert three.tts.texts == ["You asked about the invoice."]
 
 
 # --- who leaves when --------------------------------------------------------------------------------------------------
@@ -559,7 +657,7 @@ async def test_the_caller_hangs_up(tmp_path: Path, mode: str, state: Any) -> Non
         assert await three.over() == "caller_hangup"
         outcome = ("answered", "bridge", 200) if state in CONNECTED else ("caller_gone", "", 0)
         assert three.transfers() == [(mode, *outcome)]
-        ((name, what, _, by),) = three.ended()
+        ((name, what, _, by),) = three.parted()
         assert (name, what, by) == ("party-1", "answered" if party.answered else "caller_gone", "us")
         assert party.actions[-1] == "hangup"
 
@@ -578,7 +676,7 @@ async def test_the_party_hangs_up(tmp_path: Path, mode: str, state: Any) -> None
             assert three.transfers() == [(mode, "answered", "bridge", 200)]
         else:
             await goes_on(three, "declined" if party.answered else "busy")
-        assert len(three.ended()) == 1
+        assert len(three.parted()) == 1
 
 
 @pytest.mark.parametrize("first", ["caller", "party"])
@@ -593,7 +691,13 @@ async def test_both_hang_up_at_once(tmp_path: Path, mode: str, state: Any, first
         for who in (three.leg, party) if first == "caller" else (party, three.leg):
             who.peer_leaves() if who is three.leg or party.answered else party.refuses(486)
         assert await three.over() == "caller_hangup"
-        assert len(three.ended()) == len(three.transfers()) == 1
+        assert len(three.parted()) == len(three.transfers()) == 1
+
+
+def _takes_it(leg: PlacedLeg) -> None:
+    leg.progress(183, media=True)
+    leg.picks_up()
+    leg.press("1")
 
 
 @pytest.mark.parametrize("turns", range(80))
@@ -602,7 +706,7 @@ async def test_both_hang_up_at_once(tmp_path: Path, mode: str, state: Any, first
 async def test_the_call_ends_at_any_await(tmp_path: Path, mode: str, turns: int) -> None:
     async with three_parties(tmp_path) as three:
         three.leg.slow_refer = bool(turns % 2)
-        three.placed.script = lambda leg: (leg.progress(183, media=True), leg.picks_up(), leg.press("1"))
+        three.placed.script = _takes_it
         call = three.begin(flow(mode))
         for _ in range(turns):
             await breathe(1)

@@ -59,7 +59,7 @@ def test_what_steps_say_to_anybody_is_a_fixed_text() -> None:
         FixedText("A call.", "own", "", "en"),
         FixedText("Hello.", "", "", "en"),
     ]
-    unknown = Book((found,)).unknown_engines((), (), ())
+    unknown = Book((found,)).unknown_engines(("whisper",), (), ())
     assert [str(problem) for problem in unknown] == [
         "acme.yaml:8: flows.main[3].transfer.tts: the settings have no engine `own` under `speech.tts`"
     ]
@@ -114,6 +114,16 @@ def test_engines_that_the_settings_do_not_have_are_named_with_their_line() -> No
         "acme.yaml:11: agents.ada.tts.fallback: the settings have no engine `cloud` under `speech.tts`",
         "acme.yaml:15: flows.main[1].say.tts: the settings have no engine `own` under `speech.tts`",
     ]
+
+
+def test_the_engine_of_an_announcement_is_one_too() -> None:
+    transfer = "transfer: {to: '1', mode: warm, announce: Hello., tts: cloud}"
+    talk = f"main:\n  - agent: {{use: ada, {transfer}, on: {{failed: end}}}}"
+    found = Book((plan(talk, head="agents: {ada: {prompt: x}}"),))
+    assert [str(problem) for problem in found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"})] == [
+        "acme.yaml:5: flows.main[0].agent.transfer.tts: the settings have no engine `cloud` under `speech.tts`"
+    ]
+    assert FixedText("Hello.", "cloud", "", "en") in list(found.plans[0].texts())
 
 
 def test_the_default_fallback_need_not_exist() -> None:

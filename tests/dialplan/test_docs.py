@@ -75,10 +75,9 @@ def test_no_step_is_told_that_does_not_exist() -> None:
 
 
 def test_the_steps_that_are_refused_are_named() -> None:
-    told = TEXT.partition("\nRefused when the file is read, because this version cannot run them yet:\n")[2]
-    assert re.findall(r"^- `(\w+)`$", told.partition("\n## ")[0], re.MULTILINE) == [
-        word for word in STEPS if word in LATER
-    ]
+    text = TEXT.partition("\nRefused when the file is read, because this version cannot run them yet:\n")[2]
+    told = re.findall(r"^- `(\w+)`$", text.partition("\n## ")[0], re.MULTILINE)
+    assert told == [word for word in STEPS if word in LATER]
 
 
 def test_every_match_key() -> None:
@@ -110,6 +109,7 @@ ELSEWHERE: dict[str, Any] = {
     "targets": ["*", "*@*"],
     "calendars": {"holidays": {"country": "DE"}},
     "queues": {"sales": {"agents": ["201"]}},
+    "agents": {"support": {"prompt": "You answer the phone."}},
     "flows": {name: ["hangup"] for name in ("main", "message", "sorry", "bye", "closed", "assistant", "drop")},
     "routes": [{"flow": "main"}],
 }

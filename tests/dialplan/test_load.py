@@ -132,6 +132,16 @@ SALES = "targets: ['+49*', '!+49900*', '*@pbx']\nqueues: {sales: {agents: ['+493
     ("step", "head", "message"),
     [
         (
+            "agent: {use: ada, transfer: {to: '+4989'}, on: {failed: end}}",
+            f"targets: ['+4930*']\n{AGENT}",
+            "6: flows.main[0].agent.transfer.to: `targets` does not allow `+4989`; it allows +4930*",
+        ),
+        (
+            "agent: {use: ada, transfer: {to: '+4989', music: no.wav}, on: {failed: end}}",
+            AGENT,
+            "5: flows.main[0].agent.transfer.music: no such file: no.wav",
+        ),
+        (
             "bridge: {to: '{x}', on: {failed: end}}",
             "",
             "4: flows.main[0].bridge.to: `{x}` has variables: say under `targets` where calls may go, as in [+49*]",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sipserver.dialplan.steps import (
     LATER,
     STEPS,
+    Agent,
     Amd,
     Bridge,
     Collect,
@@ -266,3 +267,29 @@ def test_the_table_has_every_step_by_its_word() -> None:
     assert all(step.word == word for word, step in STEPS.items())
     assert supported().keys() | LATER.keys() == STEPS.keys()
     assert all(step.required <= set(step.outcomes) for step in STEPS.values())
+
+
+def test_an_agent_may_hand_over_and_its_own_branches_say_where_to_go_on() -> None:
+    plain = Agent.model_validate({"use": "a", "on": {"failed": "end"}})
+    assert "answered" not in [branch.outcome for branch in plain.branches()]
+    step = Agent.model_validate({"use": "a", "transfer": {"to": "{from}"}, "on": {"failed": "end", "transfer": "b"}})
+    assert {branch.outcome: branch.target for branch in step.branches()} == {
+        "failed": "end",
+        "transfer": "b",
+        "answered": "end",
+        "done": "next",
+        "silence": "next",
+        "max_duration": "next",
+    }
+    assert step.templates() == ("{from}",)
+
+
+def test_who_answers_is_no_outcome_of_an_agent_that_calls_nobody() -> None:
+    with pytest.raises(ValidationError, match="`answered` needs the option `transfer`"):
+        Agent.model_validate({"use": "a", "on": {"failed": "end", "answered": "b"}})
+
+
+def test_the_transfer_of_an_agent_has_no_branches() -> None:
+    transfer = {"to": "1", "on": {"failed": "end"}}
+    with pytest.raises(ValidationError, match="it has no branches of its own"):
+        Agent.model_validate({"use": "a", "transfer": transfer, "on": {"failed": "end"}})

@@ -159,6 +159,21 @@ async def test_the_outbound_proxy_is_the_first_hop(tmp_path: Path) -> None:
         assert made.carrier.received == []
 
 
+async def test_a_call_that_a_peers_refer_asked_for_goes_to_its_trunk_whatever_host_it_names(tmp_path: Path) -> None:
+    """The cell adds no header to it: its Route names the trunk."""
+    async with rig(tmp_path) as made:
+        call = made.call(at="elsewhere.invalid", trunk="")
+        call.routes = [f"<sip:{made.cell.server};lr;trunk=carrier>"]
+        assert status_of(await call.invite()) == 200
+        (invite,) = made.carrier.of("INVITE")
+        assert invite.startswith("INVITE sip:+4930123456@elsewhere.invalid SIP/2.0")
+        assert "trunk=" not in invite
+        call = made.call(at=made.carrier.address, trunk="")
+        call.routes = [f"<sip:{made.cell.server};lr;trunk=nobody>"]
+        assert status_of(await call.invite()) == 503
+        assert len(made.carrier.of("INVITE")) == 1
+
+
 # --- other ends of a call ---------------------------------------------------------------------------------------------
 
 

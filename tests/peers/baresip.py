@@ -11,6 +11,8 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,65 @@ snd_path {folder}
 """
 
 
-class Baresip:
+class Control:
+    """The JSON socket of a running baresip. log: what it has written, for messages. Use as a context manager."""
+
+    def __init__(self, port: int, log: Callable[[], str]) -> None:
+        self._port, self._log = port, log
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def __enter__(self) -> Control:
+        self._socket = socket.create_connection(("127.0.0.1", self._port), 5)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        self._socket.close()
+
+    def command(self, command: str, params: str = "") -> dict[str, Any]:
+        """What baresip answers. Raises queue.Empty when it does not."""
+        text = json.dumps({"command": command, "params": params, "token": command}).encode()
+        self._socket.sendall(b"%d:%s," % (len(text), text))
+        return self._answers.get(timeout=5)
+
+    def wait_for(self, kind: str, timeout_s: float = 10) -> dict[str, Any]:
+        """The next event of a type such as CALL_ESTABLISHED; others before it are skipped."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no {kind} from baresip:\n{self._log()[-3000:]}") from None
+            if event.get("type") == kind:
+                return event
+
+    def _read(self) -> None:
+        """Netstrings (`length:json,`) until baresip closes."""
+        self._socket.settimeout(None)
+        waiting = b""
+        while chunk := self._receive():
+            waiting += chunk
+            while b":" in waiting:
+                length, _, rest = waiting.partition(b":")
+                if len(rest) <= int(length):
+                    break
+                message = json.loads(rest[: int(length)])
+                (self._events if message.get("event") else self._answers).put(message)
+                waiting = rest[int(length) + 1 :]
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(65_536)
+        except OSError:
+            return b""
+
+
+class Baresip(Control):
     """One phone. folder holds `said.wav` (what it says, 8 kHz mono) and gets the dumps. Use as a context manager.
 
     modules: loaded beside the usual ones, e.g. `opus`, `srtp`. account: more parameters, e.g. `mediaenc=srtp-mand`.
@@ -56,22 +116,20 @@ class Baresip:
 
     def __init__(self, folder: Path, codec: str = "PCMU", modules: tuple[str, ...] = (), account: str = "") -> None:
         self.folder = folder
-        self._control = free_port(socket.SOCK_STREAM)
+        super().__init__(free_port(socket.SOCK_STREAM), lambda: self.log)
         first, last = free_range(20)
         (folder / "config").write_text(
-            _CONFIG.format(sip=free_sip_port(), rtp=f"{first}-{last}", control=self._control, folder=folder)
+            _CONFIG.format(sip=free_sip_port(), rtp=f"{first}-{last}", control=self._port, folder=folder)
             + "".join(f"module {module}.so\n" for module in modules)
         )
         (folder / "accounts").write_text(
             f"<sip:softphone@127.0.0.1>;regint=0;audio_codecs={codec};ptime=20{account and ';'}{account}\n"
         )
         (folder / "contacts").write_text("")
-        self._log = folder / "baresip.log"
-        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._log_file = folder / "baresip.log"
 
     def __enter__(self) -> Baresip:
-        with self._log.open("wb") as log:
+        with self._log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 ["baresip", "-4", "-f", str(self.folder)],
                 stdin=subprocess.DEVNULL,
@@ -98,7 +156,7 @@ class Baresip:
         deadline = time.monotonic() + 10
         while True:
             try:
-                return socket.create_connection(("127.0.0.1", self._control), 1)
+                return socket.create_connection(("127.0.0.1", self._port), 1)
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     self._process.kill()
@@ -106,46 +164,9 @@ class Baresip:
                     raise AssertionError(f"baresip did not start:\n{self.log}") from None
                 time.sleep(0.05)
 
-    def _read(self) -> None:
-        """Netstrings (`length:json,`) until baresip closes."""
-        self._socket.settimeout(None)
-        waiting = b""
-        while chunk := self._receive():
-            waiting += chunk
-            while b":" in waiting:
-                length, _, rest = waiting.partition(b":")
-                if len(rest) <= int(length):
-                    break
-                message = json.loads(rest[: int(length)])
-                (self._events if message.get("event") else self._answers).put(message)
-                waiting = rest[int(length) + 1 :]
-
-    def _receive(self) -> bytes:
-        try:
-            return self._socket.recv(65_536)
-        except OSError:
-            return b""
-
-    def command(self, command: str, params: str = "") -> dict[str, Any]:
-        """What baresip answers. Raises queue.Empty when it does not."""
-        text = json.dumps({"command": command, "params": params, "token": command}).encode()
-        self._socket.sendall(b"%d:%s," % (len(text), text))
-        return self._answers.get(timeout=5)
-
-    def wait_for(self, kind: str, timeout_s: float = 10) -> dict[str, Any]:
-        """The next event of a type such as CALL_ESTABLISHED; others before it are skipped."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                event = self._events.get(timeout=max(0.01, deadline - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f"no {kind} from baresip:\n{self.log[-3000:]}") from None
-            if event.get("type") == kind:
-                return event
-
     @property
     def log(self) -> str:
-        return self._log.read_text(errors="replace")
+        return self._log_file.read_text(errors="replace")
 
     @property
     def heard(self) -> Path:

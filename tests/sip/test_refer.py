@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from sipserver.errors import CarrierError
 from sipserver.events import LegDisconnected, LegReplaced, ReferProgress, ReferReceived, SipMessage
 from sipserver.trunks.settings import TrunkSettings
-from tests.fakes.party import Party, parties
-from tests.fakes.sip_peer import header, status_of
+from tests.fakes.party import Party, media_port, parties
+from tests.fakes.sip_peer import SipPeer, header, status_of
 from tests.fakes.sip_rig import Listener, Rig, running
 from tests.sip.test_feeds import dialled, join
 
@@ -198,6 +198,92 @@ async def test_a_transfer_that_no_policy_allows_is_declined(trunk: str, target: 
         assert rig.cell.calls == 2
 
 
+# --- by a trunk that challenges ---------------------------------------------------------------------------------------
+
+CHALLENGE = 'Digest realm="pbx.test", nonce="n1", algorithm=MD5, qop="auth"'
+
+
+@asynccontextmanager
+async def challenged() -> AsyncIterator[tuple[Rig, Party, Party, SipPeer]]:
+    """A cell that is registered at a PBX, which is one peer; caller and target speak from there, too."""
+    async with AsyncExitStack() as stack:
+        pbx = await stack.enter_async_context(SipPeer.open(0))
+        place = f"127.0.0.1:{pbx.port}"
+        trunk = TrunkSettings.model_validate({
+            "name": "pbx", "sources": ["127.0.0.1/32"], "host": place, "registrar": place, "domain": "pbx.test",
+            "register": {"user": "100"}, "credentials": {"user": "100", "password_env": "PBX"},
+            "refer_to": ["third"], "replaces": True,
+        })  # fmt: skip
+        rig = await stack.enter_async_context(running(trunks=(trunk,), passwords={"PBX": "secret"}))
+        pbx.server_port = rig.port
+        register = await pbx.receive("REGISTER")
+        pbx.answer(register, "200 OK", headers=f"Contact: {header(register, 'Contact')};expires=300\r\n")
+        caller, third = await stack.enter_async_context(parties(rig, "caller", "third"))
+        yield rig, caller, third, pbx
+
+
+async def referred(pbx: SipPeer, third: Party) -> None:
+    """The INVITE that a REFER led to comes by the PBX, is challenged there, and reaches the third one."""
+    invite = await pbx.receive("INVITE")
+    assert "sip:third@elsewhere.invalid" in invite.partition("\r\n")[0]
+    assert "sip:100@pbx.test" in header(invite, "From")
+    pbx.answer(invite, "407 Proxy Authentication Required", headers=f"Proxy-Authenticate: {CHALLENGE}\r\n")
+    await pbx.receive("ACK")
+    third.invite = await pbx.receive("INVITE")
+    assert 'username="100"' in header(third.invite, "Proxy-Authorization")
+    pbx.answer(third.invite, "200 OK", body=third.sdp, tag="third")
+    await pbx.receive("ACK")
+    await third.talk(media_port(third.invite))
+
+
+async def no_credentials(caller: Party, one: Listener) -> None:
+    """A challenge within the dialog that the peer began is not answered (our BYE gets one)."""
+    assert caller.call is not None
+    ending = asyncio.create_task(one.leg.hangup())
+    bye = await caller.peer.receive("BYE")
+    caller.peer.answer(bye, "407 Proxy Authentication Required", headers=f"Proxy-Authenticate: {CHALLENGE}\r\n")
+    await ending
+    await one.event(LegDisconnected)
+    assert not [text for text in caller.peer.seen() if "Authorization" in text]
+
+
+async def test_a_peer_of_a_trunk_that_challenges_transfers_us() -> None:
+    async with challenged() as (rig, caller, third, pbx):
+        one = await caller.calls(rig)
+        assert caller.call is not None
+        answer = await caller.call.transact("REFER", headers="Refer-To: <sip:third@elsewhere.invalid>\r\n")
+        assert answer.startswith("SIP/2.0 202")
+        await referred(pbx, third)
+        assert await notifications(caller) == 200
+        assert (await one.event(LegReplaced)).by == "refer"
+        assert not [text for text in pbx.seen() if text.startswith("REGISTER")]
+
+
+async def test_what_was_lent_for_a_transfer_serves_no_other_dialog() -> None:
+    async with challenged() as (rig, caller, third, pbx):
+        await caller.calls(rig)
+        assert caller.call is not None
+        await caller.call.transact("REFER", headers="Refer-To: <sip:third@elsewhere.invalid>\r\n")
+        await referred(pbx, third)
+        async with parties(rig, "fourth") as (fourth,):
+            await no_credentials(fourth, await fourth.calls(rig))
+
+
+async def test_a_party_that_we_called_by_the_trunk_transfers_us() -> None:
+    async with challenged() as (rig, _caller, third, pbx):
+        leg = await rig.cell.dial(f"sip:callee@127.0.0.1:{pbx.port}", trunk="pbx")
+        listener = Listener(leg)
+        async with parties(rig, "callee") as (callee,):
+            callee.invite = await pbx.receive("INVITE")
+            pbx.answer(callee.invite, "200 OK", body=callee.sdp, tag="callee")
+            await leg.answer()
+            pbx.send(callee.request("REFER", headers="Refer-To: <sip:third@elsewhere.invalid>\r\n"))
+            await pbx.receive(202)
+            await referred(pbx, third)
+            assert (await listener.event(LegReplaced)).by == "refer"
+            assert not [text for text in pbx.seen() if text.startswith("REGISTER")]
+
+
 # --- INVITE with Replaces in ------------------------------------------------------------------------------------------
 
 
@@ -235,6 +321,16 @@ async def test_a_stranger_replaces_nothing(trunk: str) -> None:
         assert status_of(await third.call.final()) == 603
         await callee.hears("caller")
         assert not one.of(LegReplaced)
+
+
+async def test_without_an_edge_the_address_of_an_invite_tells_its_trunk() -> None:
+    async with challenged() as (rig, caller, third, _pbx):
+        one = await caller.calls(rig)
+        third.call = third.peer.call("echo")
+        third.call.invite(third.sdp, replaces(caller))
+        assert status_of(await third.call.final()) == 200
+        third.call.ack()
+        assert (await one.event(LegReplaced)).by == "replaces"
 
 
 async def test_replaces_of_a_dialog_that_is_not_there() -> None:

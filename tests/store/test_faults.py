@@ -160,6 +160,22 @@ async def test_close_gives_up_in_time_and_names_the_calls_that_are_lost(
     assert [(entry["calls"], entry["events"]) for entry in lost] == [(["c1"], 1)]
 
 
+async def test_a_connection_that_is_given_up_keeps_no_lock(sqlite_settings: StoreSettings) -> None:
+    """The way to where a task was cancelled ends in a cursor, and lives as long as its exception."""
+    opened = database.Database(sqlite_settings)
+    await opened.open()
+    async with opened.engine.connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        await raw.execute("BEGIN IMMEDIATE")
+        cursor = await raw.execute("SELECT 1 UNION SELECT 2")
+        await connection.invalidate()
+        with locked(file_of(sqlite_settings)):
+            pass
+        del cursor
+    await opened.close()
+
+
 async def test_a_cancelled_flush_loses_nothing(records: Records) -> None:
     for round_number in range(20):
         start(records, f"c{round_number}")

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools.bench import (
+    bridge,
     bus,
     call_cost,
     echo_delay,
@@ -30,6 +31,7 @@ from tools.bench import (
     setup_time,
     speech,
     speech_worker,
+    transfers,
 )
 from tools.bench.fleet_options import Options
 from tools.bench.report import PLOTS, Finding, Row, figures, markdown, write, write_figures, write_section
@@ -44,6 +46,8 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "speech-worker": ("Speech worker", speech_worker.measure),
     "bus": ("Bus", bus.measure),
     "records": ("Call records", records.measure),
+    "bridge": ("Bridged calls", bridge.measure),
+    "transfer": ("Transfers", transfers.measure),
     "relay": ("Media relay", media_relay.measure),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sipserver.calls.outbound import Outcome
 from sipserver.calls.scene import Left, Scene
+from sipserver.calls.steps.transfer import transfer
 from sipserver.dialplan import steps
 from sipserver.errors import ProviderError
 
@@ -28,4 +30,15 @@ async def agent(step: steps.Agent, scene: Scene) -> Left:
             return scene.failed("agent", problem)
     call.digits.clear()
     call.log.info("agent left", agent=step.use, outcome=outcome.kind, detail=outcome.detail)
+    if outcome.kind == "transfer":
+        scene.set("transfer_reason", outcome.detail)
+        if step.transfer is not None:
+            return await _handed_over(step.transfer, scene)
     return Left(outcome.kind)
+
+
+async def _handed_over(step: steps.Handover, scene: Scene) -> Left:
+    """The person whom the agent wants for the caller; unless they have talked, the caller goes on by `transfer`."""
+    await scene.call.answer()
+    left = await transfer(step, scene)
+    return left if left.outcome == Outcome.ANSWERED else Left("transfer")

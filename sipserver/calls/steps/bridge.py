@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sipserver.audio.frame import Samples
 from sipserver.calls import music, waiting
@@ -38,16 +39,30 @@ async def bridge(step: steps.Bridge, scene: Scene) -> Left:
         if outcome is not Outcome.ANSWERED:
             return placing.left(outcome, GONE if party.status == 200 else party.status)
         await scene.call.answer()
-        return await connected(scene, party, samples, rtp_timeout_s=step.rtp_timeout_s, longest_s=step.max_s)
-
-
-async def connected(
-    scene: Scene, party: Party, samples: Samples | None, *, rtp_timeout_s: float, longest_s: float
-) -> Left:
-    """Both hear each other until one is gone. samples: for whoever is put on hold."""
-    async with joined(scene.call, party, music=samples, rtp_timeout_s=rtp_timeout_s) as join:
-        reason = await join.over(longest_s)
+        async with (
+            _recorded(step, scene),
+            joined(scene.call, party, music=samples, rtp_timeout_s=step.rtp_timeout_s) as join,
+        ):
+            reason = await join.over(step.max_s)
     return placing.left(Outcome.ANSWERED, reason=ENDINGS.get(reason))
+
+
+@asynccontextmanager
+async def _recorded(step: steps.Bridge, scene: Scene) -> AsyncIterator[None]:
+    """Record for the length of an `async with` block if the step asks for it, unless a recording runs already.
+
+    A call that ends closes its recording itself, when everybody has been hung up: a slow disk delays no BYE.
+    """
+    tape = scene.call.tape
+    if not step.record or tape.running:
+        yield
+        return
+    tape.start()
+    try:
+        yield
+    finally:
+        if scene.call.state is not State.ENDING:
+            await tape.stop()
 
 
 def _waiting(

@@ -10,7 +10,7 @@ from sipserver.dialplan.steps.base import END, NEXT, Branch, Speaking, Step, Tar
 from sipserver.dialplan.steps.dialogue import Agent, Collect
 from sipserver.dialplan.steps.flow import Goto, SetStep, When
 from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
-from sipserver.dialplan.steps.parties import Amd, Bridge, Placing, Transfer
+from sipserver.dialplan.steps.parties import Amd, Bridge, Handover, Placing, Transfer
 from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
 from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Wait
 
@@ -23,13 +23,7 @@ STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
 """Every step by its word."""
 
 LATER: dict[str, str] = dict.fromkeys(
-    (
-        "amd",
-        "conference",
-        "queue",
-        "serve",
-        "voicemail",
-    ),
+    ("amd",),
     "is not supported by this version yet",
 )
 """Steps that have no executor in `calls.steps` yet and are refused at load, with the reason: one line a step."""
@@ -55,6 +49,7 @@ __all__ = [
     "Early",
     "Echo",
     "Goto",
+    "Handover",
     "Hangup",
     "Placing",
     "Play",

@@ -110,6 +110,10 @@ class Step(Strict):
         """The queue that this step is about; empty if it is about none."""
         return ""
 
+    def inner(self) -> tuple[tuple[str, Step], ...]:
+        """Steps that are options of this one: the option and what it holds."""
+        return ()
+
     def sets(self) -> tuple[str, ...]:
         """The variables that this step gives a value."""
         return ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from sipserver.dialplan.agents import Template, Text, Variable
-from sipserver.dialplan.steps.base import Speaking, Step
+from sipserver.dialplan.steps.base import Branch, Speaking, Step
+from sipserver.dialplan.steps.parties import Handover
 
 
 class Collect(Speaking):
@@ -79,16 +80,42 @@ class Collect(Speaking):
 class Agent(Step):
     """Talk to an agent until it is done.
 
-    Outcomes: done (the agent ended the conversation), transfer (it wants a person for the caller), silence (the caller
-    said nothing more), max_duration, failed (an engine and all its fallbacks failed).
+    When it wants a person for the caller, the variable `transfer_reason` holds why, and the step ends with the outcome
+    transfer. With the option `transfer` the caller is handed over at once, as the step `transfer` does it; the outcome
+    is then answered (they have talked, and that is over), and transfer only if it did not succeed.
+    Other outcomes: done (the agent ended the conversation), silence (the caller said nothing more), max_duration,
+    failed (an engine and all its fallbacks failed).
     """
 
     word = "agent"
     short = "use"
-    outcomes = ("done", "failed", "transfer", "silence", "max_duration")
+    outcomes = ("done", "failed", "transfer", "answered", "silence", "max_duration")
     required = frozenset({"failed"})
+    ends = frozenset({"answered"})
     waits = True
     needs_media = True
     hears = True
 
     use: Text
+    transfer: Handover | None = None
+
+    @model_validator(mode="after")
+    def _hands_over(self) -> Agent:
+        if self.transfer is None and "answered" in self.on:
+            raise ValueError("`answered` needs the option `transfer`: nobody else is called without it")
+        return self
+
+    def branches(self) -> tuple[Branch, ...]:
+        return tuple(branch for branch in super().branches() if self.transfer or branch.outcome != "answered")
+
+    def templates(self) -> tuple[str, ...]:
+        return self.transfer.templates() if self.transfer else ()
+
+    def spoken(self) -> tuple[str, ...]:
+        return self.transfer.spoken() if self.transfer else ()
+
+    def inner(self) -> tuple[tuple[str, Step], ...]:
+        return (("transfer", self.transfer),) if self.transfer else ()
+
+    def sets(self) -> tuple[str, ...]:
+        return ("transfer_reason",)

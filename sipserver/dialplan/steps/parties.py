@@ -46,7 +46,8 @@ class Bridge(Placing):
     The call is not answered before the other side answers. progress: with `pass` the caller hears what the far network
     sends (ringing, announcements in early media); with `local` they hear our ringing, or `music` on a call that has
     sound already. music is also what either side hears while the other one holds the call. A side from which no RTP
-    comes for rtp_timeout_s, unless it is on hold, ends the connection; max_s ends it in any case.
+    comes for rtp_timeout_s, unless it is on hold, ends the connection; max_s ends it in any case. With `record` the
+    connection is recorded, the caller left, the other side right, unless a recording runs already.
     Outcomes: answered (they were connected, and the connection is over), busy, no_answer (it rang for ring_s, or nobody
     was there), declined, failed (no trunk carried it, it is not allowed, or this process has no place for a second
     leg). When the caller hangs up the call ends.
@@ -61,6 +62,7 @@ class Bridge(Placing):
     waits = True
 
     progress: Literal["pass", "local"] = "pass"
+    record: bool = False
     rtp_timeout_s: float = Field(default=30, gt=0, le=3600)
     max_s: float = Field(default=14_400, gt=0, le=86_400)
 
@@ -100,6 +102,18 @@ class Transfer(Placing, Speaking):
 
     def spoken(self) -> tuple[str, ...]:
         return (self.announce,) if self.announce else ()
+
+
+class Handover(Transfer):
+    """A transfer as an option of `agent`, whose own branches say where to go on."""
+
+    required = frozenset()
+
+    @model_validator(mode="after")
+    def _without_branches(self) -> Handover:
+        if self.on:
+            raise ValueError("it has no branches of its own: those of `agent` say where to go on")
+        return self
 
 
 class Amd(Step):

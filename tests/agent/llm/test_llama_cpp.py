@@ -24,7 +24,7 @@ async def test_it_answers_and_comes_back_after_its_process_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "FIRST_PAUSE_S", 0.01)
-    engines = await table.load({"local": LlamaCppSettings()}, ["local"], tmp_path)
+    engines = await table.load({"local": LlamaCppSettings(first_token_timeout_s=30)}, ["local"], tmp_path)
     engine = engines["local"]
     assert isinstance(engine, LlamaCppLlm)
     try:

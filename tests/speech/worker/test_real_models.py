@@ -50,6 +50,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         {
             "dialplans": str(folder),
             "speech": {"models": str(MODELS)},
+            "llm": {"local": {"vendor": "llama_cpp", "first_token_timeout_s": 30}},
         }
     )
 
