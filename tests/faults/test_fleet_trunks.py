@@ -39,9 +39,8 @@ def _proves(request: str, name: str) -> bool:
     proof = header(request, name)
     fields = dict(re.findall(r'(\w+)="?([^",]+)"?', proof))
     ha1 = hashlib.md5(f"me:{REALM}:{PASSWORD}".encode(), usedforsecurity=False).hexdigest()
-    ha2 = hashlib.md5(
-        f"{request.partition(' ')[0]}:{fields.get('uri', '')}".encode(), usedforsecurity=False
-    ).hexdigest()
+    asked = f"{request.partition(' ')[0]}:{fields.get('uri', '')}"
+    ha2 = hashlib.md5(asked.encode(), usedforsecurity=False).hexdigest()
     wanted = f"{ha1}:{fields.get('nonce')}:{fields.get('nc')}:{fields.get('cnonce')}:auth:{ha2}"
     return fields.get("response") == hashlib.md5(wanted.encode(), usedforsecurity=False).hexdigest()
 
