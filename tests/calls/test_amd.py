@@ -56,6 +56,7 @@ async def say(leg: FakeLeg, frames: Iterable[Samples]) -> None:
 
 def decided(stage: Stage) -> AnswererDetected:
     (event,) = stage.records.of(AnswererDetected)
+    assert isinstance(event, AnswererDetected)
     return event
 
 
