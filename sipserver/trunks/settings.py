@@ -96,7 +96,8 @@ class TrunkSettings(BaseModel):
 
     codecs: allowed ones in the order of our preference. srtp: SDES. `required` takes and offers RTP/SAVP with keys
     alone and never falls back to plain RTP (488); `offered` encrypts where the peer can, also RTP/AVP with crypto
-    lines, and the record says when it could not; `off` refuses encrypted-only offers. In a fleet through the media relay.
+    lines, and the record says when it could not; `off` refuses encrypted-only offers. In a fleet through the media
+    relay.
     headers_in, headers_out: globs of header names that pass; a dialplan sees no other ones, and sends no other ones.
     """
 
