@@ -57,7 +57,7 @@ class TrunkDesk:
         self._answers: dict[str, asyncio.Queue[tuple[int, str, int]]] = {name: asyncio.Queue() for name in self._trunks}
         self._probed: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self._trunks}
         self._tasks: list[asyncio.Task[Any]] = []
-        self._random = random.Random()  # noqa: S311 - spreads requests in time
+        self._random = random.Random()  # noqa: S311  # nosec B311 - spreads requests in time
 
     @property
     def states(self) -> Mapping[str, TrunkState]:
@@ -178,6 +178,7 @@ class TrunkDesk:
             return
         state = self._states[trunk] = replace(after, since=time.time())
         if (state.word, state.reason) != (before.word, before.reason):
-            tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
+            lost = before.up and not state.up and state.registration is not Registered.UNREGISTERED
+            tell = logger("trunks").warning if lost else logger("trunks").info
             tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
         self._on_state(state)
