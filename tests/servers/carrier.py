@@ -182,6 +182,8 @@ class Placed(Dialog):
         if first and self.trunk:
             more += f"X-Sipserver-Trunk: {self.trunk}\r\nX-Sipserver-Secret: inside\r\n"
         text = super().request(method, body=body, more=f"User-Agent: inside\r\n{more}", again=again, answer=answer)
+        if method == "OPTIONS":  # PJSIP's are from the cell itself
+            return text
         return text.replace(f"From: <sip:peer@{self.caller.own}>", "From: <sip:+4940765432@home.example>")
 
 
