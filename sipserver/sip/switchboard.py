@@ -90,7 +90,7 @@ class Switchboard:
         endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
         endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.trunk)
+            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.passing)
         except Exception:
             self._remove()
             endpoint.close()
@@ -236,6 +236,8 @@ class Switchboard:
 
     def may_replace(self, call: PjCall, text: str, source: str) -> bool:
         """Only the trunk of a call may replace it, and only where its settings say so."""
+        if self._trunks.door.enter(source, text) is not None:
+            return False
         offer = self._offer(text, source)
         trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
