@@ -60,7 +60,10 @@ def wanted(book: Book, known_tts: Sequence[str]) -> Wanted:
     voices = {name for spec in agents for name in (spec.tts.use, *spec.tts.fallback)}
     return Wanted(
         vad=bool(agents),
-        stt=frozenset(name for spec in agents for name in spec.stt),
+        stt=frozenset(
+            {name for spec in agents for name in spec.stt}
+            | {name for plan in book.plans for name in plan.transcribers()}
+        ),
         tts=frozenset(known_tts) if speaks else frozenset(voices & set(known_tts)),
         llm=frozenset(name for spec in agents for name in (spec.llm.use, *spec.llm.fallback)),
     )

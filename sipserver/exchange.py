@@ -18,6 +18,7 @@ from typing import Any
 from sipserver.agent.conversation import Conversation
 from sipserver.api.health import Check
 from sipserver.api.metrics import Probes
+from sipserver.calls.conference import Claims, Rooms
 from sipserver.calls.limits import Limits
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
@@ -43,7 +44,8 @@ class Exchange:
 
     records: where calls tell what happens. limits: who counts places that tenants and trunks share; None: nobody does.
     snapshot: dialplans that were read before, e.g. before a fork; without one the folder is read and watched.
-    capacity_hint: calls that PJSIP holds, if that is known; 0: find out.
+    capacity_hint: calls that PJSIP holds, if that is known; 0: find out. claims: who says which process has a
+    conference, where there are several; None: this one has all.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Exchange:
         limits: Limits | None = None,
         snapshot: Snapshot | None = None,
         capacity_hint: int = 0,
+        claims: Claims | None = None,
     ) -> None:
         self._settings = loaded
         self._log = logger("exchange")
@@ -92,6 +95,7 @@ class Exchange:
                 limits_of=self._limits_of,
                 load=self._load,
                 outbound=self.outbound,
+                rooms=Rooms(claims),
             )
         )
 
@@ -110,6 +114,7 @@ class Exchange:
             self._book = book
             self.recorder.open()
             stack.push_async_callback(self.recorder.close)
+            stack.push_async_callback(self.registry.services.scribe.close)
             stack.push_async_callback(self.outbound.close)
             await self.cell.start()
             stack.push_async_callback(self.cell.stop)
@@ -164,7 +169,12 @@ class Exchange:
         return Probes(
             calls=self.calls_by_state,
             capacity=lambda: {"inbound": self.cell.inbound_limit, "total": self.cell.capacity} if self._serving else {},
-            queues=lambda: {**self.engines.depths(), "recorder": self.recorder.depth, **queues()},
+            queues=lambda: {
+                **self.engines.depths(),
+                "recorder": self.recorder.depth,
+                "scribe": self.registry.services.scribe.depth,
+                **queues(),
+            },
             refused=lambda: self.cell.refused,
             media_clock_late_s=self._lateness_s,
             tick_age_s=self.tick_age_s,

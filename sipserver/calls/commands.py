@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sipserver.calls.call import Call
+from sipserver.calls.conference import Member, NoMember
 from sipserver.calls.outbound import Order
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason
@@ -61,13 +62,21 @@ class CallCommands:
             "status": self._status,
             "hangup": self._hangup,
             "originate": self._originate,
+            "conference.list": self._rooms,
+            "conference.mute": self._mute,
+            "conference.unmute": self._unmute,
+            "conference.kick": self._kick,
         }
 
     async def handle(self, verb: str, arguments: Json) -> Json:
         """calls {} -> {calls: [...]}; status {call} -> the call; hangup {call, detail?} -> {ended: id}; originate (the
         fields of `Originate`) -> {call: id} when the INVITE is out.
 
-        Raises UnknownCall, CallerError for a verb that does not exist, and what `Registry.originate` raises.
+        conference.list {tenant?} -> {rooms: [...]}; conference.mute {call}, conference.unmute {call} -> the member;
+        conference.kick {call} -> {kicked: id}.
+
+        Raises UnknownCall, NoMember for a call that is in no room, CallerError for a verb that does not exist, and what
+        `Registry.originate` raises.
         """
         answer = self._verbs.get(verb)
         if answer is None:
@@ -84,6 +93,33 @@ class CallCommands:
         call = self._call(arguments)
         call.end(EndReason.OPERATOR_HANGUP, str(arguments.get("detail", "")))
         return {"ended": call.id}
+
+    async def _rooms(self, arguments: Json) -> Json:
+        tenant = arguments.get("tenant")
+        rooms = self._registry.services.rooms
+        return {"rooms": [room.describe() for room in rooms if tenant in (None, "", room.tenant)]}
+
+    async def _mute(self, arguments: Json) -> Json:
+        member = self._member(arguments)
+        member.mute(True, "operator")
+        return member.describe()
+
+    async def _unmute(self, arguments: Json) -> Json:
+        member = self._member(arguments)
+        member.mute(False, "operator")
+        return member.describe()
+
+    async def _kick(self, arguments: Json) -> Json:
+        member = self._member(arguments)
+        member.leave("kicked")
+        return {"kicked": member.call.id}
+
+    def _member(self, arguments: Json) -> Member:
+        call = self._call(arguments)
+        member = self._registry.services.rooms.member(call.id)
+        if member is None:
+            raise NoMember(f"call {call.id} is in no room")
+        return member
 
     async def _originate(self, arguments: Json) -> Json:
         try:

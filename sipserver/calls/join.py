@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
-from sipserver.audio.frame import Samples
+from sipserver.audio.frame import Frame, Samples
 from sipserver.calls.call import Call
 from sipserver.calls.dialled import connect
+from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.leg import Leg
 from sipserver.calls.music import Music, alive
 from sipserver.calls.pair import Pair
-from sipserver.calls.party import Party
 from sipserver.calls.states import EndReason
+from sipserver.calls.tape import Tape
+from sipserver.calls.wiring import Wiring
 from sipserver.errors import CallerError, CarrierError
 from sipserver.events import (
     Bridged,
@@ -37,8 +40,37 @@ DIGITS_WAITING = 64
 """Digits that wait to be passed on; further ones are dropped, and the record says so."""
 
 
+class Partner(Protocol):
+    """The other one: a party that we called (`calls.party.Party`), or somebody who has a call of their own.
+
+    tape: theirs, None if they have none. stalled: nothing comes from them, and nobody else watches that. gone: None
+    while they are there. answered_at_ms: by the clock of the call that they join; None: they were there before.
+    """
+
+    listener: Callable[[LegEvent], None] | None
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def leg(self) -> Leg: ...
+    @property
+    def digits(self) -> DigitBuffer: ...
+    @property
+    def wiring(self) -> Wiring: ...
+    @property
+    def tape(self) -> Tape | None: ...
+    @property
+    def held(self) -> bool: ...
+    @property
+    def stalled(self) -> bool: ...
+    @property
+    def gone(self) -> object | None: ...
+    @property
+    def answered_at_ms(self) -> int | None: ...
+
+
 @asynccontextmanager
-async def joined(call: Call, party: Party, *, music: Samples | None, rtp_timeout_s: float) -> AsyncIterator[Join]:
+async def joined(call: Call, party: Partner, *, music: Samples | None, rtp_timeout_s: float) -> AsyncIterator[Join]:
     """Join for the length of an `async with` block; leaving it parts, and tells why. Safe to cancel anywhere."""
     join, began_ms = Join(call, party, music, rtp_timeout_s), call.at_ms
     after_ms = 0 if party.answered_at_ms is None else began_ms - party.answered_at_ms
@@ -59,9 +91,10 @@ class Join:
     silent on the wire, hold apart.
     """
 
-    def __init__(self, call: Call, party: Party, music: Samples | None, rtp_timeout_s: float) -> None:
+    def __init__(self, call: Call, party: Partner, music: Samples | None, rtp_timeout_s: float) -> None:
         self._call, self._party = call, party
-        self._pair = Pair(call.tape.hear)
+        self._tapes = [call.tape] if party.tape is None else [call.tape, party.tape]
+        self._pair = Pair(self._record)
         self._handing_over = False
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._sides = (
@@ -80,7 +113,8 @@ class Join:
             party.wiring.joined(self._pair.right, self._recording),
         ):
             call.listener, party.listener = self._from_caller, self._from_party
-            call.tape.watchers.append(self._tape_changed)
+            for tape in self._tapes:
+                tape.watchers.append(self._tape_changed)
             try:
                 self._sides[0].begin(held=call.held, stalled=False)  # the call itself watches what was before
                 self._sides[1].begin(held=party.held, stalled=party.stalled)
@@ -89,7 +123,8 @@ class Join:
                 yield
             finally:
                 call.listener = party.listener = None
-                call.tape.watchers.remove(self._tape_changed)
+                for tape in self._tapes:
+                    tape.watchers.remove(self._tape_changed)
                 for side in self._sides:
                     side.part()
                 self._pair.flush()
@@ -150,11 +185,18 @@ class Join:
         self.end("media_timeout")
 
     def _recording(self) -> bool:
-        return self._call.tape.running
+        return any(tape.running for tape in self._tapes)
+
+    def _record(self, caller: Frame, party: Frame) -> None:
+        """On each one's own tape they are left, and the other one is right."""
+        self._call.tape.hear(caller, party)
+        if self._party.tape is not None:
+            self._party.tape.hear(party, caller)
 
     def _tape_changed(self) -> None:
+        self._call.wiring.settle()
         self._party.wiring.settle()
-        if not self._call.tape.running:
+        if not self._recording():
             self._pair.flush()
 
     def _fault(self, error: str) -> None:

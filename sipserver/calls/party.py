@@ -15,6 +15,7 @@ from sipserver.calls.call import Call
 from sipserver.calls.dialled import DialledLeg
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.outbound import Order, Outcome, outcome_of
+from sipserver.calls.tape import Tape
 from sipserver.calls.wiring import Wiring
 from sipserver.errors import CapacityError, CarrierError
 from sipserver.events import (
@@ -60,6 +61,8 @@ class Party:
         """No RTP comes from it, hold apart."""
         self.gone: LegDisconnected | None = None
         self.listener: LegListener | None = None
+        self.tape: Tape | None = None
+        """It is recorded only beside the caller."""
         self.answered_at_ms: int | None = None
         """By the call's clock; None: it has not answered."""
         self.status = 0

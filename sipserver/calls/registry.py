@@ -45,6 +45,11 @@ class Registry:
         return MappingProxyType(self._calls)
 
     @property
+    def services(self) -> Services:
+        """What the calls share."""
+        return self._services
+
+    @property
     def draining(self) -> bool:
         return self._draining
 
@@ -135,6 +140,8 @@ class Registry:
             places.give_back()
             raise
         call = Call(leg, services, tenant, call_id=call_id)
+        if wanted.asks_who_answers:
+            call.wiring.remember()
 
         async def story() -> None:
             if full is not None:

@@ -20,7 +20,7 @@ from sipserver import console, settings
 from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.calls import timeline
-from sipserver.errors import NotFound, RemoteError, SipServerError
+from sipserver.errors import CapacityError, Draining, NotFound, RemoteError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.reader import EventRow, Reader, open_reader
 
@@ -29,6 +29,7 @@ SILENT_S = 5.0
 """Without news for so long, the server is asked whether the call still lives."""
 
 ANSWER_S = 5.0
+_NO_ROOM = frozenset({CapacityError.__name__, Draining.__name__})
 LAST_WORD_S = 15.0
 """How long the record of a call that lives no longer may take to be closed."""
 
@@ -68,7 +69,14 @@ def dial(
 
     Ctrl-C hangs the call up.
     """
-    wanted = {"to": to, "trunk": trunk, "flow": flow, "tenant": tenant, "from_user": from_, "from_display": display}
+    wanted: dict[str, Any] = {
+        "to": to,
+        "trunk": trunk,
+        "flow": flow,
+        "tenant": tenant,
+        "from_user": from_,
+        "from_display": display,
+    }
     wanted |= {"headers": _headers(header or []), "ring_s": ring_s}
     answered = asyncio.run(_dial(settings.load(config), wanted, typer.echo))
     if not answered:
@@ -203,7 +211,7 @@ class _Fleet:
             try:
                 answer = await self._bus.commands.ask(f"run:{run}", "originate", wanted, timeout_s=ANSWER_S)
             except RemoteError as refusal:  # after any other failure the call may be under way
-                if not refusal.retry:
+                if refusal.name not in _NO_ROOM:
                     raise
                 refusals.append(refusal.text)
             except NotFound as problem:

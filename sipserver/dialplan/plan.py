@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from sipserver.dialplan import template
-from sipserver.dialplan.agents import AgentSpec, Strict, Text, Variable
+from sipserver.dialplan.agents import DEFAULT_STT, AgentSpec, Strict, Text, Variable
 from sipserver.dialplan.calendars import Calendar
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.globs import NOT, Globs
 from sipserver.dialplan.match import Match, Setting, Test
 from sipserver.dialplan.queues import QueueSpec
-from sipserver.dialplan.steps import Speaking, Step
+from sipserver.dialplan.steps import Speaking, Step, Voicemail
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -155,6 +155,15 @@ class Plan:
         for name, queue in self.queues.items():
             for index, agent in enumerate(queue.agents):
                 yield ("queues", name, "agents", index), agent
+
+    def transcribers(self) -> tuple[str, ...]:
+        """The speech-to-text engines that write messages down, in the order in which they are asked: those of the
+        tenant's agents, else an agent's default. None when no step needs any.
+        """
+        if not any(isinstance(step, Voicemail) and step.transcript for _flow, _index, step in self.steps()):
+            return ()
+        chains = [agent.stt for agent in self.agents.values()] or [DEFAULT_STT]
+        return tuple(dict.fromkeys(name for chain in chains for name in chain))
 
     def texts(self) -> Iterator[FixedText]:
         """Texts without variables, each once, in the order in which callers are likely to hear them."""

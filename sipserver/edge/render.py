@@ -236,7 +236,8 @@ def _trunk(trunk: TrunkSettings) -> dict[str, Any]:
 
 
 def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
-    """How calls leave through a trunk. proxy: empty where they go to the host of their Request-URI. certified: by TLS,
+    """How calls leave through a trunk. proxy: empty where they go to the host of their Request-URI; target: where
+    those go that a REFER of the peer led to. certified: by TLS,
     what its peer's certificate must have one of.
     """
     outside.leaves_by(edge, trunk)
@@ -245,11 +246,14 @@ def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
             f"trunk {trunk.name} places calls with SRTP, which needs edge.rtpengine", key=f"trunks.{trunk.name}.srtp"
         )
     proxy, port = outside.parted(trunk.outbound_proxy)
+    target, target_port = outside.parted(trunk.target)
     return {
         "name": trunk.name,
         "transport": trunk.transport,
         "proxy": proxy and host(proxy),
         "proxy_port": port or "",
+        "target": host(target),
+        "target_port": target_port or "",
         "certified": [pattern for name in outside.peers(trunk) for pattern in certificate_names(name)],
     }
 

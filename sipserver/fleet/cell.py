@@ -50,6 +50,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         limits=bus.limits,
         snapshot=spec.warm,
         capacity_hint=spec.capacity,
+        claims=bus.leases,
     )
 
     def facts() -> dict[str, Any]:

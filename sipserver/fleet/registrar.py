@@ -18,7 +18,7 @@ LEASE = "registrar"
 LOOK_S = 1.0
 """How often the cells look whether the lease is free, and its holder whether it still has it."""
 REGISTER_AGAIN = "register again"
-"""What one who lost the lease asks of its successor: its own goodbye to the registrars ended what they had in common."""
+"""What one who lost the lease asks of its successor: its goodbye to the registrars ended what they had in common."""
 
 
 class Desk(Protocol):

@@ -59,9 +59,10 @@ def referred_config(settings: SipSettings, trunk: TrunkSettings, password: str) 
     way of the trunk, whatever host the target has.
     """
     config = trunk_config(settings, trunk, password)
-    proxies = pj.StringVector()
-    proxies.append(f"{uri_of_host(trunk, trunk.outbound_proxy or trunk.target)};lr")
-    config.sipConfig.proxies = proxies
+    if settings.edge_route:  # PJSIP lets no header be added here: the edge finds the trunk in the Route
+        _route(config, f"{settings.edge_route};trunk={trunk.name}")
+    else:
+        _route(config, f"{uri_of_host(trunk, trunk.outbound_proxy or trunk.target)};lr")
     return config
 
 

@@ -73,8 +73,8 @@ class Cell:
         self._thread: SipThread | None = None
 
     async def start(self) -> None:
-        """Bind the ports, take calls, register (behind an edge: whoever starts `trunks` says when). Raises ConfigError when a port is taken, the range of RTP ports is too
-        small, or a trunk cannot work.
+        """Bind the ports, take calls, register (behind an edge: whoever starts `trunks` says when). Raises ConfigError
+        when a port is taken, the range of RTP ports is too small, or a trunk cannot work.
         """
         sys.setswitchinterval(_SWITCH_S)
         trunks = SipTrunks(self._settings, self._trunks, self._passwords)

@@ -7,10 +7,6 @@ Sip thread only.
 
 from __future__ import annotations
 
-from typing import Any
-
-import pjsua2 as pj
-
 from sipserver.sip import native
 from sipserver.sip.admission import SILENCE, SOURCE, TRUNK_PACE, Refusal
 from sipserver.sip.message import SipText
@@ -39,7 +35,7 @@ class Door:
         self._judged, self.trunk, self.invite = False, "", None
         if self._gatekeeper is None:
             return None
-        read = _read(rdata)
+        read = native.read_message(rdata)
         if read is None:
             return None
         text, source = read
@@ -50,7 +46,7 @@ class Door:
 
     def is_stranger(self, rdata: int) -> bool:
         """Whether nobody knows the source of a request."""
-        read = _read(rdata) if self._gatekeeper is not None else None
+        read = native.read_message(rdata) if self._gatekeeper is not None else None
         return read is not None and self._gatekeeper is not None and not self._gatekeeper.knows(read[1])
 
     def enter(self, source: str, text: str) -> Refusal | None:
@@ -86,18 +82,3 @@ def refusal_of(judgement: Judgement) -> Refusal | None:
 def _asked(text: str) -> Asked:
     message = SipText.parse(text)
     return Asked(message.request_uri, tuple(value for name, value in message.headers if name == "authorization"))
-
-
-def _read(rdata: int) -> tuple[str, str] | None:
-    """Text and source (`host:port`) of a request, by pjsua2's own conversion; None where it is hidden."""
-    convert = native.function("_ZN2pj9SipRxData6fromPjER13pjsip_rx_data")
-    if convert is None:
-        return None
-    seen: Any = pj.SipRxData()
-    convert(int(seen.this), rdata)
-    return _text(seen), str(seen.srcAddress)
-
-
-def _text(seen: Any) -> str:
-    """Bytes that are no UTF-8 come as surrogates."""
-    return str(seen.wholeMsg)

@@ -20,6 +20,7 @@ from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader, targets
 from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SOURCE, Admission, Refusal
 from sipserver.sip.call_sound import CallSound
+from sipserver.sip.challenges import ChallengeLimit
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
@@ -72,6 +73,7 @@ class Switchboard:
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
         self._silence = StrangersSilence(self._trunks.door.is_stranger)
+        self._challenges = ChallengeLimit()
         self._pace = Pace()
         self._rtp_ports = RtpPorts(settings.media_host or settings.host, *settings.rtp_ports)
         self._tidy = Tidy()
@@ -206,8 +208,11 @@ class Switchboard:
         self._gate.install()
         if self._trunks.door.is_kept:
             self._silence.install()
+        if self._trunks.have_credentials:
+            self._challenges.install()
 
     def _remove(self) -> None:
+        self._challenges.remove()
         self._silence.remove()
         self._gate.remove()
 

@@ -108,7 +108,8 @@ async def test_questions_are_heard_and_answers_can_be_understood(tmp_path: Path,
 
 
 async def test_the_demo_answers_on_its_own_models(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path / "server", ROOT / "dialplans")
+    patient = {"llm": {"local": {"vendor": "llama_cpp", "first_token_timeout_s": 30}}}
+    server = ServerProcess(tmp_path / "server", ROOT / "dialplans", patient)
     recorded = tmp_path / "call.wav"
     async with running(server):
         result = await call(server, "demo", "What are your opening hours?", record=recorded)

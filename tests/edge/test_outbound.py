@@ -159,6 +159,21 @@ async def test_the_outbound_proxy_is_the_first_hop(tmp_path: Path) -> None:
         assert made.carrier.received == []
 
 
+async def test_a_call_that_a_peers_refer_asked_for_goes_to_its_trunk_whatever_host_it_names(tmp_path: Path) -> None:
+    """The cell adds no header to it: its Route names the trunk."""
+    async with rig(tmp_path) as made:
+        call = made.call(at="elsewhere.invalid", trunk="")
+        call.routes = [f"<sip:{made.cell.server};lr;trunk=carrier>"]
+        assert status_of(await call.invite()) == 200
+        (invite,) = made.carrier.of("INVITE")
+        assert invite.startswith("INVITE sip:+4930123456@elsewhere.invalid SIP/2.0")
+        assert "trunk=" not in invite
+        call = made.call(at=made.carrier.address, trunk="")
+        call.routes = [f"<sip:{made.cell.server};lr;trunk=nobody>"]
+        assert status_of(await call.invite()) == 503
+        assert len(made.carrier.of("INVITE")) == 1
+
+
 # --- other ends of a call ---------------------------------------------------------------------------------------------
 
 
@@ -441,24 +456,47 @@ async def test_an_invite_with_replaces_reaches_the_cell_that_has_the_dialog(tmp_
 
 
 async def test_a_cell_takes_over_a_dialog_of_its_neighbour(tmp_path: Path) -> None:
+    """A peer has calls with two cells and joins them (REFER with Replaces); our side it knows by what it was shown."""
     async with rig(tmp_path) as made, placer(made.edge, listed=False) as other:
         await made.edge.set_cells([CellAddress(INSIDE, port, 4) for port in (made.cell.port, other.port)])
-        call = made.call(at=other.own)
-        made.cell.send(call.request("INVITE", body=sdp(9, "0"), more="Replaces: a;to-tag=b;from-tag=c\r\n"))
+        calls = [made.call(), other.dialog(at=made.carrier.address)]
+        for call in calls:
+            await call.invite()
+        first, second = made.carrier.of("INVITE")
+        shown = header(second, "Contact").strip("<>")
+        assert str(other.port) not in shown
+        replaces = f"{calls[1].call_id};to-tag=carrier;from-tag={calls[1].tag}"
+        made.carrier.send(made.carrier.request("REFER", first, more=f"Refer-To: <{shown}?Replaces=escaped>\r\n"))
+        received = await made.answered(calls[0], "REFER")
+        assert header(received, "Refer-To") == f"<sip:peer@{other.own};transport=udp?Replaces=escaped>"
+
+        takes_over = made.call()
+        takes_over.target = shown
+        made.cell.send(takes_over.request("INVITE", body=sdp(9, "0"), more=f"Replaces: {replaces}\r\n"))
         invite = await other.receive("INVITE")
-        assert header(invite, "Replaces") == "a;to-tag=b;from-tag=c"
-        assert header(invite, "X-Sipserver-Trunk") == "carrier"
-        assert len(headers(invite, "X-Sipserver-Trunk")) == 1
+        assert header(invite, "Replaces") == replaces
+        assert headers(invite, "X-Sipserver-Trunk") == ["carrier"]
+        to = header(invite, "To")
         contact = f"Contact: <sip:other@{other.own}>\r\n"
-        other.send(
-            reply(invite, more=contact, body=sdp(9, "0")).replace(header(invite, "To"), header(invite, "To") + ";tag=o")
-        )
-        assert status_of(await call.finish()) == 200
+        other.send(reply(invite, more=contact, body=sdp(9, "0")).replace(to, f"{to};tag=o"))
+        assert status_of(await takes_over.finish()) == 200
         await other.receive("ACK")
-        made.cell.send(call.request("BYE"))
+        made.cell.send(takes_over.request("BYE"))
         other.send(reply(await other.receive("BYE")))
         assert status_of(await made.cell.receive()) == 200
-        assert made.carrier.received == []
+        assert len(made.carrier.of("INVITE")) == 2
+
+        gone = made.call()
+        gone.target = shown
+        made.cell.send(gone.request("INVITE", body=sdp(9, "0"), more="Replaces: nobody;to-tag=b;from-tag=c\r\n"))
+        assert status_of(await gone.finish()) == 481
+
+
+async def test_a_call_that_replaces_a_dialog_of_others_goes_out(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        replaces = "theirs;to-tag=b;from-tag=c"
+        assert status_of(await made.call().invite(more=f"Replaces: {replaces}\r\n")) == 200
+        assert header(made.carrier.of("INVITE")[0], "Replaces") == replaces
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------

@@ -214,3 +214,35 @@ async def test_without_the_relay_a_call_is_refused(tmp_path: Path) -> None:
         await made.relay.stop()
         assert (await made.call()).code == 503
         assert not made.carrier.offers
+
+
+class Fork(EchoCarrier):
+    """Two callees behind one carrier: one rings with sound, the other one answers."""
+
+    def __init__(self, other: EchoCarrier) -> None:
+        super().__init__()
+        self._other = other
+
+    def _take(self, text: str, peer: tuple[str, int]) -> None:
+        if text.startswith("INVITE ") and "tag=" not in header(text, "To"):
+            body = text.partition("\r\n\r\n")[2]
+            self.offers.append(body)
+            self._reply(text, peer, "183 Session Progress", self.sdp(body))
+            own, self._tag = self._tag, "other"
+            self._reply(text, peer, "200 OK", self._other.sdp(body))
+            self._tag = own
+        else:
+            super()._take(text, peer)
+
+
+async def test_of_a_forked_call_who_answers_is_heard(tmp_path: Path) -> None:
+    other = EchoCarrier()
+    with other:
+        async with rig(tmp_path, Fork(other), srtp="off") as made:
+            answer = await made.call()
+            assert answer.code == 200
+            assert answer.header("To").endswith(";tag=other")
+            await made.hear()
+            assert other.packets
+            assert (await asyncio.to_thread(made.cell.bye)).code == 200
+            await made.until_free()

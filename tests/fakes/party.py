@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import numpy as np
 
 from sipserver.codecs.g711 import G711Decoder, G711Encoder
-from tests.fakes.sip_peer import PeerCall, RtpPeer, SipPeer, body_of, header, sdp
+from tests.fakes.sip_peer import PeerCall, RtpPeer, SipPeer, body_of, header, sdp, status_of
 from tests.fakes.sip_rig import Listener, Rig
 
 TONES_HZ = {"caller": 400, "callee": 650, "third": 900, "fourth": 1150}
@@ -47,6 +48,16 @@ class Party:
         await self.talk(self.call.media_port)
         return listener
 
+    async def dials(self, user: str, headers: str = "") -> PeerCall:
+        """Call a server that answers by itself, and begin to talk."""
+        self.call = call = self.peer.call(user)
+        call.invite(self.sdp, headers)
+        answer = await call.final()
+        assert status_of(answer) == 200, answer
+        call.ack()
+        await self.talk(call.media_port)
+        return call
+
     async def is_called(self) -> str:
         """Wait for the server's INVITE."""
         self.invite = await self.peer.receive("INVITE")
@@ -70,7 +81,7 @@ class Party:
         kind = "Content-Type: application/sdp\r\n" if body else ""
         head = (
             f"{method} {contact} SIP/2.0",
-            f"Via: SIP/2.0/UDP 127.0.0.1:{self.peer.port};rport;branch=z9hG4bK{method}{sequence}{self.name}",
+            f"Via: SIP/2.0/UDP 127.0.0.1:{self.peer.port};rport;branch=z9hG4bK{uuid.uuid4().hex}",
             "Max-Forwards: 70",
             f"From: {header(self.invite, 'To')};tag={self.name}",
             f"To: {header(self.invite, 'From')}",
@@ -115,11 +126,18 @@ def media_port(text: str) -> int:
 
 @asynccontextmanager
 async def parties(rig: Rig, *names: str) -> AsyncIterator[list[Party]]:
-    """So many far ends, each on ports of its own; they are closed at the end."""
+    """So many far ends of a cell, each on ports of its own; they are closed at the end."""
+    async with parties_at(rig.port, *names) as made:
+        yield made
+
+
+@asynccontextmanager
+async def parties_at(server_port: int, *names: str) -> AsyncIterator[list[Party]]:
+    """The same for any server."""
     async with AsyncExitStack() as stack:
         made = []
         for name in names:
-            peer = await stack.enter_async_context(SipPeer.open(rig.port))
+            peer = await stack.enter_async_context(SipPeer.open(server_port))
             party = Party(name, peer, await peer.rtp())
             stack.push_async_callback(party.close)
             made.append(party)

@@ -118,7 +118,7 @@ def test_a_killed_cell_takes_its_own_calls_and_nobody_else_hears_it(fleet: Fleet
         )
         kept.echo_again()
         assert kept.longest_gap_ms(since_ns) <= GAP_MS
-        (crashed,) = fleet.await_records(1, sip_call_id=lost.call_id)
+        (crashed,) = fleet.await_records(1, sip_call_id=lost.call_id, mended=True)
         assert crashed.reason == "crash"
         assert crashed.kinds[-1] == "call.ended"
         assert crashed.recording_status == "complete"

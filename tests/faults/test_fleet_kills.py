@@ -77,7 +77,7 @@ def test_a_cell_dies_and_takes_its_own_calls_alone(fleet: FleetProcess, tmp_path
     cut = [call.call for call in traffic.wire.calls if call.cut]
     assert 1 <= len(cut) <= A_CELL
     assert traffic.calls.good >= CALLS - A_CELL
-    found = fleet.await_records(CALLS)
+    found = fleet.await_records(CALLS, mended=True)
     crashed = [each for each in found if each.reason == "crash"]
     assert 1 <= len(crashed) <= A_CELL
     assert {each.reason for each in found} == {"caller_hangup", "crash"}

@@ -342,15 +342,20 @@ class FleetProcess:
         return postgres_records(self.store_url, sip_call_id)
 
     def await_records(
-        self, count: int, *, sip_call_id: str = "", closed: bool = True, timeout_s: float = 20
+        self, count: int, *, sip_call_id: str = "", closed: bool = True, mended: bool = False, timeout_s: float = 20
     ) -> list[Record]:
-        """Once there are so many, all of them closed if wanted. Fails after timeout_s."""
+        """Once there are so many, all of them closed if wanted, and the recordings of crashed ones mended, which the
+        writer does after it has closed them. Fails after timeout_s."""
         deadline = time.monotonic() + timeout_s
         while True:
             found = self.records(sip_call_id)
-            if len(found) >= count and (not closed or all(record.reason for record in found)):
+            open_ones = [record for record in found if closed and not record.reason]
+            broken = [record for record in found if mended and record.recording_status == "failed"]
+            if len(found) >= count and not open_ones and not broken:
                 return found
-            assert time.monotonic() < deadline, [(each.sip_call_id, each.reason, each.kinds[-3:]) for each in found]
+            assert time.monotonic() < deadline, [
+                (each.sip_call_id, each.reason, each.recording_status, each.kinds[-3:]) for each in found
+            ]
             time.sleep(0.05)
 
 

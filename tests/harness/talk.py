@@ -26,13 +26,17 @@ class Talker(RoutedPhone):
         self._talk = threading.Thread(target=self._keep_talking, daemon=True)
 
     def call(self, user: str = "echo") -> Self:
-        """Call, talk, return when the echo is heard. Fails when it is not."""
-        answer = self.invite(user)
-        assert answer.code == 200, answer.text
-        self.start_media()
-        self._talking.set()
-        self._talk.start()
-        self.echo_again()
+        """Call, talk, return when the echo is heard. Fails when it is not, everything closed."""
+        try:
+            answer = self.invite(user)
+            assert answer.code == 200, answer.text
+            self.start_media()
+            self._talking.set()
+            self._talk.start()
+            self.echo_again()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def echo_again(self, timeout_s: float = ECHO_S) -> None:

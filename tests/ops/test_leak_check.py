@@ -48,9 +48,9 @@ OPTIONS = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=
 HEADER = "import asyncio, socket, subprocess, threading, time\nimport pytest\n"
 
 
-def outcome(folder: Path, body: str) -> tuple[int, str]:
-    """Run one test file beside a copy of our conftest.py, with a short grace."""
-    text = CONFTEST.read_text().replace("GRACE_S = 3.0", "GRACE_S = 0.2")
+def outcome(folder: Path, body: str, grace_s: float) -> tuple[int, str]:
+    """Run one test file beside a copy of our conftest.py, with this grace."""
+    text = CONFTEST.read_text().replace("GRACE_S = 3.0", f"GRACE_S = {grace_s}")
     (folder / "conftest.py").write_text(text)
     (folder / "test_case.py").write_text(HEADER + body)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OPTIONS, "-c", "/dev/null"]
@@ -62,11 +62,11 @@ def outcome(folder: Path, body: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_leak_fails(tmp_path: Path, leak: str) -> None:
-    code, printed = outcome(tmp_path, LEAKS[leak])
+    code, printed = outcome(tmp_path, LEAKS[leak], 0.2)
     assert code == 1
     assert leak in printed
 
 
 def test_clean_tests_pass(tmp_path: Path) -> None:
-    code, printed = outcome(tmp_path, CLEAN)
+    code, printed = outcome(tmp_path, CLEAN, 3.0)
     assert code == 0, printed

@@ -22,14 +22,18 @@ while True:
     server.sendto(payload, peer)
 """
 ASK = """
-import socket, sys
+import socket, sys, time
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-client.settimeout(float(sys.argv[2]))
-client.sendto(b"hello", (sys.argv[1], 5060))
-try:
-    print(client.recv(100).decode(), end="")
-except OSError:
-    print("nothing", end="")
+client.settimeout(0.1)
+deadline = time.monotonic() + float(sys.argv[2])
+answer = b""
+while not answer and time.monotonic() < deadline:  # a link that was just plugged in takes no packets for a moment
+    try:
+        client.sendto(b"hello", (sys.argv[1], 5060))
+        answer = client.recv(100)
+    except OSError:
+        pass
+print(answer.decode() or "nothing", end="")
 """
 
 

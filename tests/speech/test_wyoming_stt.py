@@ -131,7 +131,7 @@ async def test_no_sound_needs_no_server() -> None:
 
 async def test_silence_of_the_server_is_a_timeout(other: Other) -> None:
     other.answer = None
-    engine = WyomingStt("gpu", Peers([other.uri]), settings(other.uri, timeout_s=0.1))
+    engine = WyomingStt("gpu", Peers([other.uri]), settings(other.uri, timeout_s=0.5))
     with pytest.raises(ProviderTimeout):
         await engine.transcribe(loud(100))
     await asyncio.wait_for(other.gone.wait(), 10)

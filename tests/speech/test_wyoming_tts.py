@@ -142,7 +142,7 @@ async def test_closing_abandons_the_rest(other: Other) -> None:
 
 async def test_a_server_that_falls_silent_is_a_timeout(other: Other) -> None:
     other.dies_after, other.hangs = 3, True
-    engine = WyomingTts("gpu", Peers([other.uri]), settings(other.uri, timeout_s=0.1))
+    engine = WyomingTts("gpu", Peers([other.uri]), settings(other.uri, timeout_s=0.5))
     with pytest.raises(ProviderTimeout, match="no sound"):
         await spoken(engine)
 

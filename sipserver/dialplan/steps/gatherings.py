@@ -17,8 +17,13 @@ POSITION = "position"
 _PLAIN = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,63}")
 
 
+def is_name(text: str) -> bool:
+    """Whether a room or box may be called so; such a name is also a safe name of a folder."""
+    return _PLAIN.fullmatch(text) is not None
+
+
 def _named(text: str) -> str:
-    if not template.names(text) and _PLAIN.fullmatch(text) is None:
+    if not template.names(text) and not is_name(text):
         raise ValueError(f"`{text}` is no name: letters, digits and `_`, `-`, `+`, `.`, at most 64, no `.` in front")
     return text
 
