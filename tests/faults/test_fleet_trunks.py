@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import re
 import signal
@@ -135,6 +136,13 @@ async def test_one_cell_registers_and_calls_go_out_and_come_in_by_the_edge(
             answer = await asyncio.to_thread(phone.invite, "me")
             assert answer.code == 200, answer.text
             await asyncio.to_thread(phone.bye)
+
+        shown = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sipserver", "trunks", "--json", "--config", str(fleet.settings_file)),
+            stdout=subprocess.PIPE,
+        )
+        said, _ = await asyncio.wait_for(shown.communicate(), 20)
+        assert [(trunk["name"], trunk["state"]) for trunk in json.loads(said)] == [("carrier", "registered")]
 
         await carrier.wait_for("OPTIONS", 4, timeout_s=10)
         assert len({header(text, "Call-ID") for text in carrier.of("REGISTER")}) == 1, "more than one cell registers"
