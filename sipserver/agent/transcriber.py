@@ -14,6 +14,9 @@ from sipserver.errors import ProviderError, ProviderRejected, ProviderTimeout
 from sipserver.events import Emit, ProviderFailed, Transcript
 from sipserver.speech.contract import Stt
 
+SttEngines = Mapping[str, Stt]
+"""By the names under which the settings know them."""
+
 _SOUNDS = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]")
 """How engines trained on subtitles write what is no speech: `(coughing)`, `[BLANK_AUDIO]`, `*sighs*`."""
 
@@ -55,7 +58,7 @@ class Transcriber:
 
     def __init__(
         self,
-        engines: Mapping[str, Stt],
+        engines: SttEngines,
         chain: Sequence[str],
         language: str,
         timeout_s: float,

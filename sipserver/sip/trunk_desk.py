@@ -57,7 +57,7 @@ class TrunkDesk:
         self._answers: dict[str, asyncio.Queue[tuple[int, str, int]]] = {name: asyncio.Queue() for name in self._trunks}
         self._probed: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self._trunks}
         self._tasks: list[asyncio.Task[Any]] = []
-        self._random = random.Random()  # noqa: S311 - spreads requests in time
+        self._random = random.Random()  # noqa: S311 # nosec B311 - spreads requests in time
 
     @property
     def states(self) -> Mapping[str, TrunkState]:

@@ -32,7 +32,7 @@ Clock = Callable[[], float]
 class Verdict(enum.StrEnum):
     """CHALLENGE: 401 with `challenges`. REFUSE: 403. PACE: 503 with Retry-After. DROP: no answer at all."""
 
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"  # noqa: S105 # nosec B105
     CHALLENGE = "challenge"
     REFUSE = "refuse"
     PACE = "pace"

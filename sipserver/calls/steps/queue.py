@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 
@@ -114,7 +115,8 @@ class _Visit:
             async with ringing(
                 self._call, self._line, agents, trunk=self._spec.trunk, ring_s=self._spec.ring_s
             ) as rung:
-                await asyncio.wait({rung.won, waiter.server}, return_when=asyncio.FIRST_COMPLETED)
+                waits: list[asyncio.Future[Any]] = [rung.won, waiter.server]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 rung.decide()
                 won = rung.won.result()
                 if won is not None:
