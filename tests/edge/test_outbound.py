@@ -147,6 +147,17 @@ async def test_other_ways_out(tmp_path: Path, transport: str) -> None:
         assert status_of(await call.bye()) == 200
 
 
+async def test_a_peer_behind_nat_is_reached_where_it_answered(tmp_path: Path) -> None:
+    """Its Contact names an address of its own network, in the answer to a later INVITE too."""
+    async with rig(tmp_path, Carrier(contact="<sip:carrier@192.168.77.1:5060>")) as made:
+        call = made.call()
+        for number in range(1, 3):
+            assert status_of(await call.invite()) == 200
+            await made.carrier.wait_for("ACK", number)
+        assert status_of(await call.bye()) == 200
+        assert made.carrier.of("BYE")[0].startswith("BYE sip:carrier@192.168.77.1:5060 SIP/2.0")
+
+
 async def test_the_outbound_proxy_is_the_first_hop(tmp_path: Path) -> None:
     async with (
         Carrier().running() as proxy,

@@ -33,10 +33,13 @@ def take(carrier: Carrier, request: str) -> None:
 
 
 class Carrier:
-    """behave: called with each request but ACK."""
+    """behave: called with each request but ACK. contact: that it names; empty: its address."""
 
-    def __init__(self, behave: Behave = take, *, transport: str = "udp", host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, behave: Behave = take, *, transport: str = "udp", host: str = "127.0.0.1", contact: str = ""
+    ) -> None:
         self.behave, self.transport, self.host = behave, transport, host
+        self._contact = contact
         self.port = 0
         self.received: list[str] = []
         self.answered: list[str] = []
@@ -74,7 +77,7 @@ class Carrier:
 
     @property
     def contact(self) -> str:
-        return f"<sip:carrier@{self.address};transport={self.transport}>"
+        return self._contact or f"<sip:carrier@{self.address};transport={self.transport}>"
 
     def of(self, method: str) -> list[str]:
         return [text for text in self.received if text.startswith(f"{method} ")]
