@@ -43,8 +43,8 @@ DIGITS_WAITING = 64
 class Partner(Protocol):
     """The other one: a party that we called (`calls.party.Party`), or somebody who has a call of their own.
 
-    tape: theirs, None if they have none. stalled: nothing comes from them, and nobody else watches that. gone: None while they are there. answered_at_ms: by the clock of the call that
-    they join; None: they were there before.
+    tape: theirs, None if they have none. stalled: nothing comes from them, and nobody else watches that. gone: None
+    while they are there. answered_at_ms: by the clock of the call that they join; None: they were there before.
     """
 
     listener: Callable[[LegEvent], None] | None
