@@ -21,8 +21,8 @@ class Door:
         self._judged = False
         self.invite: SipText | None = None
         """The INVITE that `knock` let pass; None where it could not read it."""
-        self.trunk = ""
-        """Of the INVITE that was judged last."""
+        self.trunk = self.source = ""
+        """Of the INVITE that was judged last; source: `host:port`."""
 
     @property
     def is_kept(self) -> bool:
@@ -32,14 +32,14 @@ class Door:
         """Judge a request. rdata: address of its `pjsip_rx_data`. None when it may pass, or where this PJSIP hides what
         is needed to read it: then `enter` judges INVITEs, and other requests are not kept out.
         """
-        self._judged, self.trunk, self.invite = False, "", None
+        self._judged, self.trunk, self.source, self.invite = False, "", "", None
         if self._gatekeeper is None:
             return None
         read = native.read_message(rdata)
         if read is None:
             return None
-        text, source = read
-        refusal = self._judge(method, source, text)
+        text, self.source = read
+        refusal = self._judge(method, self.source, text)
         self._judged = True
         if refusal is None and method == "INVITE":
             self.invite = SipText.parse(text)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from sipserver.errors import SettingsError
 from sipserver.sip import native
@@ -61,6 +62,14 @@ async def test_a_call_belongs_to_the_trunk_of_its_source_and_shows_the_headers_t
 
 
 async def test_strangers_get_403_a_few_times_and_nothing_else_ever() -> None:
+    with capture_logs() as logs:
+        await _knock_as_a_stranger()
+    refused = [entry for entry in logs if entry["event"] == "call refused"]
+    assert len(refused) == admittance.REFUSALS
+    assert refused[0]["source"].startswith("127.0.0.1:")
+
+
+async def _knock_as_a_stranger() -> None:
     async with running(ELSEWHERE) as rig, SipPeer.open(rig.port) as peer:
         for _ in range(admittance.REFUSALS):
             call = peer.call()
