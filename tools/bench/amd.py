@@ -1,8 +1,8 @@
 """Answering machine detection: how often it is right, and when it decides, over greetings by real voices and bad lines.
 
 Each greeting goes over each line of `tests.fakes.answerers`: mu-law, noise, loss, music behind. Times count from the
-answer, beside the end of what was said: nobody can know that a person is a person before they are quiet. `others` are greetings by which no parameter was
-chosen.
+answer, beside the end of what was said: nobody can know that a person is a person before they are quiet. `others` are
+greetings by which no parameter was chosen.
 """
 
 from __future__ import annotations
