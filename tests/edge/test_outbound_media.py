@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -259,6 +260,7 @@ class Fork(EchoCarrier):
             body = text.partition("\r\n\r\n")[2]
             self.offers.append(body)
             self._reply(text, peer, "183 Session Progress", self.sdp(body))
+            time.sleep(0.3)  # in one breath, two processes of Kamailio could change their order
             own, self._tag = self._tag, "other"
             self._reply(text, peer, "200 OK", self._other.sdp(body))
             self._tag = own
