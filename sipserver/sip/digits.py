@@ -60,8 +60,8 @@ class PressFilter:
 
 
 def usual_payload_type(offer: str) -> str:
-    """An offer of ours with telephone-event as payload type 101 instead of PJSIP's 120, unless 101 is taken. By RFC 3264
-    the far end sends what was offered, but there are many that send 101 whatever it was.
+    """An offer of ours with telephone-event as payload type 101 instead of PJSIP's 120, unless 101 is taken. Far ends
+    should send what was offered (RFC 3264, section 5.1); many send 101 whatever it was.
     """
     found = _EVENTS.search(offer)
     if found is None or found.group(1) == _USUAL or re.search(rf"(?m)^a=rtpmap:{_USUAL}[ ]", offer):
