@@ -40,6 +40,7 @@ from sipserver.sip.strangers import StrangersSilence
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
 
+_TOO_MANY = 70_010  # PJ_ETOOMANY
 REPLACED_LINGER_S = 4.0
 """How long the peer of a replaced call has to hang it up."""
 
@@ -157,6 +158,11 @@ class Switchboard:
         self._calls[serial] = call
         try:
             return call.dial(uri, {**headers, **self._trunks.headers_of(trunk)}, from_uri)
+        except pj.Error as error:
+            self.let_go(serial)
+            if error.status == _TOO_MANY:  # a call that was given up keeps its slot until its INVITE times out
+                raise CapacityError(f"PJSIP holds {self.capacity} calls, and all are taken") from None
+            raise
         except Exception:
             self.let_go(serial)
             raise

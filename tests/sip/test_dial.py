@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from sipserver.errors import CarrierError
+from sipserver.errors import CapacityError, CarrierError
 from sipserver.events import DigitReceived, LegAnswered, LegDisconnected, MediaStarted, SipMessage
 from tests.fakes.sip_peer import SipPeer, body_of, header, sdp
 from tests.fakes.sip_rig import Listener, running
@@ -134,6 +134,16 @@ async def test_a_uri_that_is_none_raises(uri: str) -> None:
         with pytest.raises(CarrierError, match="could not be placed"):
             await rig.cell.dial(uri)
         assert rig.cell.calls == 0
+
+
+async def test_calls_that_were_given_up_and_keep_their_slot_are_told_as_no_room() -> None:
+    """PJSIP keeps what a deaf far end has not answered until its INVITE times out (RFC 3261, timer B)."""
+    async with running() as rig, SipPeer.open(rig.port) as deaf:
+        for _ in range(rig.cell.capacity):
+            leg = await rig.cell.dial(f"sip:x@127.0.0.1:{deaf.port}")
+            await leg.hangup()
+        with pytest.raises(CapacityError):
+            await rig.cell.dial(f"sip:x@127.0.0.1:{deaf.port}")
 
 
 async def test_two_legs_of_one_cell_talk_to_each_other() -> None:
