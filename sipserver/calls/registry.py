@@ -140,6 +140,8 @@ class Registry:
             places.give_back()
             raise
         call = Call(leg, services, tenant, call_id=call_id)
+        if wanted.asks_who_answers:
+            call.wiring.remember()
 
         async def story() -> None:
             if full is not None:

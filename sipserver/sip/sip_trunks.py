@@ -66,7 +66,7 @@ class SipTrunks:
 
     @property
     def have_credentials(self) -> bool:
-        return self._at_work and any(trunk.credentials is not None for trunk in self._trunks.values())
+        return any(trunk.credentials is not None for trunk in self._trunks.values())
 
     @property
     def codecs(self) -> tuple[str, ...]:

@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from sipserver.cli.main import build
 from sipserver.errors import SipServerError
+from tests.harness.fleet import FleetProcess
 from tests.harness.records import Record, records
 from tests.harness.server import ROOT, ServerProcess, free_range
 from tests.peers.sipp import SCENARIOS, Sipp
@@ -65,17 +67,20 @@ class Rig:
 
     def dial(self, to: str, *options: str) -> tuple[int, str]:
         """Exit code and output of the command."""
-        words = ["dial", to, *options, "--config", str(self.server.settings_file)]
-        result = CliRunner().invoke(build("dial"), words)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.output
+        return dial(self.server.settings_file, to, *options)
 
     def record(self, output: str) -> Record:
         found = re.search(r"call ([0-9a-f-]{36})", output)
         assert found, output
         (record,) = [each for each in records(self.server.database) if each.call_id == found[1]]
         return record
+
+
+def dial(settings: Path, to: str, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(build("dial"), ["dial", to, *options, "--config", str(settings)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +95,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         environment.setenv("SIPSERVER_TEST_DIGEST", "not what it should be")
         deaf.bind(("127.0.0.1", 0))
         closed.bind(("127.0.0.1", 0))  # and does not listen
-        trunks = [
+        trunks: list[dict[str, Any]] = [
             {"name": "one", "host": f"127.0.0.1:{one}", "failover": ["two"]},
             {"name": "two", "host": f"127.0.0.1:{two}"},
             {
@@ -107,6 +112,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
                 "failover": ["two"],
             },
         ]
+        trunks = [{**each, "srtp": "off"} for each in trunks]  # SIPp has none, and the terminal tells of every fault
         overrides = {"trunks": trunks, "fleet": {"runtime": runtime}}
         with ServerProcess(tmp_path_factory.mktemp("dial"), {"peers.yaml": PLAN}, overrides) as server:
             yield Rig(server, one, two)
@@ -301,3 +307,22 @@ def test_ctrl_c_hangs_up(rig: Rig, tmp_path: Path) -> None:
             output += command.stdout.read()
             assert command.wait(30) == 0  # it was answered
     assert "ended: operator_hangup (200): sipserver dial" in output
+
+
+# --- a fleet ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_of_a_fleet_places_the_call(tmp_path: Path) -> None:
+    port = free_range(8)[0]
+    trunks = {"trunks": [{"name": "one", "host": f"127.0.0.1:{port}"}]}
+    with FleetProcess(tmp_path / "fleet", {"peers.yaml": PLAN}, trunks, calls=4) as fleet:
+        with called("uas-200-server-bye", tmp_path, port):
+            code, output = dial(fleet.settings_file, NUMBER)
+        assert code == 0
+        assert "ended: dialplan_hangup (200)" in output
+        with called("uas-486-busy", tmp_path, port):
+            code, output = dial(fleet.settings_file, NUMBER)
+        assert code == 1
+        assert "ended: busy (486)" in output
+        with pytest.raises(SipServerError, match="there are peers"):
+            dial(fleet.settings_file, NUMBER, "--tenant", "zeta")

@@ -84,9 +84,10 @@ async def test_pauses_grow_up_to_the_longest_and_begin_anew_after_a_success() ->
 async def test_each_state_says_why_and_calls_avoid_the_trunk_meanwhile() -> None:
     sender = Sender(FORBIDDEN, OK)
     desk, told = desk_of(sender, registering(), trunk("other"))
-    assert desk.down == {"carrier"}
+    assert desk.down == frozenset()  # nothing is known yet
     desk.start()
-    await asyncio.sleep(3)
+    assert desk.down == {"carrier"}
+    await asyncio.sleep(2.9)
     assert (desk.states["carrier"].word, desk.states["carrier"].reason) == ("failed", "REGISTER: 403 Forbidden")
     assert desk.down == {"carrier"}
     await asyncio.sleep(3)
@@ -167,4 +168,18 @@ async def test_both_reasons_are_told() -> None:
     desk.start()
     await asyncio.sleep(1)
     assert desk.states["carrier"].reason == "REGISTER: 403 Forbidden; OPTIONS: 408 Request Timeout"
+    await desk.stop()
+
+
+@virtual
+async def test_retry_after_is_waited_for_unless_it_is_absurd() -> None:
+    sender = Sender((503, "Service Unavailable", 0, 30), (503, "Service Unavailable", 0, 100_000), OK)
+    desk, _ = desk_of(sender, registering())
+    desk.start()
+    await asyncio.sleep(29.9)
+    assert len(sender.at) == 1
+    await asyncio.sleep(0.2)
+    assert len(sender.at) == 2
+    await asyncio.sleep(8)
+    assert desk.states["carrier"].up
     await desk.stop()
