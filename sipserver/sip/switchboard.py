@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pjsua2 as pj
 
 from sipserver.audio.playout import Playout
-from sipserver.errors import CarrierError
+from sipserver.errors import CapacityError, CarrierError
 from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader, targets
 from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SILENCE, SOURCE, Admission, Refusal
