@@ -14,9 +14,6 @@ from sipserver.errors import ProviderError, ProviderRejected, ProviderTimeout
 from sipserver.events import Emit, ProviderFailed, Transcript
 from sipserver.speech.contract import Stt
 
-SttEngines = Mapping[str, Stt]
-"""By the names under which the settings know them."""
-
 _SOUNDS = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]")
 """How engines trained on subtitles write what is no speech: `(coughing)`, `[BLANK_AUDIO]`, `*sighs*`."""
 
@@ -58,7 +55,7 @@ class Transcriber:
 
     def __init__(
         self,
-        engines: SttEngines,
+        engines: Mapping[str, Stt],
         chain: Sequence[str],
         language: str,
         timeout_s: float,

@@ -126,8 +126,8 @@ class Waiter:
         Safe to cancel. A server may come also while agents are called (`server`).
         """
         self._line.match()
-        waits: list[asyncio.Future[Any]] = [self.server, self.agents]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        offers: set[asyncio.Future[Any]] = {self.server, self.agents}
+        await asyncio.wait(offers, return_when=asyncio.FIRST_COMPLETED)
         if self.server.done():
             return self.take_server()
         self.rings = True

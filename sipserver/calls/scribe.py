@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sipserver.agent.transcriber import SttEngines, Transcriber
+from sipserver.agent.options import Engines
+from sipserver.agent.transcriber import Transcriber
 from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.errors import ProviderError
 from sipserver.events import Emit, Fault, VoicemailTranscribed
@@ -53,7 +54,7 @@ class Scribe:
         """Messages that wait or are being written down."""
         return len(self._tasks)
 
-    def write(self, message: Message, engines: SttEngines) -> None:
+    def write(self, message: Message, engines: Engines) -> None:
         """Returns at once. A `VoicemailTranscribed` or a `Fault` is told to the message's record later."""
         if len(self._tasks) >= self._bound:
             message.emit(Fault(where="voicemail", error=f"not written down: {self._bound} messages are waiting"))
@@ -70,9 +71,9 @@ class Scribe:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _write(self, message: Message, engines: SttEngines) -> None:
+    async def _write(self, message: Message, engines: Engines) -> None:
         loop = asyncio.get_running_loop()
-        transcriber = Transcriber(engines, message.chain, message.language, _TIMEOUT_S, message.emit)
+        transcriber = Transcriber(engines.stt, message.chain, message.language, _TIMEOUT_S, message.emit)
         async with self._turn:
             began_s, texts, language = loop.time(), [], message.language
             try:

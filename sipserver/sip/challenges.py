@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import OrderedDict
-from ctypes import byref
+from typing import Any
 
 from sipserver.log import logger
 from sipserver.sip import native
 from sipserver.sip.message import SipText
-from sipserver.sip.pj_module import OnMessage, PjModule
+from sipserver.sip.pj_module import Hook
 
 _PRIORITY = 12  # behind the transport layer (8), before the transactions (16)
 _MOST_CALLS = 1000
@@ -55,40 +55,20 @@ class ChallengeLimit:
 
     def __init__(self) -> None:
         self._count = ChallengeCount()
-        self._name = b"mod-sipserver-challenges"
-        self._received = OnMessage(self._on_response)
-        self._module = PjModule(
-            name=self._name,
-            name_length=len(self._name),
-            id=-1,
-            priority=_PRIORITY,
-            on_rx_response=ctypes.cast(self._received, ctypes.c_void_p),
-        )
-        self._endpoint: int | None = None
+        self._hook = Hook("mod-sipserver-challenges", _PRIORITY, on_rx_response=self._on_response)
+        self._describe: Any = None
 
     def install(self) -> bool:
         """After `libInit`. True when the module is in place."""
-        needed = native.functions(
-            "pjsua_get_pjsip_endpt",
-            "pjsip_endpt_register_module",
-            "pjsip_endpt_unregister_module",
-            "pjsip_rx_data_get_info",
-        )
-        if needed is None:
-            logger("sip").warning("this PJSIP hides its symbols: it ends challenge loops itself, later")
+        self._describe = native.function("pjsip_rx_data_get_info")
+        if self._describe is None or not self._hook.install():
+            logger("sip").warning("this PJSIP takes no module of ours: it ends challenge loops itself, later")
             return False
-        endpoint, register, self._unregister, self._describe = needed
-        self._endpoint = endpoint()
-        if register(self._endpoint, byref(self._module)) != 0 or self._module.id < 0:
-            logger("sip").warning("PJSIP refused the module that ends challenge loops")
-            self._endpoint = None
-        return self._endpoint is not None
+        return True
 
     def remove(self) -> None:
         """Before `libDestroy`."""
-        if self._endpoint is not None:
-            self._unregister(self._endpoint, byref(self._module))
-            self._endpoint = None
+        self._hook.remove()
 
     def _on_response(self, rdata: int) -> int:
         """0: the next module's turn. Must not raise into C."""

@@ -251,9 +251,13 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @_guarded
     def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
-        if self.codecs:
-            ours = prm.sdp
-            ours.wholeSdp = codec_filter.limited(ours.wholeSdp, self.codecs, prm.remSdp.wholeSdp)
+        ours, theirs = prm.sdp, prm.remSdp.wholeSdp
+        written = ours.wholeSdp
+        wanted = codec_filter.limited(written, self.codecs, theirs) if self.codecs else written
+        if not theirs:
+            wanted = digits.usual_payload_type(wanted)
+        if wanted != written:
+            ours.wholeSdp = wanted
 
     @_guarded
     def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802

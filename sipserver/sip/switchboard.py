@@ -18,7 +18,7 @@ from sipserver.audio.playout import Playout
 from sipserver.errors import CarrierError
 from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader, targets
-from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SOURCE, Admission, Refusal
+from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SILENCE, SOURCE, Admission, Refusal
 from sipserver.sip.call_sound import CallSound
 from sipserver.sip.challenges import ChallengeLimit
 from sipserver.sip.endpoint import SipEndpoint
@@ -43,6 +43,7 @@ Arrive = Callable[[int, SipOffer, MediaLine], None]
 REPLACED_LINGER_S = 4.0
 """How long the peer of a replaced call has to hang it up."""
 
+_CHALLENGE = 401
 _ANY = ("0.0.0.0", "")  # noqa: S104
 
 
@@ -90,7 +91,7 @@ class Switchboard:
         endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
         endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.trunk)
+            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.passing)
         except Exception:
             self._remove()
             endpoint.close()
@@ -236,6 +237,8 @@ class Switchboard:
 
     def may_replace(self, call: PjCall, text: str, source: str) -> bool:
         """Only the trunk of a call may replace it, and only where its settings say so."""
+        if self._trunks.door.enter(source, text) is not None:
+            return False
         offer = self._offer(text, source)
         trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
@@ -316,9 +319,10 @@ class Switchboard:
         self._over = waiting
 
     def _decide(self, method: str, rdata: int) -> Refusal | None:
-        refusal = self._trunks.door.knock(method, rdata)
+        door = self._trunks.door
+        refusal = door.knock(method, rdata)
         if refusal is not None:
-            return self._admission.counted(refusal) if method == "INVITE" else refusal
+            return self._turned_away(refusal) if method == "INVITE" else refusal
         if method in NEEDS_DIALOG:
             return NO_DIALOG
         if method not in OUTSIDE_DIALOGS:
@@ -327,9 +331,15 @@ class Switchboard:
             return DRAINING
         if method != "INVITE":
             return None
-        invite = self._trunks.door.invite
-        refusal = self._trunks.unacceptable(invite) if invite is not None else None
-        return self._admission.counted(refusal) if refusal is not None else self._no_room()
+        refusal = self._trunks.unacceptable(door.invite) if door.invite is not None else None
+        return self._turned_away(refusal) if refusal is not None else self._no_room()
+
+    def _turned_away(self, refusal: Refusal) -> Refusal:
+        """Challenges are no news, and what is dropped is a flood or a scanner."""
+        if refusal.code not in (SILENCE.code, _CHALLENGE):
+            source = self._trunks.door.source
+            logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
+        return self._admission.counted(refusal)
 
     def _no_room(self) -> Refusal | None:
         """Before PJSIP opens sockets for the call. That all inbound places are taken is seen later: an INVITE that

@@ -55,6 +55,7 @@ async def say(leg: FakeLeg, frames: Iterable[Samples]) -> None:
 
 
 def decided(stage: Stage) -> AnswererDetected:
+    event: AnswererDetected
     (event,) = stage.records.of(AnswererDetected)
     assert isinstance(event, AnswererDetected)
     return event

@@ -115,6 +115,20 @@ async def test_a_caller_with_sound_hears_ringing_until_early_media_comes(tmp_pat
         assert three.leg.actions == ["answer"]
 
 
+@pytest.mark.parametrize("refused", [False, True])
+@virtual
+async def test_our_ringing_ends_with_the_answer(tmp_path: Path, refused: bool) -> None:
+    async with three_parties(tmp_path) as three:
+        three.begin(flow(before="answer,", after=BRANCHES.replace("{hangup: 486}", "{wait: 60}")))
+        party = await three.party()
+        party.progress(180)
+        await three.tick(5)
+        assert heard_tone(three.leg, 3)
+        party.refuses(486) if refused else party.picks_up()
+        await three.tick(10)
+        assert not heard_tone(three.leg, 5)
+
+
 @virtual
 async def test_media_that_begins_with_the_answer_is_no_early_media(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
@@ -472,6 +486,21 @@ def _answers(leg: PlacedLeg) -> None:
     leg.picks_up()
 
 
+@virtual
+async def test_a_caller_who_leaves_while_the_party_is_hung_up_does_not_cut_that_short(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        _, party = await joined(three, flow("max_s: 1,"))
+        party.silent_hangup = True
+        await three.happens(lambda: party.gone)
+        three.leg.peer_leaves()
+        await three.tick(20)
+        party.tell(events.LegDisconnected(code=200, cause="Normal", by_peer=False))
+        assert await three.over() == "caller_hangup"
+        kinds = three.records.kinds()
+        assert kinds.index("party.ended") == len(kinds) - 1 - kinds[::-1].index("leg.disconnected") + 1
+        assert three.records.of(Fault) == []
+
+
 @pytest.mark.parametrize("turns", range(60))
 @virtual
 async def test_the_call_ends_at_any_await(tmp_path: Path, turns: int) -> None:
@@ -753,6 +782,30 @@ async def test_a_recording_goes_on_with_the_caller_alone(tmp_path: Path) -> None
         left, right = recorded(three)
         assert (left == 33).sum() == 5
         assert (right == 44).sum() == 0
+
+
+@virtual
+async def test_what_one_of_them_said_last_is_recorded_too(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        _, party = await joined(three, flow(before="answer, record,"))
+        await three.tick(5, level(11), level(22))
+        three.lost = {party}
+        await three.tick(3, level(33))
+        party.peer_leaves()
+        await three.over()
+        left, right = recorded(three)
+        assert [int(value) for value in left[left == 33]] == [33] * 3
+        assert not right[left == 33].any()
+
+
+@virtual
+async def test_a_recording_that_closes_late_delays_no_bye(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        call, _ = await joined(three, flow("record: true,"))
+        call.end(EndReason.OPERATOR_HANGUP)
+        await three.over()
+        kinds = three.records.kinds()
+        assert kinds.index("party.ended") < kinds.index("recording.stopped")
 
 
 @pytest.mark.parametrize("running", [False, True])

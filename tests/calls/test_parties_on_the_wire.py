@@ -26,7 +26,7 @@ from tests.fakes.sip_rig import Rig, running
 from tests.fakes.until import until
 
 REPLACES = "Supported: replaces\r\n"
-OFFERED = 120
+OFFERED = 101
 """The payload type of telephone-event in what PJSIP offers."""
 FORBIDS_REFER = "Allow: INVITE, ACK, CANCEL, BYE, OPTIONS\r\n"
 

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from sipserver.sip import trunk_desk
 from sipserver.trunks.state import Registered
@@ -39,6 +40,7 @@ EXPECTED = {
     "registrar-401-for-ever": (Registered.FAILED, "REGISTER: 401 Unauthorized"),
     "registrar-401-another-realm": (Registered.FAILED, "REGISTER: 401 Unauthorized"),
     "registrar-403-forbidden": (Registered.FAILED, "REGISTER: 403 Forbidden"),
+    "registrar-503-retry-after": (Registered.FAILED, "REGISTER: 503 Service Unavailable"),
     "registrar-silent": (Registered.FAILED, "REGISTER: no answer within 0.5 s"),
 }
 
@@ -52,4 +54,7 @@ async def test_registration(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(trunk_desk, "UNREGISTER_S", 0.3)
     if name == "registrar-silent":
         monkeypatch.setattr(trunk_desk, "ANSWER_S", 0.5)
-    assert last(await registered_at(name, tmp_path)) == EXPECTED[name]
+    with capture_logs() as logs:
+        assert last(await registered_at(name, tmp_path)) == EXPECTED[name]
+    if name == "registrar-503-retry-after":
+        assert [entry["pause_s"] for entry in logs if "pause_s" in entry] == [1800]

@@ -52,6 +52,22 @@ async def test_dials_hears_early_media_and_is_answered() -> None:
         assert summaries == ["INVITE", "ACK", "BYE"]
 
 
+async def test_digits_are_offered_as_most_expect_them_and_heard_so() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        leg = await rig.cell.dial(f"sip:x@127.0.0.1:{peer.port}")
+        listener = Listener(leg)
+        invite = await peer.receive("INVITE")
+        assert "a=rtpmap:101 telephone-event/8000" in body_of(invite)
+        assert "a=fmtp:101 0-16" in body_of(invite)
+        assert re.search(r"^m=audio \d+ RTP/AVP [\d ]*101\r$", body_of(invite), re.M)
+        peer.answer(invite, "200 OK", body=sdp(media.port))
+        await leg.answered()
+        assert (await listener.event(MediaStarted)).telephone_event == 101
+        await media.press(media_port(invite), 7)
+        assert (await listener.event(DigitReceived)).digit == "7"
+
+
 @pytest.mark.parametrize("status", ["486 Busy Here", "404 Not Found", "603 Decline"])
 async def test_a_refusal_is_told_with_its_status(status: str) -> None:
     async with running() as rig, SipPeer.open(rig.port) as peer:

@@ -169,3 +169,17 @@ async def test_both_reasons_are_told() -> None:
     await asyncio.sleep(1)
     assert desk.states["carrier"].reason == "REGISTER: 403 Forbidden; OPTIONS: 408 Request Timeout"
     await desk.stop()
+
+
+@virtual
+async def test_retry_after_is_waited_for_unless_it_is_absurd() -> None:
+    sender = Sender((503, "Service Unavailable", 0, 30), (503, "Service Unavailable", 0, 100_000), OK)
+    desk, _ = desk_of(sender, registering())
+    desk.start()
+    await asyncio.sleep(29.9)
+    assert len(sender.at) == 1
+    await asyncio.sleep(0.2)
+    assert len(sender.at) == 2
+    await asyncio.sleep(8)
+    assert desk.states["carrier"].up
+    await desk.stop()

@@ -1,7 +1,8 @@
 """Answering machine detection: how often it is right, and when it decides, over greetings by real voices and bad lines.
 
 Each greeting goes over each line of `tests.fakes.answerers`: mu-law, noise, loss, music behind. Times count from the
-answer, beside the end of what was said: nobody can know that a person is a person before they are quiet.
+answer, beside the end of what was said: nobody can know that a person is a person before they are quiet. `others` are
+greetings by which no parameter was chosen.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def measure(folder: Path) -> Sequence[Row]:
     rows: list[Row] = []
     for title, people, machines in (
         ("", HUMANS, MACHINES),
-        ("unheard before: ", OTHER_HUMANS, OTHER_MACHINES),
+        ("others: ", OTHER_HUMANS, OTHER_MACHINES),
     ):
         said = list(zip(people + machines, spoken(people + machines, folder), strict=True))
         rows += _people(title, said[: len(people)])
