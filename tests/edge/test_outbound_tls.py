@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sipserver.edge import render
+from sipserver.edge import render, ways
 from sipserver.edge.settings import Listen
 from sipserver.trunks.settings import TrunkSettings
 from tests.edge.test_outbound import Rig
@@ -114,10 +114,10 @@ async def test_a_tls_peer_with_another_name_learns_no_secret_and_gets_no_call(tm
 
 
 def test_names_of_a_certificate() -> None:
-    assert render.certificate_names("Sip.Carrier.example") == (
+    assert ways.certificate_names("Sip.Carrier.example") == (
         f"8213{b'sip.carrier.example'.hex()}",
         f"8211{b'*.carrier.example'.hex()}",
     )
-    assert render.certificate_names("carrier.example") == (f"820f{b'carrier.example'.hex()}",)
-    assert render.certificate_names("192.0.2.1") == ("8704c0000201",)
-    assert render.certificate_names("2001:db8::1") == ("871020010db8000000000000000000000001",)
+    assert ways.certificate_names("carrier.example") == (f"820f{b'carrier.example'.hex()}",)
+    assert ways.certificate_names("192.0.2.1") == ("8704c0000201",)
+    assert ways.certificate_names("2001:db8::1") == ("871020010db8000000000000000000000001",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipserver.edge import outside, render
+from sipserver.edge import outside, ways
 from sipserver.edge.settings import EdgeSettings, Listen
 from sipserver.errors import SettingsError
 from sipserver.trunks.settings import TrunkSettings
@@ -67,4 +67,4 @@ def test_what_cannot_be_advertised(port: str) -> None:
 def test_no_trunk_breaks_out() -> None:
     text = rendered(EDGE, trunk(outbound_proxy="proxy.example:5070"))
     assert '$var(host) = "proxy.example"' in text
-    assert render.certificate_names("a.b")[0].isalnum()
+    assert ways.certificate_names("a.b")[0].isalnum()
