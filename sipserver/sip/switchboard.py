@@ -255,9 +255,10 @@ class Switchboard:
     def take_back(self) -> None:
         self._trunks.accounts.take_back()
 
-    def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
+    def adopt(self, account: pj.Account, trunk: str, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
         serial = self.next_serial()
         call = self._calls[serial] = PjCall(self, serial, account, MediaLine(Playout()), call_id)
+        self._trunks.assign(call, trunk)
         return call
 
     def took_over(self, new: PjCall, old: PjCall) -> None:
