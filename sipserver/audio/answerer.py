@@ -117,6 +117,18 @@ class Answerer:
         self._machine: Decision | None = None
         self.decision: Decision | None = None
 
+    @property
+    def known(self) -> Decision | None:
+        """What is known so far: the decision, or that it is a machine whose beep is awaited."""
+        return self.decision or self._machine
+
+    def overrule(self, decision: Decision) -> None:
+        """Somebody knows better, from what was said: HUMAN or MACHINE. A machine's beep is then awaited by the frames
+        that follow the last one heard, if the parameters say so.
+        """
+        self.decision = self._machine = None
+        self._settle(decision)
+
     def hear(self, frame: Frame) -> Decision | None:
         """Take 20 ms. Returns the decision from the frame on in which it falls; later frames change nothing."""
         if self.decision is None:

@@ -1,9 +1,8 @@
-"""What the words of a greeting say about who speaks: a machine gives itself away by what it asks for.
+"""What the words of a greeting say about who speaks: a machine by what it asks for, a person by what they ask us.
 
-Owns the phrases. Pure. Refuses to hear: the text comes from a speech-to-text engine, whose spelling varies. It can only
-find machines: what a person says first, a machine may say too. Nothing asks it by default: a transcript takes longer
-than `audio.answerer` needs, and is worth that only where a machine that is short and then quiet must not be taken for a
-person.
+Owns the phrases. Pure. Refuses to hear: the text comes from a speech-to-text engine, whose spelling varies. Most of
+what people say first, a machine may say too: then the words say nothing. `amd` asks with `transcript: true` only: a
+transcript takes longer than `audio.answerer` needs.
 """
 
 from __future__ import annotations
@@ -63,15 +62,39 @@ _PHRASES: dict[str, tuple[str, ...]] = {
         r"no esta disponible",
     ),
 }
+_QUESTIONS: dict[str, tuple[str, ...]] = {
+    "en": (
+        r"who('s| is) (this|it|there|that|calling|speaking)\b|who am i (speaking|talking) (to|with)",
+        r"how (can|may) i (help|assist)|what can i do for you",
+        r"can you hear me|is (anybody|anyone|somebody) there",
+    ),
+    "de": (
+        r"wer ist (denn )?(da|dran|dort|am apparat)\b|wer spricht|mit wem (spreche|rede) ich",
+        r"(was|wie|womit) (kann|darf) ich( \w+){0,2} (helfen|tun|dienen|behilflich)",
+        r"hoeren sie mich|ist (da )?(jemand|wer) (da|dran)",
+    ),
+    "fr": (r"qui est (a l'appareil|la)\b|c'est qui|que puis je faire|je vous ecoute|vous m'entendez",),
+    "it": (r"chi parla|chi e al telefono|mi sente\b",),
+    "es": (r"quien (es|habla|llama)\b|en que (le |te )?puedo (ayudar|servir)|me (oye|escucha)\b",),
+}
 _SPELLED = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "’": "'", "-": " "})
-_ANY = re.compile("|".join(f"(?:{phrase})" for phrases in _PHRASES.values() for phrase in phrases))
+
+
+def _any(phrases: dict[str, tuple[str, ...]]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{phrase})" for those in phrases.values() for phrase in those))
+
+
+_RECORDED, _ASKED = _any(_PHRASES), _any(_QUESTIONS)
 
 
 def of_transcript(text: str) -> Who | None:
-    """MACHINE when the words are those of a recording (English, German, French, Italian, Spanish); None: they say
-    nothing about it. Case, accents and punctuation do not matter.
+    """MACHINE when the words are those of a recording (English, German, French, Italian, Spanish), else HUMAN when they
+    are a question that only people ask; None: they say nothing about it. Case, accents and punctuation do not matter.
     """
-    return Who.MACHINE if _ANY.search(_plain(text)) else None
+    plain = _plain(text)
+    if _RECORDED.search(plain):
+        return Who.MACHINE
+    return Who.HUMAN if _ASKED.search(plain) else None
 
 
 def _plain(text: str) -> str:

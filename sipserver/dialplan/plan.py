@@ -18,7 +18,7 @@ from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.globs import NOT, Globs
 from sipserver.dialplan.match import Match, Setting, Test
 from sipserver.dialplan.queues import QueueSpec
-from sipserver.dialplan.steps import Speaking, Step, Voicemail
+from sipserver.dialplan.steps import Speaking, Step, writes_down
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -157,11 +157,13 @@ class Plan:
                 yield ("queues", name, "agents", index), agent
 
     def transcribers(self) -> tuple[str, ...]:
-        """The speech-to-text engines that write messages down, in the order in which they are asked: those of the
-        tenant's agents, else an agent's default. None when no step needs any.
+        """The speech-to-text engines that steps ask; none when no step needs any."""
+        return self.chain() if any(writes_down(step) for _flow, _index, step in self.steps()) else ()
+
+    def chain(self) -> tuple[str, ...]:
+        """The speech-to-text engines of the tenant's agents, else an agent's default, in the order in which steps ask
+        them. Never empty; not loaded for a plan that needs none.
         """
-        if not any(isinstance(step, Voicemail) and step.transcript for _flow, _index, step in self.steps()):
-            return ()
         chains = [agent.stt for agent in self.agents.values()] or [DEFAULT_STT]
         return tuple(dict.fromkeys(name for chain in chains for name in chain))
 

@@ -40,14 +40,35 @@ def test_recordings(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Hello?", "...", "I have a message for you", "Ja, bitte?", "Was ist das für ein Ton?", "Who's calling?"],
+    ["", "Hello?", "...", "I have a message for you", "Ja, bitte?", "Was ist das für ein Ton?", "How can we help you?"],
 )
 def test_what_says_nothing_about_it(text: str) -> None:
     assert of_transcript(text) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello, who's speaking please?",
+        "Good morning, Miller and Sons, Jane speaking, how can I help you?",
+        "Hallo, wer ist da?",
+        "Firma Bauer, guten Tag, was kann ich für Sie tun?",
+        "Allô, qui est à l’appareil ?",
+        "Pronto, chi parla?",
+        "¿Quién es?",
+    ],
+)
+def test_what_only_people_ask(text: str) -> None:
+    assert of_transcript(text) is Who.HUMAN
+
+
+def test_a_recording_that_asks_is_a_recording() -> None:
+    assert of_transcript("Who's calling? Leave your name after the tone.") is Who.MACHINE
+
+
 def test_greetings_of_people_and_machines() -> None:
-    people = [greeting.text for greeting in HUMANS + OTHER_HUMANS if of_transcript(words(greeting.text))]
-    assert people == []
+    people = [of_transcript(words(greeting.text)) for greeting in HUMANS + OTHER_HUMANS]
+    assert Who.MACHINE not in people
     machines = [of_transcript(words(greeting.text)) for greeting in MACHINES + OTHER_MACHINES]
+    assert Who.HUMAN not in machines
     assert machines.count(Who.MACHINE) >= 0.75 * len(machines)

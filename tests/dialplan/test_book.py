@@ -125,6 +125,22 @@ def test_the_engine_of_an_announcement_is_one_too() -> None:
     assert FixedText("Hello.", "cloud", "", "en") in list(found.plans[0].texts())
 
 
+@pytest.mark.parametrize("step", ["amd: {transcript: true}", "voicemail: {box: a}"])
+def test_steps_that_have_something_written_down_need_an_engine_for_it(step: str) -> None:
+    found = Book((plan(f"main: [{{{step}}}]"),))
+    assert found.plans[0].transcribers() == ("whisper",)
+    (problem,) = found.unknown_engines(stt={"other"}, tts={"piper"}, llm={"local"})
+    assert f"acme.yaml:3: flows.main[0].{step.partition(':')[0]}" in str(problem)
+    assert str(problem).endswith("the settings have no engine `whisper` under `speech.stt`")
+    assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"}) == ()
+
+
+def test_an_amd_by_ear_needs_no_engine() -> None:
+    found = Book((plan("main: [amd]"),))
+    assert found.plans[0].transcribers() == ()
+    assert found.unknown_engines(stt=(), tts=(), llm=()) == ()
+
+
 def test_the_default_fallback_need_not_exist() -> None:
     found = Book((plan(TALK.replace(", tts: own", ""), head="agents: {ada: {prompt: x}}"),))
     assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"}) == ()

@@ -121,8 +121,9 @@ class Amd(Step):
     detection).
 
     It decides as soon as it can, after wait_s at the latest. beep_s: after a machine's greeting wait so long for its
-    beep; 0: do not wait. Outcomes: human, machine (beep_s was 0, or no beep came), beep (the machine records now),
-    silence (nobody said anything), fax, unknown.
+    beep; 0: do not wait. transcript: let the engines of the tenant's agents write down what was said, in `language`,
+    and let words that give a machine or a person away decide against energy and timing. Outcomes: human, machine
+    (beep_s was 0, or no beep came), beep (the machine records now), silence (nobody said anything), fax, unknown.
     """
 
     word = "amd"
@@ -134,3 +135,11 @@ class Amd(Step):
 
     wait_s: float = Field(default=5, gt=0, le=30)
     beep_s: float = Field(default=0, ge=0, le=120)
+    transcript: bool = False
+    language: Text = "auto"
+
+    @model_validator(mode="after")
+    def _written_down(self) -> Amd:
+        if not self.transcript and "language" in self.model_fields_set:
+            raise ValueError("`language` needs `transcript: true`: without it nothing is written down")
+        return self
