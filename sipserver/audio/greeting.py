@@ -28,7 +28,7 @@ _STEADY_DB, _STEADY_MS = 3.0, 300
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """words: bursts of sound. longest_ms: of one of them. silence_ms: since the last one.
+    """words: bursts of sound. longest_ms, voiced_ms: of one of them, of all. silence_ms: since the last one.
 
     contrast_db: how far the silence after it lies below the words.
     """
@@ -37,6 +37,7 @@ class Greeting:
     start_ms: int = 0
     end_ms: int = 0
     longest_ms: int = 0
+    voiced_ms: int = 0
     silence_ms: int = 0
     contrast_db: float = 0.0
 
@@ -72,6 +73,7 @@ def greeting_in(
         start_ms=words[0][0] * FRAME_MS,
         end_ms=end * FRAME_MS,
         longest_ms=FRAME_MS * max(stop - start for start, stop in words),
+        voiced_ms=FRAME_MS * sum(stop - start for start, stop in words),
         silence_ms=FRAME_MS * (len(levels) - end),
         contrast_db=loud - float(after.mean()) if len(after) else 0.0,
     )

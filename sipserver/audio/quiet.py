@@ -58,6 +58,8 @@ class Quiet:
         self._count = 0
         self.speech_ms = 0
         """Where the last word so far ended."""
+        self.voiced_ms = 0
+        """How much was said within any ten seconds, at the most: what tells a message from a click."""
         self.ended: Ended | None = None
 
     def hear(self, frame: Frame) -> Ended | None:
@@ -112,5 +114,6 @@ class Quiet:
             between_words_ms=_BETWEEN_WORDS_MS,
             quietest_dbfs=_QUIETEST_DBFS,
         )
+        self.voiced_ms = max(self.voiced_ms, said.voiced_ms)
         if said.words:
             self.speech_ms = max(self.speech_ms, FRAME_MS * self._first + said.end_ms)

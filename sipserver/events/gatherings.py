@@ -97,7 +97,9 @@ class QueueServed(Event):
 
 @dataclass(frozen=True, slots=True)
 class VoicemailLeft(Event):
-    """A message lies in a box. ended_by: key | silence | max | hangup."""
+    """A message lies in a box. ended_by: key | silence | tone (of a network, after the caller hung up) | max |
+    hangup.
+    """
 
     kind: ClassVar[str] = "voicemail.left"
     box: str

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from sipserver import yaml_file
+from sipserver.audio.levels import rms_dbfs
 from sipserver.calls.call import Call
 from sipserver.calls.commands import CallCommands
 from sipserver.calls.registry import Registry
+from sipserver.codecs.g711 import G711Encoder
 from sipserver.dialplan import load
 from sipserver.dialplan.book import Book
 from sipserver.errors import DialplanError
@@ -26,6 +28,7 @@ from tests.fakes.party import TONES_HZ, Party, parties
 from tests.fakes.sip_peer import header, status_of
 from tests.fakes.sip_rig import Rig, running
 from tests.fakes.until import until
+from tests.fakes.voice import voice
 
 TEAM = """
   team: [{conference: {room: team, %s on: {kicked: out, failed: out}}}]
@@ -225,14 +228,20 @@ async def test_an_agent_who_has_dialled_in_gets_one_caller_after_the_other(tmp_p
 
 async def test_a_message_holds_the_caller_alone(tmp_path: Path) -> None:
     async with town(tmp_path, BOX, "caller") as there:
-        await there.calls("caller", "box")
-        await asyncio.sleep(2)
-        await there.parties["caller"].silence()
+        call, caller = await there.calls("caller", "box"), there.parties["caller"]
+        await caller.silence()
+        said = G711Encoder.mu_law().encode(voice(2, seed=2, rate_hz=8000))
+        frames = (said[start : start + 160] for start in range(0, len(said), 160))
+        assert caller.call is not None
+        async with caller.media.stream(caller.call.media_port, *frames):
+            await asyncio.sleep(2)
+        assert call.id in there.registry.calls
         await until(lambda: bool(there.stage.records.of(VoicemailLeft)), "the message")
         (left,) = there.stage.records.of(VoicemailLeft)
         assert left.ended_by == "silence"
         with wave.open(left.path) as file:
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        assert loud(samples[8_000:16_000], "caller") > 1000
-        spectrum = np.abs(np.fft.rfft(samples[:16_000].astype(np.float64)))
-        assert spectrum[1000] < spectrum[400] / 100, "our beep is not in the message"
+        assert rms_dbfs(samples[8_000:24_000]) > -40
+        for start in range(0, 16_000, 4_000):  # 250 ms: 4 Hz a step
+            power = np.abs(np.fft.rfft(samples[start : start + 4_000].astype(np.float64))) ** 2
+            assert power[247:254].sum() < 0.5 * power.sum() + 1, "our beep is not in the message"

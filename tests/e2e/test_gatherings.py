@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sipserver.codecs.g711 import G711Encoder
+from tests.fakes.voice import voice
 from tests.harness.phone import Phone, tone
 from tests.harness.server import ServerProcess
 
@@ -54,7 +56,7 @@ def test_a_room_a_queue_and_a_message(tmp_path: Path) -> None:
         until(lambda: 'sipserver_queue_callers_total{reason="answered"} 1.0' in server.get("/metrics"), "the count")
         with Phone(server.sip_port, "cy") as cy:
             assert cy.invite("box").code == 200
-            cy.say(tone(2500))
+            cy.say(G711Encoder.mu_law().encode(voice(2.5, seed=2, rate_hz=8000)))
             assert cy.ended.wait(20), "the message ends with silence"
         (path,) = (tmp_path / "server" / "recordings" / "voicemail" / "acme" / "sales").glob("*.wav")
         assert path.stat().st_size > 50_000

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from sipserver.audio import tones
-from sipserver.audio.frame import FRAME_MS, RATE_HZ, Frame
-from sipserver.audio.levels import EnergyGate
+from sipserver.audio.frame import RATE_HZ, Frame
+from sipserver.audio.quiet import Quiet, Why
 from sipserver.calls.recording import Finished, Recording
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.scribe import Message
@@ -25,6 +25,8 @@ from sipserver.events import Fault, VoicemailLeft
 BEEP_MS = 300
 LEAST_VOICE_MS = 300
 """With less sound than this nothing was said: a key, a click, the line."""
+BEFORE_TONE_MS = 200
+"""What stays of the pause before the tones of a caller who has hung up."""
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -48,7 +50,7 @@ async def voicemail(step: steps.Voicemail, scene: Scene) -> Left:
         with call.wiring.listening(lambda frame: taking.hear(recording, frame)), call.digits.handed_to(taking.key):
             await taking.over(step.max_s)
     finally:  # also when the caller hangs up: the message is theirs to leave
-        finished = await recording.stop()
+        finished = await recording.stop(taking.keep)
         if not finished.failure and taking.voiced_ms >= LEAST_VOICE_MS:
             _keep(step, scene, box, path, finished, taking.ended_by)
         elif not finished.failure:
@@ -90,11 +92,19 @@ class _Taking:
     """One message while it is spoken. Loop thread."""
 
     def __init__(self, silence_s: float) -> None:
-        self._gate = EnergyGate()
-        self._silence_ms = silence_s * 1000
-        self._quiet_ms = 0
+        self._quiet = Quiet(round(silence_s * 1000))
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.voiced_ms = 0
+
+    @property
+    def voiced_ms(self) -> int:
+        return self._quiet.voiced_ms
+
+    @property
+    def keep(self) -> int | None:
+        """Samples of the file that are the message; None: all. The network's tones after it are not."""
+        if self.ended_by != "tone":
+            return None
+        return (self._quiet.speech_ms + BEFORE_TONE_MS) * RATE_HZ // 1000
 
     @property
     def ended_by(self) -> str:
@@ -117,10 +127,6 @@ class _Taking:
 
     def hear(self, recording: Recording, frame: Frame) -> None:
         recording.hear(frame, Frame.silence(frame.at_ns))
-        if self._gate.hear(frame.samples):
-            self.voiced_ms += FRAME_MS
-            self._quiet_ms = 0
-        else:
-            self._quiet_ms += FRAME_MS
-            if self._quiet_ms >= self._silence_ms:
-                self.end("silence")
+        ended = self._quiet.hear(frame)
+        if ended is not None:
+            self.end("silence" if ended.why is Why.SILENCE else "tone")

@@ -149,8 +149,9 @@ class Voicemail(Speaking):
     """Say the greeting, beep, and record a message into a box of this tenant.
 
     The call is answered first. greeting: said before the beep, any key skips it. The message ends with a key, when the
-    caller hangs up, after silence_s of silence or after max_s. transcript: have it written down afterwards by the
-    engines of the tenant's agents; an event of the call's record carries the text.
+    caller hangs up (or the network sends busy, congestion or dial tone), after silence_s of silence or after max_s.
+    transcript: have it written down afterwards by the engines of the tenant's agents; an event of the call's record
+    carries the text.
     Outcomes: recorded, empty (nothing was said), failed (it could not be kept). When the caller hangs up after having
     said something, the message is kept.
     """
