@@ -18,6 +18,7 @@ from typing import Any
 from sipserver.agent.conversation import Conversation
 from sipserver.api.health import Check
 from sipserver.api.metrics import Probes
+from sipserver.audio import hold_music
 from sipserver.calls.conference import Claims, Rooms
 from sipserver.calls.limits import Limits
 from sipserver.calls.record import RecordSink
@@ -112,6 +113,7 @@ class Exchange:
             stack.push_async_callback(self.engines.close)
             await self.engines.load(book)
             self._book = book
+            await asyncio.to_thread(hold_music.gentle)
             self.recorder.open()
             stack.push_async_callback(self.recorder.close)
             stack.push_async_callback(self.registry.services.scribe.close)

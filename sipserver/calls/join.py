@@ -13,11 +13,12 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 from sipserver.audio.frame import Frame, Samples
+from sipserver.audio.hold_music import gentle
 from sipserver.calls.call import Call
 from sipserver.calls.dialled import connect
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.leg import Leg
-from sipserver.calls.music import Music, alive
+from sipserver.calls.music import Music
 from sipserver.calls.pair import Pair
 from sipserver.calls.states import EndReason
 from sipserver.calls.tape import Tape
@@ -87,8 +88,8 @@ async def joined(call: Call, party: Partner, *, music: Samples | None, rtp_timeo
 class Join:
     """Loop thread. Made by `joined`.
 
-    music: what one hears while the other one holds; None: a soft tone now and then. rtp_timeout_s: how long one may be
-    silent on the wire, hold apart.
+    music: what one hears while the other one holds; None: `audio.hold_music`, which the process made at its start.
+    rtp_timeout_s: how long one may be silent on the wire, hold apart.
     """
 
     def __init__(self, call: Call, party: Partner, music: Samples | None, rtp_timeout_s: float) -> None:
@@ -218,7 +219,7 @@ class _Side:
     ) -> None:
         self._leg, self._other = leg, other
         self._fault = fault
-        self._music = Music(other.playout, alive() if music is None else music, f"hold: {name}")
+        self._music = Music(other.playout, gentle() if music is None else music, f"hold: {name}")
         self._timeout_s, self._silent, self._name = timeout_s, silent, name
         self._held = self._hushed = False
         self._stalled = False

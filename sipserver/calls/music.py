@@ -1,4 +1,4 @@
-"""What somebody hears while they wait: ringing, music, or a tone that says that the line is alive.
+"""What somebody hears while they wait: ringing, or music.
 
 Owns the sound's coming again and again. Refuses to know why somebody waits.
 """
@@ -11,22 +11,10 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 from sipserver.audio import sound_file, tones
-from sipserver.audio.frame import RATE_HZ, Samples
+from sipserver.audio.frame import Samples
 from sipserver.audio.loop import Loop
 from sipserver.audio.playout import Playout
-
-_ALIVE_EVERY_S = 5
-_ALIVE_DBM0 = -28.0
-
-
-@cache
-def alive() -> Samples:
-    """A soft tone every few seconds: what is heard on hold where there is no music."""
-    beep = tones.tone((425,), 200, (_ALIVE_DBM0,))
-    return np.concatenate((beep, np.zeros(_ALIVE_EVERY_S * RATE_HZ - len(beep), np.int16)))
 
 
 @cache

@@ -10,6 +10,7 @@ import contextlib
 from typing import Any
 
 from sipserver import engines
+from sipserver.audio import hold_music
 from sipserver.bus import table
 from sipserver.bus.contract import Bus, Json
 from sipserver.calls.commands import CallCommands
@@ -31,8 +32,11 @@ FLUSH_S = 5.0
 
 
 def preload(settings: Settings, strict: bool) -> Snapshot:
-    """The dialplans, read once for all cells, and the libraries that all of them will use. Raises DialplanError."""
+    """The dialplans, read once for all cells, the libraries that all of them will use, and the music on hold that they
+    share. Raises DialplanError.
+    """
     engines.preload(settings)
+    hold_music.gentle()
     table.preload(settings.bus)
     return watch.snapshot(settings.dialplans, strict=strict)
 

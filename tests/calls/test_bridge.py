@@ -12,6 +12,7 @@ import pytest
 
 from sipserver import events
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
+from sipserver.audio.hold_music import gentle
 from sipserver.calls import join as join_module
 from sipserver.calls import party as party_module
 from sipserver.calls.call import Call
@@ -541,15 +542,17 @@ async def test_the_other_one_hears_music_while_one_holds(tmp_path: Path, holder:
 
 
 @virtual
-async def test_without_music_a_soft_tone_says_that_the_line_is_alive(tmp_path: Path) -> None:
+async def test_without_music_the_servers_own_is_heard(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
         _, party = await joined(three)
         party.tell(events.LegHeld())
         await three.tick(500)
         assert hear_each_other(three.leg, party)
-        sounding = sum(bool(samples.any()) for samples in three.leg.played[-500:])
-        assert 20 <= sounding <= 30
-        assert max(int(np.abs(samples).max()) for samples in three.leg.played[-500:]) < 1_500
+        heard = np.concatenate(three.leg.played[-500:])
+        start = np.flatnonzero(heard)[0]
+        assert start < 10 * FRAME_SAMPLES
+        ours = gentle()[np.flatnonzero(gentle())[0] :]
+        assert (heard[start:] == ours[: len(heard) - start]).all()
 
 
 @virtual
