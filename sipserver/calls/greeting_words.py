@@ -28,6 +28,7 @@ _PHRASES: dict[str, tuple[str, ...]] = {
         r"(get|call) (right )?back to you|(will|'ll) (call|get) (you )?back",
         r"press (one|two|three|[0-9])|for (sales|support|english)\b",
         r"(office|opening|business) hours",
+        r"calls? (may|might|will|can) be (recorded|monitored)",
     ),
     "de": (
         r"nach dem (signal|piep|pfeif)?-?\s?(ton|piepton|signalton|pieps|piep)",

@@ -23,6 +23,7 @@ def words(text: str) -> str:
         "You’ve reached the VOICE MAIL of Bob",
         "The subscriber cannot be reached.",
         "We can't come to the phone right now",
+        "Calls may be recorded for training purposes.",
         "Bitte sprechen Sie nach dem Signalton!",
         "bitte sprechen sie nach dem Piepton",
         "Hier ist die Mail-Box von Peter.",
