@@ -158,7 +158,7 @@ async def _final(party: Party) -> str:
 
 
 async def test_our_re_invite_that_meets_theirs_is_sent_again() -> None:
-    """Glare (RFC 3261, section 14.1). PJSIP re-INVITEs to refresh a session, after 45 s at the earliest; here it must."""
+    """Glare (RFC 3261, section 14.1). PJSIP re-INVITEs to refresh a session, after 45 s or more; here at once."""
     async with running() as rig, parties(rig, "callee") as (callee,):
         leg, _listener = await dial(rig, callee)
         await callee.accepts()
