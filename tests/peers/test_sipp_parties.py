@@ -10,8 +10,9 @@ import re
 import socket
 import struct
 import tempfile
-import time
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,12 @@ from tests.harness.server import ServerProcess, free_range
 from tests.peers import rtp
 from tests.peers.plan import write_wav
 from tests.peers.rtp import G722_CODEC, PCMA, Script
+from tests.peers.sipp import SCENARIOS
 from tests.peers.three import HZ, OFFERED_EVENT, Far, Three, three, until
 
 pytestmark = pytest.mark.peers
+
+STRANGER_HZ = 3000.0
 
 PLAN = """
 tenant: parties
@@ -565,25 +569,57 @@ def test_a_cell_without_a_free_leg_keeps_the_caller(there: Three) -> None:
     assert {there.record(name).reason for name in ("caller", "late", "listener")} == {"caller_hangup"}
 
 
-def stranger(media: tuple[str, int], seconds: float) -> None:
-    """Somebody else sends loud sound to where a leg listens."""
-    encode, tone = PCMA.encoder(), rtp.tone((3000.0,), 20, 8000)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.bind(("127.0.0.1", 0))
-        for count in range(round(seconds * 50)):
-            head = struct.pack("!BBHII", 0x80, 8, count + 30_000, count * 160 + 1_000_000, 0xBAD)
-            sender.sendto(head + encode(tone), media)
-            time.sleep(0.02)
+class Stranger(threading.Thread):
+    """Somebody else sends loud sound to where a leg listens, until the block is left. got: packets that it received."""
+
+    def __init__(self, media: tuple[str, int]) -> None:
+        super().__init__()
+        self._media, self._over = media, threading.Event()
+        self.got = 0
+
+    def run(self) -> None:
+        encode, sound = PCMA.encoder(), rtp.tone((STRANGER_HZ,), 20, 8000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind(("127.0.0.1", 0))
+            sender.setblocking(False)
+            count = 0
+            while not self._over.wait(0.02):
+                head = struct.pack("!BBHII", 0x80, 8, count + 30_000 & 0xFFFF, count * 160 + 1_000_000, 0xBAD)
+                sender.sendto(head + encode(sound), self._media)
+                count += 1
+                with suppress(BlockingIOError):
+                    while sender.recv(2048):
+                        self.got += 1
+
+    def __enter__(self) -> Stranger:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
 
 
-def test_a_stranger_in_the_middle_is_noticed(there: Three, server: ServerProcess) -> None:
-    caller, _ = connected(there)
+def test_a_stranger_in_the_middle_is_noticed_and_neither_heard_nor_sent_to(there: Three, server: ServerProcess) -> None:
+    """As long as the caller goes on sending, the stranger's packets, which have another SSRC, change nothing."""
+    caller, callee = connected(there)
     before = metric(server, "sipserver_media_source_changed_total")
-    stranger(caller.rtp.media, 3)
-    there.happened("media.source_changed")
-    there.hear_each_other()
-    leave(there)
+    with Stranger(caller.rtp.media) as stranger:
+        there.happened("media.source_changed")
+        heard = len(callee.rtp.heard.payloads), len(caller.rtp.heard.payloads)
+        until(lambda: len(callee.rtp.heard.payloads) > heard[0] + 60, "a second at the callee")
+        there.hear_each_other()
+        until(lambda: len(caller.rtp.heard.payloads) > heard[1] + 60, "a second at the caller")
+        assert stranger.got == 0
+    record = leave(there)
     assert metric(server, "sipserver_media_source_changed_total") > before
+    assert {event["leg"] for event in record.of("media.source_changed")} == {""}
+
+
+def test_every_scenario_of_three_is_run() -> None:
+    files = {file.stem for role in ("caller", "callee", "third") for file in SCENARIOS.glob(f"{role}-*.xml")}
+    mine = Path(__file__).read_text()
+    assert not {name for name in files if f'"{name}"' not in mine}
 
 
 def metric(server: ServerProcess, name: str) -> float:
