@@ -134,10 +134,10 @@ def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
         yield place
 
 
-def connected(town: Office, **facts: int) -> tuple[Baresip, Baresip]:
+def connected(town: Office, silent_s: int = 30) -> tuple[Baresip, Baresip]:
     """201 has called the server and talks with 202."""
-    bob = town.phone("202", answers=True, **facts)
-    alice = town.phone("201", **facts)
+    bob = town.phone("202", answers=True, silent_s=silent_s)
+    alice = town.phone("201", silent_s=silent_s)
     talk(alice, bob)
     return alice, bob
 
