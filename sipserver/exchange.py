@@ -178,6 +178,8 @@ class Exchange:
             refused=lambda: self.cell.refused,
             media_clock_late_s=self._lateness_s,
             tick_age_s=self.tick_age_s,
+            callers_waiting=self.registry.services.queues.waiting,
+            longest_wait_s=self.registry.services.queues.longest_wait_s,
             record_faults=record_faults,
             trunk_up=lambda: {name: state.up for name, state in self.cell.trunks.states.items()},
             trunk_registered=self._registered,

@@ -11,7 +11,15 @@ import pytest
 from sipserver import events
 from sipserver.events import Event
 
-SAMPLES: dict[Any, Any] = {int: 7, str: "x", bool: True, float: 0.5, int | None: None, float | None: 1.5}
+SAMPLES: dict[Any, Any] = {
+    int: 7,
+    str: "x",
+    bool: True,
+    float: 0.5,
+    int | None: None,
+    float | None: 1.5,
+    bool | None: False,
+}
 
 
 def _sample(made: type[Event]) -> Event:

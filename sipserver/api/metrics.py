@@ -43,7 +43,8 @@ class Probes:
     calls: calls now, by state. capacity: `inbound` and `total` calls the cell holds. queues: entries waiting, by queue.
     refused: calls turned away before they became calls, by reason, since the start. media_clock_late_s: how late the
     media clock's ticks were lately, by statistic (`median`, `max`). tick_age_s: since the last tick, by part (`sip`,
-    `media`). record_faults: what the call records suffered since the start, by kind (`dropped`, `lost`, `failures`).
+    `media`). callers_waiting, longest_wait_s: in queues of the dialplans, by queue. record_faults: what the call
+    records suffered since the start, by kind (`dropped`, `lost`, `failures`).
     trunk_up, trunk_registered: 1 or 0, by trunk; the latter only for those that register.
     """
 
@@ -53,6 +54,8 @@ class Probes:
     refused: Callable[[], Mapping[str, float]] = _none
     media_clock_late_s: Callable[[], Mapping[str, float]] = _none
     tick_age_s: Callable[[], Mapping[str, float]] = _none
+    callers_waiting: Callable[[], Mapping[str, float]] = _none
+    longest_wait_s: Callable[[], Mapping[str, float]] = _none
     record_faults: Callable[[], Mapping[str, float]] = _none
     trunk_up: Callable[[], Mapping[str, float]] = _none
     trunk_registered: Callable[[], Mapping[str, float]] = _none
@@ -101,6 +104,16 @@ class _ProbeCollector(Collector):
             "Since the last tick of the parts that must never stand still.",
             "part",
             self._probes.tick_age_s,
+        )
+        yield from self._family(
+            GaugeMetricFamily, "callers_waiting", "Callers that wait in queues.", "queue", self._probes.callers_waiting
+        )
+        yield from self._family(
+            GaugeMetricFamily,
+            "longest_wait_seconds",
+            "How long the caller who came first has been waiting.",
+            "queue",
+            self._probes.longest_wait_s,
         )
         yield from self._family(
             CounterMetricFamily, "record_faults", "Trouble with call records.", "kind", self._probes.record_faults
@@ -164,6 +177,8 @@ class Metrics:
             events.ModelSpan: self._model_span,
             events.ToolSpan: lambda _at, event: self.tools.labels("ok" if event.ok else "failed").inc(),
             events.ClauseSynthesised: self._clause,
+            events.QueueLeft: self._queue_left,
+            events.VoicemailLeft: lambda _at, event: self.voicemails.labels(event.ended_by).inc(),
             events.RecordingStopped: lambda _at, event: self.recording_dropped.inc(event.dropped_frames),
             events.PartyEnded: lambda _at, event: self.parties.labels(event.outcome).inc(),
             events.Bridged: lambda _at, event: self.bridged_after.observe(event.after_ms / 1000),
@@ -203,6 +218,9 @@ class Metrics:
         self.calls_started = self._counter("calls_started", "Calls that began.", "direction")
         self.calls_ended = self._counter("calls_ended", "Calls that ended, by the reason in the record.", "reason")
         self.call_duration = self._histogram("call_duration_seconds", "First INVITE to end.", CALL_S)
+        self.queue_left = self._counter("queue_callers", "Callers that left a queue, by why.", "reason")
+        self.queue_wait = self._histogram("queue_wait_seconds", "Wait of callers who reached an agent.", CALL_S)
+        self.voicemails = self._counter("voicemails", "Messages left in boxes, by what ended them.", "ended_by")
         self.call_setup = self._histogram("call_setup_seconds", "First INVITE to 200 OK.", SETUP_S)
 
     def _declare_media(self) -> None:
@@ -275,6 +293,11 @@ class Metrics:
     def _transfer_ended(self, _at: Stamped, event: events.TransferEnded) -> None:
         self.transfers.labels(event.mode, event.outcome).inc()
         self.transfer_time.labels(event.mode).observe(event.took_ms / 1000)
+
+    def _queue_left(self, _at: Stamped, event: events.QueueLeft) -> None:
+        self.queue_left.labels(event.reason).inc()
+        if event.reason == "answered":
+            self.queue_wait.observe(event.waited_ms / 1000)
 
     def _rtp_stats(self, at: Stamped, event: events.RtpStats) -> None:
         for fate, packets in self._rtp.grown(at.call_id, event).items():

@@ -101,7 +101,7 @@ class Decision:
 class Answerer:
     """Listens to the far end of one call from the answer on. Feed frames in order; one thread.
 
-    Costs 5 ms of CPU a second of sound. Holds 5 kB, and 250 bytes for each second beyond ten.
+    Costs 5-8 ms of CPU a second of sound. Holds 5 kB, and 250 bytes for each second beyond ten.
     """
 
     def __init__(self, parameters: Parameters | None = None) -> None:

@@ -20,7 +20,7 @@ _FLOOR_PART = 0.1
 """So many of the frames are quieter than what is called the floor: even a talker pauses for breath."""
 _DIGITAL_SILENCE_DBFS = -80.0
 """Below is no noise of a room but a line that carries nothing yet; it says nothing about the floor."""
-_ABOVE_FLOOR_DB, _BELOW_TOP_DB = 7.0, 22.0
+_ABOVE_FLOOR_DB, _BELOW_TOP_DB = 7.0, 28.0
 _TOP_FRAMES = 5
 _STEADY_DB, _STEADY_MS = 3.0, 300
 """A sound that keeps its level so well for so long is noise."""

@@ -71,14 +71,16 @@ def _pad(note: int) -> _Wave:
     at_s = np.arange(round(1.5 * BAR_S * RATE_HZ), dtype=np.float32) / np.float32(RATE_HZ)
     swell = np.sin(math.pi * at_s / at_s[-1]) ** 2
     voices = _sines(_hz(note), _PAD_PARTIALS, at_s) + _sines(_hz(note) * _DETUNE, _PAD_PARTIALS, at_s)
-    return _PAD_GAIN * swell * voices
+    sound: _Wave = _PAD_GAIN * swell * voices
+    return sound
 
 
 def _pluck(note: int) -> _Wave:
     """Begins within 12 ms and fades for 3 s, to nothing."""
     at_s = np.arange(3 * RATE_HZ, dtype=np.float32) / np.float32(RATE_HZ)
     fading = np.minimum(at_s / 0.012, 1) * np.exp(-2.2 * at_s) * (1 - at_s / at_s[-1])
-    return _PLUCK_GAIN * fading * _sines(_hz(note), _PLUCK_PARTIALS, at_s)
+    sound: _Wave = _PLUCK_GAIN * fading * _sines(_hz(note), _PLUCK_PARTIALS, at_s)
+    return sound
 
 
 def _sines(hz: float, partials: Sequence[float], at_s: _Wave) -> _Wave:

@@ -129,6 +129,7 @@ class Attempts:
                 self._leave(LegDisconnected(code=_NO_ROOM, cause=str(problem), by_peer=False))
                 raise
             except CarrierError as problem:
+                self.require()  # hung up meanwhile
                 self._tell_dialed("")
                 gone = LegDisconnected(code=problem.status, cause=str(problem), by_peer=False)
                 if not self._goes_on(problem.status):

@@ -76,6 +76,8 @@ class Call:
         self._began_ns = services.clock()
         self._answer_sent = False
         self._answered = False
+        self.answered_at_ms: int | None = None
+        """By the call's own clock; None: it is not answered."""
         self._stalled = False
         self._ending: Ending | None = None
         self._over = asyncio.Event()
@@ -211,6 +213,8 @@ class Call:
     def _is_answered(self) -> None:
         if self.state in (State.RINGING, State.EARLY):
             self._answered = True
+            self.answered_at_ms = self.at_ms
+            self.wiring.answered()
             self._change(Change.ANSWER)
             self.services.records.answered(self.id)
             self._watch_media(0 if self._stalled and not self.held else None)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sipserver.calls.call import Call
 from sipserver.calls.conference import Member, NoMember
 from sipserver.calls.outbound import Order
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason
+from sipserver.dialplan.steps import Amd
 from sipserver.errors import CallerError
 
 Json = Mapping[str, Any]
@@ -32,7 +33,9 @@ OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
 
 
 class Originate(BaseModel):
-    """What `originate` takes: see `Order` and `Registry.originate`. call: the id that the call is to have."""
+    """What `originate` takes: see `Order` and `Registry.originate`. amd: the options of the step `amd`; {}: its
+    defaults. call: the id that the call is to have.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
@@ -45,7 +48,15 @@ class Originate(BaseModel):
     headers: dict[HeaderName, OneLine] = {}
     ring_s: float = Field(default=30, gt=0, le=600)
     variables: dict[str, str] = {}
+    amd: Amd | None = None
     call: str = ""
+
+    @field_validator("amd")
+    @classmethod
+    def _without_branches(cls, amd: Amd | None) -> Amd | None:
+        if amd is not None and amd.on:
+            raise ValueError("`on` belongs into a dialplan; here the outcome becomes the variable `answerer`")
+        return amd
 
     @property
     def order(self) -> Order:
@@ -128,7 +139,12 @@ class CallCommands:
             wrong = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors())
             raise CallerError(f"originate: {'; '.join(wrong)}") from None
         call = await self._registry.originate(
-            wanted.order, tenant=wanted.tenant, flow=wanted.flow, variables=wanted.variables, call_id=wanted.call
+            wanted.order,
+            tenant=wanted.tenant,
+            flow=wanted.flow,
+            variables=wanted.variables,
+            amd=wanted.amd,
+            call_id=wanted.call,
         )
         return {"call": call.id}
 

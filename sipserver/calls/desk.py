@@ -20,6 +20,7 @@ class Desk:
     """Loop thread. call: the one that is joined, in whose record the agent has a party's name."""
 
     answered_at_ms: int | None = None
+    stalled = False  # the agent's own call watches
 
     def __init__(self, call: Call, server: Server) -> None:
         self.name = f"party-{next(call.party_numbers)}"

@@ -43,8 +43,8 @@ DIGITS_WAITING = 64
 class Partner(Protocol):
     """The other one: a party that we called (`calls.party.Party`), or somebody who has a call of their own.
 
-    tape: theirs, None if they have none. gone: None while they are there. answered_at_ms: by the clock of the call that
-    they join; None: they were there before.
+    tape: theirs, None if they have none. stalled: nothing comes from them, and nobody else watches that. gone: None
+    while they are there. answered_at_ms: by the clock of the call that they join; None: they were there before.
     """
 
     listener: Callable[[LegEvent], None] | None
@@ -61,6 +61,8 @@ class Partner(Protocol):
     def tape(self) -> Tape | None: ...
     @property
     def held(self) -> bool: ...
+    @property
+    def stalled(self) -> bool: ...
     @property
     def gone(self) -> object | None: ...
     @property
@@ -114,8 +116,8 @@ class Join:
             for tape in self._tapes:
                 tape.watchers.append(self._tape_changed)
             try:
-                for side, held in zip(self._sides, (call.held, party.held), strict=True):
-                    side.begin(held)
+                self._sides[0].begin(held=call.held, stalled=False)  # the call itself watches what was before
+                self._sides[1].begin(held=party.held, stalled=party.stalled)
                 if party.gone is not None:
                     self.end("party_hangup")
                 yield
@@ -224,12 +226,13 @@ class _Side:
         self._digits: asyncio.Queue[str] = asyncio.Queue(DIGITS_WAITING)
         self._passing: asyncio.Task[None] | None = None
 
-    def begin(self, held: bool) -> None:
-        """The other one hears this one from now on. held: it holds already."""
-        self._held = held
+    def begin(self, *, held: bool, stalled: bool) -> None:
+        """The other one hears this one from now on. held, stalled: it holds already, and sends nothing already."""
+        self._held, self._stalled = held, stalled
         self._passing = asyncio.create_task(self._pass_digits(), name=f"digits: {self._name}")
         connect(self._leg, self._other, True)
         self._settle_hold()
+        self._watch(0 if stalled and not held else None)
 
     def part(self) -> None:
         """The other one hears it no longer."""

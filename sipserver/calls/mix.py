@@ -71,9 +71,8 @@ class Mix(Generic[Who]):
         for tick in self._ticks:
             if abs(at_ns - tick.at_ns) <= _HALF_NS:
                 return tick
-        tick: _Tick[Who] = _Tick(at_ns)
-        self._ticks.append(tick)
-        return tick
+        self._ticks.append(_Tick(at_ns))
+        return self._ticks[-1]
 
     def _tell(self, tick: _Tick[Who]) -> None:
         voices = {who: frame.samples.astype(np.int32) for who, frame in tick.said.items() if self._heard(who)}

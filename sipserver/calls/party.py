@@ -27,6 +27,8 @@ from sipserver.events import (
     LegEvent,
     LegHeld,
     LegResumed,
+    MediaRecovered,
+    MediaStalled,
     PartyEnded,
 )
 
@@ -55,6 +57,8 @@ class Party:
         self.leg = leg = DialledLeg(outbound, order, call.tenant, party=name)
         self.digits = DigitBuffer()
         self.held = False
+        self.stalled = False
+        """No RTP comes from it, hold apart."""
         self.gone: LegDisconnected | None = None
         self.listener: LegListener | None = None
         self.tape: Tape | None = None
@@ -164,6 +168,10 @@ class Party:
                     self.held = True
                 case LegResumed():
                     self.held = False
+                case MediaStalled():
+                    self.stalled = True
+                case MediaRecovered():
+                    self.stalled = False
                 case _:
                     pass
             self.wiring.settle()

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sipserver.events import QueueEntered, QueueLeft
 
@@ -126,7 +126,8 @@ class Waiter:
         Safe to cancel. A server may come also while agents are called (`server`).
         """
         self._line.match()
-        await asyncio.wait({self.server, self.agents}, return_when=asyncio.FIRST_COMPLETED)
+        offers: set[asyncio.Future[Any]] = {self.server, self.agents}
+        await asyncio.wait(offers, return_when=asyncio.FIRST_COMPLETED)
         if self.server.done():
             return self.take_server()
         self.rings = True

@@ -24,6 +24,7 @@ from sipserver.calls.services import Services
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.book import Routed
 from sipserver.dialplan.facts import CallFacts
+from sipserver.dialplan.steps import Amd
 from sipserver.errors import CallerError, CarrierError, Draining
 from sipserver.events import CallLimited, CallRouted
 from sipserver.log import logger
@@ -104,12 +105,14 @@ class Registry:
         tenant: str,
         flow: str = "",
         variables: Mapping[str, str] | None = None,
+        amd: Amd | None = None,
         call_id: str = "",
     ) -> Call:
         """Call somebody, and run a flow of the tenant once it has answered. Returns when the INVITE is out.
 
-        tenant: empty: the only one. flow: by name; empty: that of the route that takes calls to this number. call_id: a
-        UUID under which the asker wants to follow the call. Raises, before there is a record, for what cannot begin:
+        tenant: empty: the only one. flow: by name; empty: that of the route that takes calls to this number. amd: find
+        out who answered before the flow begins; the flow has it in the variable `answerer`. call_id: a UUID under which
+        the asker wants to follow the call. Raises, before there is a record, for what cannot begin:
         Draining, NotFound (tenant or flow), NoRoute, CapacityError (this cell has no room), CallerError (the number is
         not allowed, no calls are placed here, the id is none or taken). All that happens later is in the record: a
         tenant without a free place, a trunk that does not answer. Cancelling it takes the call back.
@@ -140,6 +143,8 @@ class Registry:
             places.give_back()
             raise
         call = Call(leg, services, tenant, call_id=call_id)
+        if amd is not None or wanted.asks_who_answers:
+            call.wiring.remember()
 
         async def story() -> None:
             if full is not None:
@@ -147,7 +152,10 @@ class Registry:
                 return
             call.emit(wanted.routed)
             await call.answer()
-            await Runner(call, wanted.plan, wanted.flow, wanted.variables(call.id)).run()
+            runner = Runner(call, wanted.plan, wanted.flow, wanted.variables(call.id))
+            if amd is not None:
+                await runner.ask(amd, "answerer")
+            await runner.run()
 
         self._live(call, story, places)
         return call

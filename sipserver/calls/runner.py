@@ -39,6 +39,11 @@ class Runner:
         self._index = 0
         self._at_once = 0
 
+    async def ask(self, step: Step, into: str) -> None:
+        """Run a step that stands in no flow, and keep its outcome as a variable. Otherwise as `run`."""
+        left = await EXECUTORS[type(step)](step, self._scene)
+        self._scene.set(into, left.outcome)
+
     async def run(self) -> None:
         """Until a step ends the call, a branch leads to `end`, or a flow has no further step.
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import wave
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sipserver.agent.options import Engines
 from sipserver.agent.transcriber import Transcriber
 from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.errors import ProviderError
 from sipserver.events import Emit, Fault, VoicemailTranscribed
-from sipserver.speech.contract import Stt
 
 WAITING = 100
 """Messages that may wait. Further ones are kept without a transcript, and their records say so."""
@@ -54,7 +54,7 @@ class Scribe:
         """Messages that wait or are being written down."""
         return len(self._tasks)
 
-    def write(self, message: Message, engines: Mapping[str, Stt]) -> None:
+    def write(self, message: Message, engines: Engines) -> None:
         """Returns at once. A `VoicemailTranscribed` or a `Fault` is told to the message's record later."""
         if len(self._tasks) >= self._bound:
             message.emit(Fault(where="voicemail", error=f"not written down: {self._bound} messages are waiting"))
@@ -71,9 +71,9 @@ class Scribe:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _write(self, message: Message, engines: Mapping[str, Stt]) -> None:
+    async def _write(self, message: Message, engines: Engines) -> None:
         loop = asyncio.get_running_loop()
-        transcriber = Transcriber(engines, message.chain, message.language, _TIMEOUT_S, message.emit)
+        transcriber = Transcriber(engines.stt, message.chain, message.language, _TIMEOUT_S, message.emit)
         async with self._turn:
             began_s, texts, language = loop.time(), [], message.language
             try:

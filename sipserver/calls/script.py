@@ -14,6 +14,7 @@ from sipserver.calls.outbound import Order
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.facts import BUILT_IN, CallFacts
 from sipserver.dialplan.plan import Flow, Plan
+from sipserver.dialplan.steps import Amd
 from sipserver.errors import CallerError, NoRoute, NotFound
 from sipserver.events import CallRouted
 
@@ -31,6 +32,11 @@ class Script:
     routed: CallRouted
     facts: CallFacts
     given: Mapping[str, str]
+
+    @property
+    def asks_who_answers(self) -> bool:
+        """Whether a step of the plan may want to know: the first words are then kept for it."""
+        return any(isinstance(step, Amd) for flow in self.plan.flows.values() for step in flow.steps)
 
     def variables(self, call_id: str) -> dict[str, str]:
         """A new dict with what the call's variables are before the first step."""

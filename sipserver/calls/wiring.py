@@ -6,11 +6,12 @@ everything here runs once per 20 ms and call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sipserver.audio.dtmf import DtmfDetector
 from sipserver.audio.frame import Frame
+from sipserver.calls.answerer import FirstWords
 from sipserver.calls.leg import Leg
 from sipserver.calls.tape import Tape
 from sipserver.events import DigitReceived
@@ -37,14 +38,17 @@ class Wiring:
         self._beside: Listener | None = None
         self._wanted: Callable[[], bool] = lambda: False
         self._mix: Mixing | None = None
+        self._first_words: FirstWords | None = None
         self._hearing = True
         if tape is not None:
             tape.watchers.append(self.settle)
 
     def settle(self) -> None:
         """Tell the leg whether anybody hears it. Call it when that may have changed: after each event of the leg."""
-        wanted = self._listener is not None or (
-            self._wanted() if self._beside is not None else self._records or self._detects
+        wanted = (
+            self._listener is not None
+            or (self._first_words is not None and self._first_words.wanted)
+            or (self._wanted() if self._beside is not None else self._records or self._detects)
         )
         if wanted != self._hearing:
             self._hearing = wanted
@@ -54,6 +58,8 @@ class Wiring:
         """What the party said goes to the listener first: an echo must be queued before the next tick."""
         if self._listener is not None:
             self._listener(inbound)
+        if self._first_words is not None:
+            self._remember(self._first_words, inbound)
         if self._beside is not None:
             if self._wanted():
                 self._beside(inbound)
@@ -65,6 +71,23 @@ class Wiring:
                 self._mix(inbound, outbound)
         elif self._tape is not None:
             self._tape.hear(inbound, outbound)
+
+    def remember(self) -> None:
+        """Keep what the party says from its answer on, until `recall`, for a while. Call it before the answer."""
+        self._first_words = FirstWords()
+        self.settle()
+
+    def answered(self) -> None:
+        """The party has answered."""
+        if self._first_words is not None:
+            self._first_words.answered()
+
+    def recall(self) -> Sequence[Frame]:
+        """What `remember` has kept, without a gap up to now; then no more is kept. Nothing when it was not asked to, or
+        when that was too long ago.
+        """
+        kept, self._first_words = self._first_words, None
+        return kept.take() if kept is not None else ()
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -112,6 +135,12 @@ class Wiring:
     @property
     def _detects(self) -> bool:
         return self._inband and self._leg.wants_inband_digits
+
+    def _remember(self, first_words: FirstWords, inbound: Frame) -> None:
+        first_words.hear(inbound)
+        if not first_words.wanted:
+            self._first_words = None
+            self.settle()
 
     def _hear_digits(self, inbound: Frame) -> None:
         if self._detector is None:

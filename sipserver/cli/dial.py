@@ -20,7 +20,7 @@ from sipserver import console, settings
 from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.calls import timeline
-from sipserver.errors import NotFound, RemoteError, SipServerError
+from sipserver.errors import CapacityError, Draining, NotFound, RemoteError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.reader import EventRow, Reader, open_reader
 
@@ -29,6 +29,7 @@ SILENT_S = 5.0
 """Without news for so long, the server is asked whether the call still lives."""
 
 ANSWER_S = 5.0
+_NO_ROOM = frozenset({CapacityError.__name__, Draining.__name__})
 LAST_WORD_S = 15.0
 """How long the record of a call that lives no longer may take to be closed."""
 
@@ -59,6 +60,9 @@ def dial(
     header: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A SIP header to send; may be given more than once.")
     ] = None,
+    amd: Annotated[
+        bool, typer.Option("--amd", help="Find out first who answered: the flow has it as {answerer}.")
+    ] = False,
     ring_s: Annotated[float, typer.Option("--ring-s", help="How long it may ring, over all trunks.")] = 30,
     config: Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")] = (
         settings.DEFAULT_FILE
@@ -68,8 +72,17 @@ def dial(
 
     Ctrl-C hangs the call up.
     """
-    wanted = {"to": to, "trunk": trunk, "flow": flow, "tenant": tenant, "from_user": from_, "from_display": display}
+    wanted: dict[str, Any] = {
+        "to": to,
+        "trunk": trunk,
+        "flow": flow,
+        "tenant": tenant,
+        "from_user": from_,
+        "from_display": display,
+    }
     wanted |= {"headers": _headers(header or []), "ring_s": ring_s}
+    if amd:
+        wanted["amd"] = {}
     answered = asyncio.run(_dial(settings.load(config), wanted, typer.echo))
     if not answered:
         raise typer.Exit(1)
@@ -126,25 +139,25 @@ async def _follow(
 
 def _words(event: EventRow, answered_ms: int | None) -> str:
     """What the terminal shows of an event; empty: nothing."""
-    fields, at = event.fields, f"{event.at_ms / 1000:.1f} s"
+    fields, at, words = event.fields, f"{event.at_ms / 1000:.1f} s", ""
     match event.kind:
         case "leg.progress":
             what = "early media" if fields.get("media") else "ringing" if fields.get("code") == 180 else "progress"
-            return f"{what} ({fields.get('code')}) after {at}"
+            words = f"{what} ({fields.get('code')}) after {at}"
         case "call.state" if fields.get("new") == "answered":
-            return f"answered after {at}"
+            words = f"answered after {at}"
+        case "amd.decided":
+            words = f"who answered: {fields.get('answerer')}, known {fields.get('after_ms')} ms after the answer"
         case "fault.other" | "fault.provider" | "fault.watchdog":
-            return f"fault: {fields.get('where') or fields.get('part') or fields.get('watchdog')}: " + str(
-                fields.get("error") or fields.get("action")
-            )
+            where = fields.get("where") or fields.get("part") or fields.get("watchdog")
+            words = f"fault: {where}: {fields.get('error') or fields.get('action')}"
         case "call.limited":
-            return f"no place left in {fields.get('scope')}, which has {fields.get('limit')}"
+            words = f"no place left in {fields.get('scope')}, which has {fields.get('limit')}"
         case "call.ended":
             lasted = "" if answered_ms is None else f", {(event.at_ms - answered_ms) / 1000:.1f} s after the answer"
             detail = f": {fields['detail']}" if fields.get("detail") else ""
-            return f"ended: {fields.get('reason')} ({fields.get('sip_code')}){detail}{lasted}"
-        case _:
-            return ""
+            words = f"ended: {fields.get('reason')} ({fields.get('sip_code')}){detail}{lasted}"
+    return words
 
 
 @contextmanager
@@ -203,7 +216,7 @@ class _Fleet:
             try:
                 answer = await self._bus.commands.ask(f"run:{run}", "originate", wanted, timeout_s=ANSWER_S)
             except RemoteError as refusal:  # after any other failure the call may be under way
-                if not refusal.retry:
+                if refusal.name not in _NO_ROOM:
                     raise
                 refusals.append(refusal.text)
             except NotFound as problem:

@@ -17,7 +17,7 @@ from sipserver.dialplan.advice import advise
 from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.globs import bare
 from sipserver.dialplan.plan import Flow, Plan, PlanFile, zone
-from sipserver.dialplan.steps import END, LATER, NEXT, STEPS, Agent, Collect, SetStep, Step, supported
+from sipserver.dialplan.steps import END, NEXT, STEPS, Agent, Collect, SetStep, Step
 from sipserver.errors import ConfigError, DialplanError
 from sipserver.yaml_check import check_all, meant, problem_at
 from sipserver.yaml_file import Document, KeyPath
@@ -122,12 +122,8 @@ class _Check:
         else:
             self._error(at, _shape(item))
             return None
-        if word in LATER:
-            self._error(at, f"`{word}` {LATER[word]}")
-            return None
         if word not in STEPS:
-            known = supported()
-            self._error(at, f"unknown step `{word}`{meant(word, known)}; known are {', '.join(known)}")
+            self._error(at, f"unknown step `{word}`{meant(word, STEPS)}; known are {', '.join(STEPS)}")
             return None
         step, mistakes = check_all(self.document, options, STEPS[word], DialplanError, at=at)
         self.errors += mistakes

@@ -11,23 +11,22 @@ from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from sipserver.dialplan.plan import PlanFile
-from sipserver.dialplan.steps import Collect, SetStep, Step, supported
+from sipserver.dialplan.steps import STEPS, Collect, SetStep, Step
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema() -> dict[str, Any]:
     """A new JSON Schema (draft 2020-12) object of the whole file."""
-    steps = supported()
     references, shared = models_json_schema(
-        [(PlanFile, "validation"), *((step, "validation") for step in steps.values())], by_alias=True
+        [(PlanFile, "validation"), *((step, "validation") for step in STEPS.values())], by_alias=True
     )
     definitions: dict[str, Any] = shared["$defs"]
-    for step in steps.values():
+    for step in STEPS.values():
         name = references[(step, "validation")]["$ref"].rpartition("/")[2]
         definitions[name] = _options(step, definitions[name])
         definitions[f"step_{step.word}"] = _step(step, definitions[name], f"#/$defs/{name}")
-    definitions["step"] = {"oneOf": [{"$ref": f"#/$defs/step_{word}"} for word in steps]}
+    definitions["step"] = {"oneOf": [{"$ref": f"#/$defs/step_{word}"} for word in STEPS]}
     file = definitions.pop(references[(PlanFile, "validation")]["$ref"].rpartition("/")[2])
     file["properties"]["flows"]["additionalProperties"]["items"] = {"$ref": "#/$defs/step"}
     return {"$schema": DIALECT, **file, "title": "sipserver dialplan", "$defs": definitions}

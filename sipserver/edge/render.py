@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from sipserver.edge import cells, outside
+from sipserver.edge import cells, outside, ways
 from sipserver.edge.media import media_routes
 from sipserver.edge.outside import host
 from sipserver.edge.settings import EdgeSettings, Listen
@@ -155,7 +155,7 @@ def _values(
         *(_socket(number, listen) for number, listen in enumerate(edge.listen)),
     ]
     users = _users(edge, trunks, passwords)
-    ways = [_way(edge, trunk) for trunk in trunks if trunk.places_calls]
+    leaving = [ways.way(edge, trunk) for trunk in trunks if trunk.places_calls]
     return {
         "sockets": sockets,
         "tcp": any(socket["transport"] != "udp" for socket in sockets),
@@ -181,9 +181,9 @@ def _values(
         "trunks": [_trunk(trunk) for trunk in trunks],
         "codecs": trunks,
         "users": users,
-        "ways": ways,
-        "certified": [way for way in ways if way["transport"] == "tls"],
-        "exits": _exits(edge),
+        "ways": leaving,
+        "certified": [way for way in leaving if way["transport"] == "tls"],
+        "exits": ways.exits(edge),
         "known": sorted({address for trunk in trunks for address in outside.addresses(trunk)}),
         "anywhere": any(user["anywhere"] for user in users),
         "media": media_routes(edge, trunks, cell_codecs),
@@ -233,61 +233,6 @@ def _trunk(trunk: TrunkSettings) -> dict[str, Any]:
         "users": trunk.users,
         "limits": trunk.limits,
     }
-
-
-def _way(edge: EdgeSettings, trunk: TrunkSettings) -> dict[str, Any]:
-    """How calls leave through a trunk. proxy: empty where they go to the host of their Request-URI; target: where
-    those go that a REFER of the peer led to. certified: by TLS,
-    what its peer's certificate must have one of.
-    """
-    outside.leaves_by(edge, trunk)
-    if trunk.srtp == "required" and edge.rtpengine is None:
-        raise SettingsError(
-            f"trunk {trunk.name} places calls with SRTP, which needs edge.rtpengine", key=f"trunks.{trunk.name}.srtp"
-        )
-    proxy, port = outside.parted(trunk.outbound_proxy)
-    target, target_port = outside.parted(trunk.target)
-    return {
-        "name": trunk.name,
-        "transport": trunk.transport,
-        "proxy": proxy and host(proxy),
-        "proxy_port": port or "",
-        "target": host(target),
-        "target_port": target_port or "",
-        "certified": [pattern for name in outside.peers(trunk) for pattern in certificate_names(name)],
-    }
-
-
-def certificate_names(peer: str) -> tuple[str, ...]:
-    """The GeneralNames (RFC 5280, 4.2.1.6; DER, hexadecimal) by which a certificate may name a host or address:
-    dNSName, also with `*` for its first label (RFC 6125, 6.4.3), or iPAddress.
-    """
-    try:
-        packed = ip_address(peer).packed
-    except ValueError:
-        plain = peer.lower().rstrip(".")
-        _, dot, parent = plain.partition(".")
-        names = (plain, f"*.{parent}") if dot and "." in parent else (plain,)
-        return tuple(f"82{len(name):02x}{name.encode().hex()}" for name in names)
-    return (f"87{len(packed):02x}{packed.hex()}",)
-
-
-def _exits(edge: EdgeSettings) -> list[dict[str, Any]]:
-    """The socket of each transport and address family. first: the one for names, whose family shows later."""
-    exits: dict[tuple[str, int], dict[str, Any]] = {}
-    for listen in sorted(edge.listen, key=outside.family):
-        key = (listen.transport, outside.family(listen))
-        first = all(transport != listen.transport for transport, _ in exits)
-        socket = f"{listen.transport}:{host(listen.host)}:{listen.port}"
-        address = outside.advertised(listen)
-        shown = address if listen.transport == "udp" else f"{address};transport={listen.transport}"
-        # In a regular expression, between slashes; brackets of IPv6 too.
-        pattern = re.sub(
-            r"[^A-Za-z0-9:]", lambda sign: f"[{sign[0]}]" if sign[0] not in "[]" else rf"\\{sign[0]}", address
-        )
-        facts = {"socket": socket, "first": first, "shown": shown, "pattern": pattern}
-        exits.setdefault(key, {"transport": key[0], "family": key[1], **facts})
-    return list(exits.values())
 
 
 def _users(

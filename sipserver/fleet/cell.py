@@ -22,7 +22,7 @@ from sipserver.fleet import speech
 from sipserver.fleet.control import Control
 from sipserver.fleet.presence import Presence
 from sipserver.fleet.process import ChildSpec
-from sipserver.fleet.registrar import REGISTER_AGAIN, Registrar
+from sipserver.fleet.registrar import REGISTER_AGAIN, TRUNKS, Registrar
 from sipserver.settings import Settings
 from sipserver.store.journal_sink import JournalSink
 
@@ -64,6 +64,8 @@ async def main(spec: ChildSpec, control: Control) -> None:
     async def handle(verb: str, arguments: Json) -> Json:
         if verb == REGISTER_AGAIN:
             return await registrar.again()
+        if verb == TRUNKS:
+            return {"trunks": list(exchange.trunk_states())}
         return await commands.handle(verb, arguments)
 
     async def drain(deadline_s: float) -> None:

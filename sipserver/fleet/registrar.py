@@ -20,6 +20,9 @@ LOOK_S = 1.0
 REGISTER_AGAIN = "register again"
 """What one who lost the lease asks of its successor: its goodbye to the registrars ended what they had in common."""
 
+TRUNKS = "trunks"
+"""Asks a cell for the state of the trunks as it knows it: {} -> {trunks: [...]}."""
+
 
 class Desk(Protocol):
     """Registers all trunks that want it, and keeps them alive, from `start` until `stop`, which ends the registrations

@@ -9,6 +9,7 @@ from an answer: `trunk_desk.py` does.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
@@ -26,14 +27,17 @@ from sipserver.sip.account_config import (
     trunk_config,
     uri_of_host,
 )
+from sipserver.sip.message import SipText
 from sipserver.sip.settings import SipSettings
 from sipserver.trunks.settings import Srtp, TrunkSettings
 
 MOST_ACCOUNTS = 8
 """PJSUA_MAX_ACC as PJSIP is compiled by default (and in the wheels); nothing tells it at run time."""
 
-OnRegistration = Callable[[str, int, str, int], None]
-"""(trunk, SIP status, its text, seconds until it expires; 0: not registered). Status 0: nothing could be sent."""
+OnRegistration = Callable[[str, int, str, int, int], None]
+"""(trunk, SIP status, its text, seconds until it expires, Retry-After of the answer). Expires 0: not registered; status
+0: nothing could be sent.
+"""
 OnProbe = Callable[[str, int, str], None]
 """(trunk, SIP status of its answer to OPTIONS, its text). 0: none came."""
 
@@ -65,7 +69,9 @@ class Account(pj.Account):  # type: ignore[misc]
 
     def onRegState(self, prm: Any) -> None:  # noqa: N802
         try:
-            self._book.registration_changed(self.trunk, int(prm.code), str(prm.reason), int(prm.expiration))
+            status, rdata = int(prm.code), prm.rdata
+            retry_s = _retry_after(rdata.wholeMsg) if status >= 300 else 0
+            self._book.registration_changed(self.trunk, status, str(prm.reason), int(prm.expiration), retry_s)
         except Exception:
             logger("sip").exception("a change of a registration was lost", trunk=self.trunk)
 
@@ -157,7 +163,7 @@ class AccountBook:
         try:
             self.for_outgoing(trunk, busy).setRegistration(True)
         except pj.Error as error:
-            self.on_registration(trunk, 0, str(error.reason), 0)
+            self.on_registration(trunk, 0, str(error.reason), 0, 0)
 
     def unregister(self, trunk: str) -> bool:
         """Send REGISTER that ends the registration. False when there is none to end."""
@@ -186,9 +192,9 @@ class AccountBook:
 
     # --- fed by the accounts ------------------------------------------------------------------------------------------
 
-    def registration_changed(self, trunk: str, status: int, text: str, expires_s: int) -> None:
+    def registration_changed(self, trunk: str, status: int, text: str, expires_s: int, retry_s: int) -> None:
         """From an account's callback. What follows must not happen inside it, so it is only told."""
-        self.on_registration(trunk, status, text, expires_s if status // 100 == 2 else 0)
+        self.on_registration(trunk, status, text, expires_s if status // 100 == 2 else 0, retry_s)
 
     def request_ended(self, event: Any) -> None:
         """From an account's callback: an OPTIONS of ours was answered, or nothing came."""
@@ -250,6 +256,12 @@ def check_number(trunks: Iterable[TrunkSettings]) -> None:
             "that do not register; let another server register the rest",
             key="trunks",
         )
+
+
+def _retry_after(answer: str) -> int:
+    """Seconds (RFC 3261, section 20.33); 0 without one."""
+    value = re.match(r"\s*(\d{1,9})", SipText.parse(answer).header("retry-after"))
+    return int(value.group(1)) if value else 0
 
 
 def _policies(trunks: Iterable[TrunkSettings]) -> tuple[Srtp, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from sipserver.audio.playout import Playout
-from sipserver.errors import CapacityError, CarrierError, Draining
+from sipserver.errors import CapacityError, CarrierError
 from sipserver.log import logger
 from sipserver.sip import facts
 from sipserver.sip.admission import Admission
@@ -141,11 +141,9 @@ class Cell:
         """Place a call. Returns the leg as soon as the INVITE is sent: attach to it, then `await leg.answer()`. Early
         media is heard before. Without an answer the call is cancelled after timeout_s and ends with 408. from_uri: of
         From, `sip:user@host`; without it our own address with from_user. trunk: by which of the trunks; empty: none.
-        Raises CapacityError, Draining, CarrierError.
+        A draining cell still places calls: those that run may need a further leg. Raises CapacityError, CarrierError.
         """
         thread, board = self._running()
-        if self._admission.draining:
-            raise Draining("the cell is draining")
         if len(self._legs) >= self.capacity:
             raise CapacityError(f"all {self.capacity} calls of the cell are taken")
         custom = dict(headers or {})
@@ -156,6 +154,9 @@ class Cell:
         leg = self._leg(serial, offer, line)
         try:
             sip_call_id = await thread.submit(lambda: board.dial(serial, line, uri, custom, sender, trunk))
+        except CapacityError:
+            self._forget(serial)
+            raise
         except Exception as error:
             self._forget(serial)
             raise CarrierError(f"the call could not be placed: {error}") from None

@@ -7,10 +7,6 @@ Sip thread only.
 
 from __future__ import annotations
 
-from typing import Any
-
-import pjsua2 as pj
-
 from sipserver.sip import native
 from sipserver.sip.admission import SILENCE, SOURCE, TRUNK_PACE, Refusal
 from sipserver.sip.message import SipText
@@ -25,8 +21,8 @@ class Door:
         self._judged = False
         self.invite: SipText | None = None
         """The INVITE that `knock` let pass; None where it could not read it."""
-        self.trunk = ""
-        """Of the INVITE that was judged last."""
+        self.trunk = self.source = ""
+        """Of the INVITE that was judged last; source: `host:port`."""
 
     @property
     def is_kept(self) -> bool:
@@ -36,41 +32,48 @@ class Door:
         """Judge a request. rdata: address of its `pjsip_rx_data`. None when it may pass, or where this PJSIP hides what
         is needed to read it: then `enter` judges INVITEs, and other requests are not kept out.
         """
-        self._judged, self.trunk, self.invite = False, "", None
+        self._judged, self.trunk, self.source, self.invite = False, "", "", None
         if self._gatekeeper is None:
             return None
-        read = _read(rdata)
+        read = native.read_message(rdata)
         if read is None:
             return None
-        text, source = read
-        refusal = self._judge(method, source, text)
+        text, self.source = read
+        refusal = self._judge(method, self.source, text)
+        self._judged = True
         if refusal is None and method == "INVITE":
             self.invite = SipText.parse(text)
         return refusal
 
     def is_stranger(self, rdata: int) -> bool:
         """Whether nobody knows the source of a request."""
-        read = _read(rdata) if self._gatekeeper is not None else None
+        read = native.read_message(rdata) if self._gatekeeper is not None else None
         return read is not None and self._gatekeeper is not None and not self._gatekeeper.knows(read[1])
 
+    @property
+    def passing(self) -> str:
+        """By which trunk the INVITE comes that PJSIP is about to take; empty for none, or where it cannot be read."""
+        return self.trunk if self._judged else ""
+
     def enter(self, source: str, text: str) -> Refusal | None:
-        """An INVITE that PJSIP has taken: judge it unless `knock` has."""
-        if self._gatekeeper is None or self._judged:
+        """An INVITE that PJSIP has taken: judge it unless `knock` has. Once for each INVITE."""
+        judged, self._judged = self._judged, False
+        if self._gatekeeper is None or judged:
             return None
+        self.trunk = ""
         return self._judge("INVITE", source, text)
 
     def _judge(self, method: str, source: str, text: str) -> Refusal | None:
         assert self._gatekeeper is not None
         judgement = self._gatekeeper.judge(method, source, lambda: _asked(text))
-        self._judged = True
-        if judgement.verdict is Verdict.PASS:
+        if judgement.verdict is Verdict.ADMIT:
             self.trunk = judgement.trunk
         return refusal_of(judgement)
 
 
 def refusal_of(judgement: Judgement) -> Refusal | None:
     match judgement.verdict:
-        case Verdict.PASS:
+        case Verdict.ADMIT:
             return None
         case Verdict.DROP:
             return SILENCE
@@ -86,18 +89,3 @@ def refusal_of(judgement: Judgement) -> Refusal | None:
 def _asked(text: str) -> Asked:
     message = SipText.parse(text)
     return Asked(message.request_uri, tuple(value for name, value in message.headers if name == "authorization"))
-
-
-def _read(rdata: int) -> tuple[str, str] | None:
-    """Text and source (`host:port`) of a request, by pjsua2's own conversion; None where it is hidden."""
-    convert = native.function("_ZN2pj9SipRxData6fromPjER13pjsip_rx_data")
-    if convert is None:
-        return None
-    seen: Any = pj.SipRxData()
-    convert(int(seen.this), rdata)
-    return _text(seen), str(seen.srcAddress)
-
-
-def _text(seen: Any) -> str:
-    """Bytes that are no UTF-8 come as surrogates."""
-    return str(seen.wholeMsg)

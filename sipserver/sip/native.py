@@ -85,6 +85,18 @@ def function(name: str) -> Any | None:
     return found
 
 
+def read_message(rdata: int) -> tuple[str, str] | None:
+    """Text and source (`host:port`) of a received message by pjsua2's own conversion, None where it is hidden. rdata:
+    address of a `pjsip_rx_data`. Bytes that are no UTF-8 come as surrogates.
+    """
+    convert = function("_ZN2pj9SipRxData6fromPjER13pjsip_rx_data")
+    if convert is None:
+        return None
+    seen: Any = import_module("pjsua2").SipRxData()
+    convert(int(seen.this), rdata)
+    return str(seen.wholeMsg), str(seen.srcAddress)
+
+
 def functions(*names: str) -> tuple[Any, ...] | None:
     """All of them, or None when one is missing."""
     found = tuple(function(name) for name in names)

@@ -69,8 +69,8 @@ class Host(Neighbours, Protocol):
         """It has gone out."""
         ...
 
-    def adopt(self, account: pj.Account, call_id: int = ...) -> PjCall:
-        """A call of the cell that no leg knows (yet), under a serial of its own."""
+    def adopt(self, account: pj.Account, trunk: str, call_id: int = ...) -> PjCall:
+        """A call of the cell that no leg knows (yet), under a serial of its own and the rules of the trunk."""
         ...
 
     def took_over(self, new: PjCall, old: PjCall) -> None:
@@ -251,9 +251,13 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @_guarded
     def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
-        if self.codecs:
-            ours = prm.sdp
-            ours.wholeSdp = codec_filter.limited(ours.wholeSdp, self.codecs, prm.remSdp.wholeSdp)
+        ours, theirs = prm.sdp, prm.remSdp.wholeSdp
+        written = ours.wholeSdp
+        wanted = codec_filter.limited(written, self.codecs, theirs) if self.codecs else written
+        if not theirs:
+            wanted = digits.usual_payload_type(wanted)
+        if wanted != written:
+            ours.wholeSdp = wanted
 
     @_guarded
     def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
@@ -301,8 +305,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         prm.statusCode = 603
         target = str(prm.dstUri)
         if self.heir is None and self._host.may_refer(self, target):
-            prm.newCall = new = self._host.adopt(self.account)
-            new.trunk, new._heirs_of, self._coming = self.trunk, self, new
+            prm.newCall = new = self._host.adopt(self.account, self.trunk)
+            new._heirs_of, self._coming = self, new
             self._host.lend(self.account, self.trunk)
             prm.statusCode = 202
         self._tell(Referred(int(prm.statusCode), target))
@@ -322,8 +326,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
     @_guarded
     def onCallReplaced(self, prm: Any) -> None:  # noqa: N802
         """PJSIP has answered an INVITE that replaces us; it ends our dialog by itself."""
-        prm.newCall = new = self._host.adopt(self.account, prm.newCallId)
-        new.trunk = self.trunk
+        prm.newCall = new = self._host.adopt(self.account, self.trunk, prm.newCallId)
         self._ended_by_us = True
         new.take_over(self, "replaces")
 

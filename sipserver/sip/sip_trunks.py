@@ -65,6 +65,10 @@ class SipTrunks:
         return self._at_work and any(trunk.transport == "tls" for trunk in self._trunks.values())
 
     @property
+    def have_credentials(self) -> bool:
+        return any(trunk.credentials is not None for trunk in self._trunks.values())
+
+    @property
     def codecs(self) -> tuple[str, ...]:
         """All that some call may use: those of the cell first."""
         trunks = self._trunks.values() if self._at_work else ()

@@ -8,11 +8,11 @@ keeps back a 481 for it. Requests of dialogs that exist are not touched. Where t
 from __future__ import annotations
 
 from collections.abc import Callable
-from ctypes import byref
+from typing import Any
 
 from sipserver.log import logger
 from sipserver.sip import native
-from sipserver.sip.pj_module import OnMessage, PjModule
+from sipserver.sip.pj_module import Hook
 
 _PRIORITY = 30  # behind the transactions (16), before the dialog layer (32)
 _NO_DIALOG = " 481/"
@@ -25,41 +25,22 @@ class StrangersSilence:
     def __init__(self, is_stranger: Callable[[int], bool]) -> None:
         self._is_stranger = is_stranger
         self._at_work = False
-        self._name = b"mod-sipserver-strangers"
-        self._requested, self._answered = OnMessage(self._on_request), OnMessage(self._on_response)
-        self._module = PjModule(
-            name=self._name,
-            name_length=len(self._name),
-            id=-1,
-            priority=_PRIORITY,
-            on_rx_request=self._requested,
-            on_tx_response=self._answered,
+        self._hook = Hook(
+            "mod-sipserver-strangers", _PRIORITY, on_rx_request=self._on_request, on_tx_response=self._on_response
         )
-        self._endpoint: int | None = None
+        self._describe: Any = None
 
     def install(self) -> bool:
         """After `libInit`. True when the module is in place."""
-        needed = native.functions(
-            "pjsua_get_pjsip_endpt",
-            "pjsip_endpt_register_module",
-            "pjsip_endpt_unregister_module",
-            "pjsip_tx_data_get_info",
-        )
-        if needed is None:
-            logger("sip").warning("this PJSIP hides its symbols: strangers may learn that no dialog exists")
+        self._describe = native.function("pjsip_tx_data_get_info")
+        if self._describe is None or not self._hook.install():
+            logger("sip").warning("this PJSIP takes no module of ours: strangers may learn that no dialog exists")
             return False
-        endpoint, register, self._unregister, self._describe = needed
-        self._endpoint = endpoint()
-        if register(self._endpoint, byref(self._module)) != 0 or self._module.id < 0:
-            logger("sip").warning("PJSIP refused the module that keeps strangers in silence")
-            self._endpoint = None
-        return self._endpoint is not None
+        return True
 
     def remove(self) -> None:
         """Before `libDestroy`."""
-        if self._endpoint is not None:
-            self._unregister(self._endpoint, byref(self._module))
-            self._endpoint = None
+        self._hook.remove()
 
     def _on_request(self, rdata: int) -> int:
         """0: the next module's turn. Must not raise into C."""

@@ -15,11 +15,12 @@ from contextlib import contextmanager
 import pjsua2 as pj
 
 from sipserver.audio.playout import Playout
-from sipserver.errors import CarrierError
+from sipserver.errors import CapacityError, CarrierError
 from sipserver.log import logger
 from sipserver.sip import capacity, pcm, rtp_reader, targets
-from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SOURCE, Admission, Refusal
+from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SILENCE, SOURCE, Admission, Refusal
 from sipserver.sip.call_sound import CallSound
+from sipserver.sip.challenges import ChallengeLimit
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
@@ -39,9 +40,11 @@ from sipserver.sip.strangers import StrangersSilence
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
 
+_TOO_MANY = 70_010  # PJ_ETOOMANY
 REPLACED_LINGER_S = 4.0
 """How long the peer of a replaced call has to hang it up."""
 
+_CHALLENGE = 401
 _ANY = ("0.0.0.0", "")  # noqa: S104
 
 
@@ -72,6 +75,7 @@ class Switchboard:
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
         self._silence = StrangersSilence(self._trunks.door.is_stranger)
+        self._challenges = ChallengeLimit()
         self._pace = Pace()
         self._rtp_ports = RtpPorts(settings.media_host or settings.host, *settings.rtp_ports)
         self._tidy = Tidy()
@@ -88,7 +92,7 @@ class Switchboard:
         endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
         endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.trunk)
+            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.passing)
         except Exception:
             self._remove()
             endpoint.close()
@@ -154,6 +158,11 @@ class Switchboard:
         self._calls[serial] = call
         try:
             return call.dial(uri, {**headers, **self._trunks.headers_of(trunk)}, from_uri)
+        except pj.Error as error:
+            self.let_go(serial)
+            if error.status == _TOO_MANY:  # a call that was given up keeps its slot until its INVITE times out
+                raise CapacityError(f"PJSIP holds {self.capacity} calls, and all are taken") from None
+            raise
         except Exception:
             self.let_go(serial)
             raise
@@ -206,8 +215,11 @@ class Switchboard:
         self._gate.install()
         if self._trunks.door.is_kept:
             self._silence.install()
+        if self._trunks.have_credentials:
+            self._challenges.install()
 
     def _remove(self) -> None:
+        self._challenges.remove()
         self._silence.remove()
         self._gate.remove()
 
@@ -231,6 +243,8 @@ class Switchboard:
 
     def may_replace(self, call: PjCall, text: str, source: str) -> bool:
         """Only the trunk of a call may replace it, and only where its settings say so."""
+        if self._trunks.door.enter(source, text) is not None:
+            return False
         offer = self._offer(text, source)
         trunk = self._trunks.named(offer.trunk)
         return trunk is not None and trunk.replaces and offer.trunk == call.trunk
@@ -241,9 +255,10 @@ class Switchboard:
     def take_back(self) -> None:
         self._trunks.accounts.take_back()
 
-    def adopt(self, account: pj.Account, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
+    def adopt(self, account: pj.Account, trunk: str, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
         serial = self.next_serial()
         call = self._calls[serial] = PjCall(self, serial, account, MediaLine(Playout()), call_id)
+        self._trunks.assign(call, trunk)
         return call
 
     def took_over(self, new: PjCall, old: PjCall) -> None:
@@ -311,9 +326,10 @@ class Switchboard:
         self._over = waiting
 
     def _decide(self, method: str, rdata: int) -> Refusal | None:
-        refusal = self._trunks.door.knock(method, rdata)
+        door = self._trunks.door
+        refusal = door.knock(method, rdata)
         if refusal is not None:
-            return self._admission.counted(refusal) if method == "INVITE" else refusal
+            return self._turned_away(refusal) if method == "INVITE" else refusal
         if method in NEEDS_DIALOG:
             return NO_DIALOG
         if method not in OUTSIDE_DIALOGS:
@@ -322,9 +338,15 @@ class Switchboard:
             return DRAINING
         if method != "INVITE":
             return None
-        invite = self._trunks.door.invite
-        refusal = self._trunks.unacceptable(invite) if invite is not None else None
-        return self._admission.counted(refusal) if refusal is not None else self._no_room()
+        refusal = self._trunks.unacceptable(door.invite) if door.invite is not None else None
+        return self._turned_away(refusal) if refusal is not None else self._no_room()
+
+    def _turned_away(self, refusal: Refusal) -> Refusal:
+        """Challenges are no news, and what is dropped is a flood or a scanner."""
+        if refusal.code not in (SILENCE.code, _CHALLENGE):
+            source = self._trunks.door.source
+            logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
+        return self._admission.counted(refusal)
 
     def _no_room(self) -> Refusal | None:
         """Before PJSIP opens sockets for the call. That all inbound places are taken is seen later: an INVITE that

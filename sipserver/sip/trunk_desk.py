@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from sipserver.errors import SipServerError
@@ -27,10 +27,10 @@ ANSWER_S = 5.0
 REGISTER_S = 45.0
 """PJSIP tells of each attempt within 32 s (RFC 3261, timer F), and once more after a challenge."""
 UNREGISTER_S = 1.0
+_LONGEST_RETRY_S = 3600
+"""A Retry-After beyond it is not believed."""
 _SPREAD = 0.1
 _TIMEOUT, _UNAVAILABLE = 408, 503
-_BACK = (0, "the peer was away", 0)
-"""In place of an answer: a registrar that was away may have forgotten us, and is told again at once."""
 
 
 class Sender(Protocol):
@@ -45,6 +45,20 @@ class Sender(Protocol):
     def probe(self, trunk: str) -> Awaitable[None]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """To a REGISTER. expires_s: 0 unless registered."""
+
+    status: int
+    text: str
+    expires_s: int = 0
+    retry_s: int = 0
+
+
+_BACK = _Answer(0, "the peer was away")
+"""In place of an answer: a registrar that was away may have forgotten us, and is told again at once."""
+
+
 class TrunkDesk:
     """Loop thread. `start` after the sip thread, `stop` before it; it may be started again.
 
@@ -57,10 +71,10 @@ class TrunkDesk:
         self._on_state = on_state or (lambda _state: None)
         self._states = {trunk.name: first_state(trunk, time.time()) for trunk in self._trunks.values()}
         self._reasons: dict[tuple[str, str], str] = {}  # why registration or keep-alive of a trunk is not well
-        self._answers: dict[str, asyncio.Queue[tuple[int, str, int]]] = {name: asyncio.Queue() for name in self._trunks}
+        self._answers: dict[str, asyncio.Queue[_Answer]] = {name: asyncio.Queue() for name in self._trunks}
         self._probed: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self._trunks}
         self._tasks: list[asyncio.Task[Any]] = []
-        self._random = random.Random()  # noqa: S311 - spreads requests in time
+        self._random = random.Random()  # noqa: S311  # nosec B311
 
     @property
     def states(self) -> Mapping[str, TrunkState]:
@@ -93,9 +107,9 @@ class TrunkDesk:
 
     # --- fed by the sip thread ----------------------------------------------------------------------------------------
 
-    def registration(self, trunk: str, status: int, text: str, expires_s: int) -> None:
-        """What became of a REGISTER, of ours or a refresh."""
-        self._answers[trunk].put_nowait((status, text, expires_s))
+    def registration(self, trunk: str, status: int, text: str, expires_s: int, retry_s: int = 0) -> None:
+        """What became of a REGISTER, of ours or a refresh. retry_s: the answer's Retry-After."""
+        self._answers[trunk].put_nowait(_Answer(status, text, expires_s, retry_s))
 
     def probe_ended(self, trunk: str, status: int, text: str) -> None:
         """What became of an OPTIONS. Any answer shows that somebody is there, but 408 and 503: they speak for another
@@ -117,27 +131,28 @@ class TrunkDesk:
             self._registered(trunk.name, Registered.REGISTERING, self._reasons.get((trunk.name, "register"), ""))
             try:
                 await self._sender.register(trunk.name)
-                status, text, expires_s = await self._answer(trunk.name)
+                answer = await self._answer(trunk.name)
             except TimeoutError:
-                status, text, expires_s = _TIMEOUT, "no answer", 0
+                answer = _Answer(_TIMEOUT, "no answer")
             except SipServerError as problem:
-                status, text, expires_s = 0, str(problem), 0
-            while expires_s:  # as long as refreshes go well
+                answer = _Answer(0, str(problem))
+            while answer.expires_s:  # as long as refreshes go well
                 failures = 0
                 self._registered(trunk.name, Registered.REGISTERED, "")
                 answer = await answers.get()
                 if answer is _BACK:
                     break
-                status, text, expires_s = answer
             else:
                 failures += 1
                 pause = pause_s(register, failures, self._random.random)
-                what = f"{status} {text}".strip() if status else text
+                if answer.retry_s <= _LONGEST_RETRY_S:
+                    pause = max(pause, answer.retry_s)
+                what = f"{answer.status} {answer.text}".strip() if answer.status else answer.text
                 self._registered(trunk.name, Registered.FAILED, f"REGISTER: {what}")
                 logger("trunks").info("registering again later", trunk=trunk.name, pause_s=round(pause, 1))
                 await asyncio.sleep(pause)
 
-    async def _answer(self, trunk: str) -> tuple[int, str, int]:
+    async def _answer(self, trunk: str) -> _Answer:
         """The registrar's answer, or what PJSIP says in its place; the state does not wait as long as PJSIP does."""
         answers = self._answers[trunk]
         try:
@@ -188,7 +203,8 @@ class TrunkDesk:
             return
         state = self._states[trunk] = replace(after, since=time.time())
         if (state.word, state.reason) != (before.word, before.reason):
-            tell = logger("trunks").info if state.up or not before.up else logger("trunks").warning
+            lost = before.up and not state.up and state.registration is not Registered.UNREGISTERED
+            tell = logger("trunks").warning if lost else logger("trunks").info
             tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
         self._on_state(state)
 

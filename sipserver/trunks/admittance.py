@@ -32,7 +32,7 @@ Clock = Callable[[], float]
 class Verdict(enum.StrEnum):
     """CHALLENGE: 401 with `challenges`. REFUSE: 403. PACE: 503 with Retry-After. DROP: no answer at all."""
 
-    PASS = "pass"  # noqa: S105
+    ADMIT = "admit"
     CHALLENGE = "challenge"
     REFUSE = "refuse"
     PACE = "pace"
@@ -100,10 +100,10 @@ class Gatekeeper:
         address = _address(source)
         trunk = self._by_source(address)
         if trunk is None and _within(address, self._allow):
-            return Judgement(Verdict.PASS)
+            return Judgement(Verdict.ADMIT)
         if method != "INVITE":
             known = trunk is not None and trunk.name not in self._wide
-            return Judgement(Verdict.PASS if known else Verdict.DROP, trunk.name if trunk is not None else "")
+            return Judgement(Verdict.ADMIT if known else Verdict.DROP, trunk.name if trunk is not None else "")
         candidates = (trunk,) if trunk is not None else self._from_anywhere
         if trunk is None or trunk.users:
             return self._proved(candidates, method, address, asked)
@@ -153,7 +153,7 @@ class Gatekeeper:
         return answer.proof, owner_of(answer.user)
 
     def _paced(self, trunk: str) -> Judgement:
-        return Judgement(Verdict.PASS if self._paces[trunk].take() else Verdict.PACE, trunk)
+        return Judgement(Verdict.ADMIT if self._paces[trunk].take() else Verdict.PACE, trunk)
 
     def _refused(self, address: str) -> Judgement:
         verdict = Verdict.REFUSE if self._refusals.add(address) <= REFUSALS else Verdict.DROP

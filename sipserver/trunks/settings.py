@@ -94,9 +94,10 @@ class TrunkSettings(BaseModel):
     number that no `allow` names is refused when there are any, and the longest matching prefix decides. premium:
     without it premium-rate, shared-cost and satellite numbers are refused unless an `allow` names them.
 
-    codecs: allowed ones in the order of our preference. srtp: SDES; `required` never falls back to plain RTP (488),
-    `offered` encrypts where the peer can, also RTP/AVP with crypto lines, and the record says when it could not; `off`
-    refuses encrypted-only offers. In a fleet through the media relay.
+    codecs: allowed ones in the order of our preference. srtp: SDES. `required` takes and offers RTP/SAVP with keys
+    alone and never falls back to plain RTP (488); `offered` encrypts where the peer can, also RTP/AVP with crypto
+    lines, and the record says when it could not; `off` refuses encrypted-only offers. In a fleet through the media
+    relay.
     headers_in, headers_out: globs of header names that pass; a dialplan sees no other ones, and sends no other ones.
     """
 

@@ -51,6 +51,10 @@ COUNTED: list[tuple[Event, str, dict[str, str], float]] = [
     (events.MediaStalled(silent_ms=600), "media_stalled_total", {}, 1),
     (events.MediaSourceChanged(old="a:1", new="b:2"), "media_source_changed_total", {}, 1),
     (events.DigitReceived(digit="1", method="info"), "digits_total", {"method": "info"}, 1),
+    (events.QueueLeft("sales", "timeout", 9000), "queue_callers_total", {"reason": "timeout"}, 1),
+    (events.QueueLeft("sales", "timeout", 9000), "queue_wait_seconds_count", {}, 0),
+    (events.QueueLeft("sales", "answered", 9000), "queue_wait_seconds_sum", {}, 9),
+    (events.VoicemailLeft("box", "a.wav", 900, "key"), "voicemails_total", {"ended_by": "key"}, 1),
     (events.TurnEnded("silence", 400, 900), "turns_total", {"reason": "silence"}, 1),
     (events.BargeIn("noise", 500), "barge_ins_total", {"decision": "noise"}, 1),
     (events.Speculation("kept"), "speculations_total", {"state": "kept"}, 1),
@@ -149,6 +153,8 @@ def test_probes_are_read_at_scrape_time() -> None:
             refused=lambda: {"capacity": 5},
             media_clock_late_s=lambda: {"max": 0.004},
             tick_age_s=lambda: {"sip": 0.5},
+            callers_waiting=lambda: {"sales": 4},
+            longest_wait_s=lambda: {"sales": 61.5},
             record_faults=lambda: {"dropped": 3},
         )
     )
@@ -160,6 +166,8 @@ def test_probes_are_read_at_scrape_time() -> None:
     assert value(metrics, "calls_refused_total", reason="capacity") == 5
     assert value(metrics, "media_clock_late_seconds", statistic="max") == 0.004
     assert value(metrics, "tick_age_seconds", part="sip") == 0.5
+    assert value(metrics, "callers_waiting", queue="sales") == 4
+    assert value(metrics, "longest_wait_seconds", queue="sales") == 61.5
     assert value(metrics, "record_faults_total", kind="dropped") == 3
 
 

@@ -1,6 +1,6 @@
 """People and machines with real voices, over good and bad lines: how often the decision is right.
 
-The bench `amd` says the same with all lines, and with greetings that nobody heard while the parameters were chosen.
+The bench `amd` says the same with all lines, and with greetings by which no parameter was chosen.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sipserver.calls.outbound import Way
 from sipserver.errors import CarrierError
 from sipserver.events import Event, PartyEnded, ReferProgress, StepEntered, StepLeft, TransferEnded
 from tests.calls.conftest import Stage
-from tests.fakes.leg import FakeLeg, breathe
+from tests.fakes.leg import FakeLeg, FakeOffer, breathe
 from tests.fakes.outbound import FakeOutbound, PlacedLeg
 from tests.fakes.virtual_time import now_ns
 
@@ -30,7 +30,7 @@ class Caller(FakeLeg):
     """slow_refer: what comes of a REFER is told by the test, by `referred`."""
 
     def __init__(self) -> None:
-        super().__init__(clock=now_ns)
+        super().__init__(FakeOffer(trunk="carrier"), clock=now_ns)
         self.slow_refer = False
         self._referred: asyncio.Future[int] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import wave
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import join as join_module
 from sipserver.calls import party as party_module
 from sipserver.calls.call import Call
+from sipserver.calls.outbound import Order
 from sipserver.calls.states import EndReason
 from sipserver.errors import CallerError, CapacityError, CarrierError
 from sipserver.events import Bridged, DigitReceived, Fault, PartyDialed, Unbridged
@@ -111,6 +113,20 @@ async def test_a_caller_with_sound_hears_ringing_until_early_media_comes(tmp_pat
         assert not heard_tone(three.leg, 3)
         assert three.leg in party.feeds
         assert three.leg.actions == ["answer"]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@virtual
+async def test_our_ringing_ends_with_the_answer(tmp_path: Path, refused: bool) -> None:
+    async with three_parties(tmp_path) as three:
+        three.begin(flow(before="answer,", after=BRANCHES.replace("{hangup: 486}", "{wait: 60}")))
+        party = await three.party()
+        party.progress(180)
+        await three.tick(5)
+        assert heard_tone(three.leg, 3)
+        party.refuses(486) if refused else party.picks_up()
+        await three.tick(10)
+        assert not heard_tone(three.leg, 5)
 
 
 @virtual
@@ -470,6 +486,21 @@ def _answers(leg: PlacedLeg) -> None:
     leg.picks_up()
 
 
+@virtual
+async def test_a_caller_who_leaves_while_the_party_is_hung_up_does_not_cut_that_short(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        _, party = await joined(three, flow("max_s: 1,"))
+        party.silent_hangup = True
+        await three.happens(lambda: party.gone)
+        three.leg.peer_leaves()
+        await three.tick(20)
+        party.tell(events.LegDisconnected(code=200, cause="Normal", by_peer=False))
+        assert await three.over() == "caller_hangup"
+        kinds = three.records.kinds()
+        assert kinds.index("party.ended") == len(kinds) - 1 - kinds[::-1].index("leg.disconnected") + 1
+        assert three.records.of(Fault) == []
+
+
 @pytest.mark.parametrize("turns", range(60))
 @virtual
 async def test_the_call_ends_at_any_await(tmp_path: Path, turns: int) -> None:
@@ -753,6 +784,30 @@ async def test_a_recording_goes_on_with_the_caller_alone(tmp_path: Path) -> None
         assert (right == 44).sum() == 0
 
 
+@virtual
+async def test_what_one_of_them_said_last_is_recorded_too(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        _, party = await joined(three, flow(before="answer, record,"))
+        await three.tick(5, level(11), level(22))
+        three.lost = {party}
+        await three.tick(3, level(33))
+        party.peer_leaves()
+        await three.over()
+        left, right = recorded(three)
+        assert [int(value) for value in left[left == 33]] == [33] * 3
+        assert not right[left == 33].any()
+
+
+@virtual
+async def test_a_recording_that_closes_late_delays_no_bye(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        call, _ = await joined(three, flow("record: true,"))
+        call.end(EndReason.OPERATOR_HANGUP)
+        await three.over()
+        kinds = three.records.kinds()
+        assert kinds.index("party.ended") < kinds.index("recording.stopped")
+
+
 @pytest.mark.parametrize("running", [False, True])
 @virtual
 async def test_the_step_may_record_the_connection(tmp_path: Path, running: bool) -> None:
@@ -770,6 +825,34 @@ async def test_the_step_may_record_the_connection(tmp_path: Path, running: bool)
         left, right = recorded(three)
         assert int(((left == 11) & (right == 22)).sum()) == 5
         assert len(three.records.of(events.RecordingStarted)) == 1
+
+
+# --- calls that we placed -------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_somebody_whom_we_called_is_bridged_like_a_caller(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.plan(flow())
+        three.leg.gone = True  # nobody calls
+        originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))
+        first = await three.party(1)
+        call = await originating
+        first.picks_up()
+        second = await three.party(2)
+        assert apart(first, second)
+        second.progress(183, media=True)
+        await three.happens(lambda: first in second.feeds)
+        second.picks_up()
+        await three.happens(lambda: hear_each_other(first, second))
+        first.press("1")
+        await three.tick(2)
+        assert second.actions == ["digits 1"]
+        assert call.answered
+        second.peer_leaves()
+        assert await three.over() == "callee_hangup"
+        assert first.actions == ["hangup"]
+        assert [event.leg for event in three.records.of(events.LegDisconnected)] == ["party-1", ""]
 
 
 # --- mistakes of ours -------------------------------------------------------------------------------------------------

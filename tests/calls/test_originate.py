@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from sipserver import events
+from sipserver.audio.frame import Samples
 from sipserver.calls.commands import CallCommands
 from sipserver.calls.outbound import Order
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.book import Book
+from sipserver.dialplan.steps import Amd
 from sipserver.errors import CallerError, CapacityError, CarrierError, Draining, NoRoute, NotFound, SipServerError
-from sipserver.events import CallEnded, CallLimited, CallRouted, CallStarted, CallStateChanged, Fault
+from sipserver.events import AnswererDetected, CallEnded, CallLimited, CallRouted, CallStarted, CallStateChanged, Fault
 from tests.calls.conftest import Stage, outcomes
+from tests.calls.test_amd import GREETING, HELLO, say
 from tests.calls.test_registry import FakeLimits
 from tests.fakes.leg import breathe
 from tests.fakes.outbound import FakeOutbound, PlacedLeg
@@ -333,3 +336,37 @@ async def test_a_number_without_a_route_needs_a_flow(placing: Placing, stage: St
     stage.book = Book((replace(stage.book.plans[0], routes=()),))
     with pytest.raises(NoRoute, match="name a flow"):
         await CallCommands(placing.registry).handle("originate", {"to": "+4930123"})
+
+
+# --- who answered -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "answerer"), [(HELLO, "human"), (GREETING, "machine")], ids=["human", "machine"])
+async def test_who_answered_is_known_before_the_flow_begins(
+    placing: Placing, stage: Stage, said: list[Samples], answerer: str
+) -> None:
+    stage.head = "variables: {answerer: nobody}"
+    stage.plan("  main: [{say: 'Good day, {answerer}.'}, hangup]")
+    asked = {"to": "+4930123", "amd": {"wait_s": 8}}
+    await CallCommands(placing.registry).handle("originate", asked)
+    leg = placing.outbound.legs[0]
+    leg.picks_up()
+    await breathe()
+    await say(leg, said)
+    assert await stage.ended(leg) == "dialplan_hangup"
+    assert stage.tts.texts == [f"Good day, {answerer}."]
+    (decided,) = stage.records.of(AnswererDetected)
+    assert decided.answerer == answerer
+
+
+async def test_a_refused_call_asks_nobody_who_answered(placing: Placing, stage: Stage) -> None:
+    await placing.registry.originate(ORDER, tenant="acme", amd=Amd())
+    leg = placing.outbound.legs[0]
+    leg.refuses(486)
+    assert await stage.ended(leg) == "busy"
+    assert not stage.records.of(AnswererDetected)
+
+
+async def test_branches_have_no_place_in_an_order(placing: Placing) -> None:
+    with pytest.raises(CallerError, match=r"amd: .*`on` belongs into a dialplan"):
+        await CallCommands(placing.registry).handle("originate", {"to": "1", "amd": {"on": {"human": "main"}}})

@@ -24,11 +24,11 @@ from sipserver.events import (
     VariableSet,
 )
 from tests.calls.gathering import Caller, Gathering, gathering
-from tests.calls.test_conference import channels, music
+from tests.calls.test_conference import OtherLeg, channels, music
 from tests.calls.test_steps import write_sound
 from tests.fakes.leg import level
 from tests.fakes.outbound import PlacedLeg
-from tests.fakes.virtual_time import virtual
+from tests.fakes.virtual_time import now_ns, virtual
 
 FLOWS = """
   line: [{queue: {name: sales, music: music.wav, position_say_every_s: 0, max_wait_s: 100, exit: "*",
@@ -522,6 +522,20 @@ async def test_a_process_that_drains_ends_those_who_wait(tmp_path: Path) -> None
         await stage.all.drain(5)
         assert [caller.left[-1][1] for caller in (ann, ben, eve)] == ["cancelled"] * 3
         assert stage.all.services.queues.waiting() == {}
+
+
+@virtual
+async def test_an_agent_whose_leg_is_of_another_kind_is_told_apart(tmp_path: Path) -> None:
+    async with gathering(tmp_path) as stage:
+        plan(stage, DESKS)
+        eve = stage.calls("desk", "eve", OtherLeg(clock=now_ns))
+        await stage.happens(lambda: music(eve))
+        ann = stage.calls("line")
+        await stage.happens(lambda: ann.left)
+        assert ann.left[0] == ("queue", "failed")
+        assert [event.reason for event in ann.of(QueueLeft)] == ["failed"]
+        ben = stage.calls("line", "ben", OtherLeg(clock=now_ns))
+        await stage.happens(lambda: talk(ben, eve))
 
 
 # --- what is heard and told -------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from sipserver.agent.options import Engines
 from sipserver.audio.frame import RATE_HZ
 from sipserver.calls.scribe import Message, Scribe, pieces
 from sipserver.calls.wav import WavWriter
@@ -14,6 +16,11 @@ from sipserver.events import Event, Fault, VoicemailTranscribed
 from tests.fakes.engines import FakeStt
 from tests.fakes.until import until
 from tests.fakes.virtual_time import virtual
+
+
+def engines(*stt: FakeStt) -> Engines:
+    unused: Any = None
+    return Engines(vad=unused, stt={each.name: each for each in stt}, tts={}, llm={})
 
 
 def write(path: Path, seconds: float = 1.0) -> Path:
@@ -43,7 +50,7 @@ async def test_a_long_message_is_put_together(tmp_path: Path) -> None:
     events: list[Event] = []
     stt = FakeStt("one", "(coughs)", "three", name="whisper")
     scribe = Scribe()
-    scribe.write(Message("b", write(tmp_path / "a.wav", 60), ["whisper"], "en", events.append), {"whisper": stt})
+    scribe.write(Message("b", write(tmp_path / "a.wav", 60), ["whisper"], "en", events.append), engines(stt))
     await until(lambda: bool(events))
     (told,) = events
     assert isinstance(told, VoicemailTranscribed)
@@ -61,7 +68,7 @@ async def test_one_after_the_other_and_no_more_than_the_bound(tmp_path: Path) ->
         path = write(tmp_path / f"{number}.wav")
         scribe.write(
             Message("b", path, ["whisper"], "en", lambda event, number=number: told.append((number, event))),  # type: ignore[misc]
-            {"whisper": stt},
+            engines(stt),
         )
     assert [(number, type(event)) for number, event in told] == [(2, Fault)]
     await until(lambda: len(stt.asked) >= 1)
@@ -77,7 +84,7 @@ async def test_closing_leaves_the_rest_unwritten(tmp_path: Path) -> None:
     told: list[Event] = []
     stt = FakeStt("text", name="whisper", delay_s=1000)
     scribe = Scribe()
-    scribe.write(Message("b", write(tmp_path / "a.wav"), ["whisper"], "en", told.append), {"whisper": stt})
+    scribe.write(Message("b", write(tmp_path / "a.wav"), ["whisper"], "en", told.append), engines(stt))
     await until(lambda: bool(stt.asked))
     await scribe.close()
     assert (scribe.depth, told, stt.cancelled) == (0, [], 1)
@@ -87,6 +94,6 @@ async def test_closing_leaves_the_rest_unwritten(tmp_path: Path) -> None:
 async def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     told: list[Event] = []
     scribe = Scribe()
-    scribe.write(Message("b", tmp_path / "none.wav", ["whisper"], "en", told.append), {})
+    scribe.write(Message("b", tmp_path / "none.wav", ["whisper"], "en", told.append), engines())
     await until(lambda: bool(told))
     assert isinstance(told[0], Fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from sipserver import events
 from sipserver.agent.options import Outcome as AgentOutcome
 from sipserver.calls.call import Call
+from sipserver.calls.outbound import Order
 from sipserver.calls.states import EndReason
 from sipserver.calls.steps import transfer as transfer_module
 from sipserver.errors import CallerError, CapacityError, CarrierError
@@ -76,6 +78,19 @@ async def test_blind_a_number_is_one_of_the_callers_side(tmp_path: Path, to: str
         three.begin(flow("blind", to=to))
         await three.over()
         assert three.leg.actions[1] == f"refer {uri}"
+
+
+@virtual
+async def test_blind_somebody_whom_we_called_is_sent_to_one_of_their_side(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.plan(flow("blind", to="'200'"))
+        three.leg.gone = True  # nobody calls
+        originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))
+        first = await three.party()
+        await originating
+        first.picks_up()
+        assert await three.over() == "transferred"
+        assert first.actions == ["refer sip:200@carrier.example", "hangup"]
 
 
 @pytest.mark.parametrize(
@@ -377,12 +392,17 @@ async def test_replaces_the_callers_side_may_leave_before_its_last_word(tmp_path
         assert three.transfers() == [("attended", "answered", "bridge", 200)]
 
 
-@pytest.mark.parametrize("who", ["caller cannot refer", "caller cannot replace", "target cannot replace", "recording"])
+WHY_NOT = ["caller cannot refer", "caller cannot replace", "target cannot replace", "another trunk", "recording"]
+
+
+@pytest.mark.parametrize("who", WHY_NOT)
 @virtual
 async def test_replaces_is_only_asked_for_where_it_can_work(tmp_path: Path, who: str) -> None:
     async with three_parties(tmp_path) as three:
         three.leg.can_refer = who != "caller cannot refer"
         three.leg.can_replace = who != "caller cannot replace"
+        if who == "another trunk":
+            three.leg.offer = FakeOffer(trunk="pbx")
         record = "record, " if who == "recording" else ""
         three.begin(flow("attended").replace("[{transfer", f"[{record}{{transfer"))
         party = await three.party()
@@ -451,6 +471,20 @@ async def test_warm_the_key_may_be_a_tone_in_band(tmp_path: Path) -> None:
         party.tell(DigitReceived(digit="1", method="inband"))
         await three.happens(lambda: hear_each_other(three.leg, party))
         assert not party.heard
+
+
+@virtual
+async def test_warm_a_target_that_sent_nothing_while_it_listened_is_left(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        no_replaces(three)
+        call = three.begin(flow("warm"), media_timeout_s=20)
+        party = await asked(three)
+        party.tell(events.MediaStalled(silent_ms=2_000))
+        party.press("1")
+        await three.happens(lambda: hear_each_other(three.leg, party))
+        began_ms = call.at_ms
+        assert await three.over() == "media_timeout"
+        assert 20_000 <= call.at_ms - began_ms <= 20_500
 
 
 @virtual

@@ -40,7 +40,6 @@ def to(user: str) -> CallFacts:
     return CallFacts(user, source="127.0.0.1:5060")
 
 
-@pytest.mark.usefixtures("every_step")
 def test_what_steps_say_to_anybody_is_a_fixed_text() -> None:
     found = plan(
         """

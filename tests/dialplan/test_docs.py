@@ -18,7 +18,7 @@ from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.match import Match
 from sipserver.dialplan.plan import PlanFile
 from sipserver.dialplan.queues import QueueSpec
-from sipserver.dialplan.steps import LATER, STEPS, SetStep, Step
+from sipserver.dialplan.steps import STEPS, SetStep, Step
 from tests.fakes.dialplans import report
 
 ROOT = Path(__file__).parents[2]
@@ -74,12 +74,6 @@ def test_no_step_is_told_that_does_not_exist() -> None:
     assert re.findall(r"^### `(\w+)`$", TEXT, re.MULTILINE) == list(STEPS)
 
 
-def test_the_steps_that_are_refused_are_named() -> None:
-    text = TEXT.partition("\nRefused when the file is read, because this version cannot run them yet:\n")[2]
-    told = re.findall(r"^- `(\w+)`$", text.partition("\n## ")[0], re.MULTILINE)
-    assert told == [word for word in STEPS if word in LATER]
-
-
 def test_every_match_key() -> None:
     text = section("## Routes")
     told = [field.alias or name for name, field in Match.model_fields.items() if f"| `{field.alias or name}` |" in text]
@@ -130,7 +124,6 @@ def test_the_first_example_loads_without_advice() -> None:
     assert [str(problem) for problem in found.errors + found.warnings] == []
 
 
-@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_loads(example: str) -> None:
     found = report(whole(example), DEMO)

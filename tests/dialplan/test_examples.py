@@ -21,7 +21,6 @@ EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_no_mistakes_and_no_advice(file: Path) -> None:
     found = load.check(file)
@@ -30,7 +29,7 @@ def test_no_mistakes_and_no_advice(file: Path) -> None:
 
 
 @pytest.fixture
-def pbx(every_step: None) -> Plan:
+def pbx() -> Plan:
     return load.load(FOLDER / "pbx.yaml")
 
 

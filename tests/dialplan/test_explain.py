@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from textwrap import dedent
 from typing import Any
 
-import pytest
-
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.explain import MAX_DEPTH, explain, flow_lines
 from sipserver.dialplan.facts import CallFacts
@@ -122,7 +120,6 @@ calendars: {party: {dates: 11-23}}
 """
 
 
-@pytest.mark.usefixtures("every_step")
 def test_steps_that_bring_others_in_tell_where_every_outcome_leads() -> None:
     assert tree(plan(PBX, head=HEAD)) == dedent(
         """\
@@ -147,7 +144,6 @@ def test_steps_that_bring_others_in_tell_where_every_outcome_leads() -> None:
     )
 
 
-@pytest.mark.usefixtures("every_step")
 def test_what_the_moment_says_to_a_route_is_told() -> None:
     match = "{hours: '!weekends', calendar: party, percent: 100, load: < 80}"
     routes = f"- {{match: {{calendar: '!party'}}, flow: box}}\n- {{match: {match}, flow: main}}"

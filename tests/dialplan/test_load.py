@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sipserver import yaml_file
 from sipserver.dialplan import load
-from sipserver.dialplan.steps import LATER, STEPS, Collect, Say
+from sipserver.dialplan.steps import STEPS, Collect, Say
 from sipserver.errors import DialplanError
 from tests.fakes.dialplans import plan, report, written
 
@@ -116,18 +116,9 @@ def test_a_wrong_step_is_named_with_its_line(step: str, message: str) -> None:
     assert found[0].startswith(message)
 
 
-def test_a_step_that_is_not_at_work_yet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LATER, "wait", "is not supported by this version yet")
-    assert errors("main:\n  - wait: 1") == [
-        "acme.yaml:4: flows.main[0].wait: `wait` is not supported by this version yet"
-    ]
-    assert "wait" not in errors("main:\n  - wat: 1")[0].partition("known are")[2]
-
-
 SALES = "targets: ['+49*', '!+49900*', '*@pbx']\nqueues: {sales: {agents: ['+4930']}}"
 
 
-@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize(
     ("step", "head", "message"),
     [
@@ -176,7 +167,6 @@ def test_where_calls_may_go_is_checked(step: str, head: str, message: str) -> No
     assert found[0].startswith(f"acme.yaml:{message}")
 
 
-@pytest.mark.usefixtures("every_step")
 def test_targets_with_variables_are_left_to_the_call() -> None:
     step = "bridge: {to: 'sip:{to}@pbx', on: {failed: end}}"
     found = plan(f"main: [{step}]", head=SALES)
@@ -444,7 +434,6 @@ _FILE = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.usefixtures("every_step")
 def test_advice_about_steps_with_others() -> None:
     head = "queues: {sales: {agents: [201]}, support: {}}"
     flows = """
@@ -464,7 +453,6 @@ def test_advice_about_steps_with_others() -> None:
     ]
 
 
-@pytest.mark.usefixtures("every_step")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_FILE)
 def test_no_document_raises_anything_but_a_dialplan_error(value: Any) -> None:

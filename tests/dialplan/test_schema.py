@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 
 from sipserver import yaml_file
 from sipserver.dialplan.schema import schema
-from sipserver.dialplan.steps import LATER, STEPS
+from sipserver.dialplan.steps import STEPS
 from tests.fakes.dialplans import report, written
 
 DEMO = Path(__file__).parents[2] / "dialplans" / "demo.yaml"
@@ -24,7 +24,6 @@ def test_it_is_a_json_schema() -> None:
     Draft202012Validator.check_schema(schema())
 
 
-@pytest.mark.usefixtures("every_step")
 def test_it_is_one_with_every_step() -> None:
     Draft202012Validator.check_schema(schema())
 
@@ -91,7 +90,6 @@ HEAD = (
 )
 
 
-@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize(
     "step",
     [
@@ -114,7 +112,6 @@ def test_steps_with_others_that_load_are_valid(step: str) -> None:
     assert valid(yaml_file.parse_text(text, Path("x")).value)
 
 
-@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize(
     "step",
     [
@@ -130,13 +127,6 @@ def test_steps_with_others_that_load_are_valid(step: str) -> None:
 )
 def test_steps_with_others_that_an_editor_should_underline(step: str) -> None:
     assert not valid(yaml_file.parse_text(written(f"main:\n  - {step}"), Path("x")).value)
-
-
-def test_a_step_that_is_not_at_work_yet_is_underlined(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = yaml_file.parse_text(written("main:\n  - wait: 1"), Path("x")).value
-    assert valid(file)
-    monkeypatch.setitem(LATER, "wait", "is not supported by this version yet")
-    assert not valid(file)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +153,6 @@ def test_other_matches_are_underlined(match: str) -> None:
     assert not valid(yaml_file.parse_text(text, Path("x")).value)
 
 
-@pytest.mark.usefixtures("every_step")
 def test_every_step_is_described() -> None:
     definitions = schema()["$defs"]
     for word, step in STEPS.items():

@@ -83,13 +83,11 @@ def test_globs_allow_and_bar(globs: tuple[str, ...], to: str, may: bool) -> None
     assert allowed(globs, to) is may
 
 
-@pytest.mark.usefixtures("every_step")
 def test_a_plan_with_targets_allows_those() -> None:
     found = plan(f"main: [{BRIDGE.format(to='100')}]", head="targets: [1*]")
     assert [allows_target(found, to) for to in ("100", "101", "200", "sip:100@pbx")] == [True, True, False, False]
 
 
-@pytest.mark.usefixtures("every_step")
 def test_a_plan_without_targets_allows_what_stands_in_it() -> None:
     steps = [BRIDGE.format(to="+49 30 1"), BRIDGE.format(to="sip:7@pbx").replace("bridge", "transfer")]
     queue = "queue: {name: sales, on: {failed: end}}"

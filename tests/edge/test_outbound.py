@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ from sipserver.edge.edge import Edge
 from sipserver.edge.settings import Listen
 from sipserver.trunks.settings import TrunkSettings
 from tests.harness.server import free_sip_port
-from tests.servers.authority import Authority, serving
 from tests.servers.carrier import INSIDE, Behave, Carrier, Placed, Placer, placer, reply, take
 from tests.servers.kamailio import Caller, header, headers, running, sdp, status_of
 
@@ -145,6 +142,17 @@ async def test_other_ways_out(tmp_path: Path, transport: str) -> None:
         made.carrier.send(made.carrier.request("INFO", invite))
         await made.answered(call, "INFO")
         assert status_of(await call.bye()) == 200
+
+
+async def test_a_peer_behind_nat_is_reached_where_it_answered(tmp_path: Path) -> None:
+    """Its Contact names an address of its own network, in the answer to a later INVITE too."""
+    async with rig(tmp_path, Carrier(contact="<sip:carrier@192.168.77.1:5060>")) as made:
+        call = made.call()
+        for number in range(1, 3):
+            assert status_of(await call.invite()) == 200
+            await made.carrier.wait_for("ACK", number)
+        assert status_of(await call.bye()) == 200
+        assert made.carrier.of("BYE")[0].startswith("BYE sip:carrier@192.168.77.1:5060 SIP/2.0")
 
 
 async def test_the_outbound_proxy_is_the_first_hop(tmp_path: Path) -> None:
@@ -281,22 +289,24 @@ async def test_a_forked_call_is_answered_twice(tmp_path: Path) -> None:
         if request.startswith("INVITE"):
             for tag in ("one", "two"):
                 carrier.answer(request, "183 Session Progress", body=sdp(9, "0"), tag=tag)
-            for tag in ("one", "two"):
-                carrier.answer(request, "200 OK", body=sdp(9, "0"), tag=tag)
         else:
             carrier.answer(request, "200 OK")
+
+    def callee(text: str) -> str:
+        return header(text, "To").rpartition("tag=")[2]
 
     async with rig(tmp_path, Carrier(behave)) as made:
         call = made.call()
         made.cell.send(call.request("INVITE", body=sdp(9, "0")))
-        progress = [await made.cell.receive(183) for _ in range(2)]
-        finals = [await made.cell.receive(200) for _ in range(2)]
-        assert [header(text, "To").rpartition("tag=")[2] for text in (*progress, *finals)] == ["one", "two"] * 2
-        for final in finals[::-1]:
+        assert {callee(await made.cell.receive(183)) for _ in range(2)} == {"one", "two"}
+        for tag in ("one", "two"):
+            made.carrier.answer(made.carrier.of("INVITE")[0], "200 OK", body=sdp(9, "0"), tag=tag)
+            final = await made.cell.receive(200)
+            assert callee(final) == tag
             call.take(final)
             made.cell.send(call.request("ACK"))
             assert status_of(await call.bye()) == 200
-        assert [header(text, "To").rpartition("tag=")[2] for text in made.carrier.of("BYE")] == ["two", "one"]
+        assert [callee(text) for text in made.carrier.of("BYE")] == ["one", "two"]
 
 
 async def test_a_peer_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,122 +466,44 @@ async def test_an_invite_with_replaces_reaches_the_cell_that_has_the_dialog(tmp_
 
 
 async def test_a_cell_takes_over_a_dialog_of_its_neighbour(tmp_path: Path) -> None:
+    """A peer has calls with two cells and joins them (REFER with Replaces); our side it knows by what it was shown."""
     async with rig(tmp_path) as made, placer(made.edge, listed=False) as other:
         await made.edge.set_cells([CellAddress(INSIDE, port, 4) for port in (made.cell.port, other.port)])
-        call = made.call(at=other.own)
-        made.cell.send(call.request("INVITE", body=sdp(9, "0"), more="Replaces: a;to-tag=b;from-tag=c\r\n"))
+        calls = [made.call(), other.dialog(at=made.carrier.address)]
+        for call in calls:
+            await call.invite()
+        first, second = made.carrier.of("INVITE")
+        shown = header(second, "Contact").strip("<>")
+        assert str(other.port) not in shown
+        replaces = f"{calls[1].call_id};to-tag=carrier;from-tag={calls[1].tag}"
+        made.carrier.send(made.carrier.request("REFER", first, more=f"Refer-To: <{shown}?Replaces=escaped>\r\n"))
+        received = await made.answered(calls[0], "REFER")
+        assert header(received, "Refer-To") == f"<sip:peer@{other.own};transport=udp?Replaces=escaped>"
+
+        takes_over = made.call()
+        takes_over.target = shown
+        made.cell.send(takes_over.request("INVITE", body=sdp(9, "0"), more=f"Replaces: {replaces}\r\n"))
         invite = await other.receive("INVITE")
-        assert header(invite, "Replaces") == "a;to-tag=b;from-tag=c"
-        assert header(invite, "X-Sipserver-Trunk") == "carrier"
-        assert len(headers(invite, "X-Sipserver-Trunk")) == 1
+        assert header(invite, "Replaces") == replaces
+        assert headers(invite, "X-Sipserver-Trunk") == ["carrier"]
+        to = header(invite, "To")
         contact = f"Contact: <sip:other@{other.own}>\r\n"
-        other.send(
-            reply(invite, more=contact, body=sdp(9, "0")).replace(header(invite, "To"), header(invite, "To") + ";tag=o")
-        )
-        assert status_of(await call.finish()) == 200
+        other.send(reply(invite, more=contact, body=sdp(9, "0")).replace(to, f"{to};tag=o"))
+        assert status_of(await takes_over.finish()) == 200
         await other.receive("ACK")
-        made.cell.send(call.request("BYE"))
+        made.cell.send(takes_over.request("BYE"))
         other.send(reply(await other.receive("BYE")))
         assert status_of(await made.cell.receive()) == 200
-        assert made.carrier.received == []
+        assert len(made.carrier.of("INVITE")) == 2
+
+        gone = made.call()
+        gone.target = shown
+        made.cell.send(gone.request("INVITE", body=sdp(9, "0"), more="Replaces: nobody;to-tag=b;from-tag=c\r\n"))
+        assert status_of(await gone.finish()) == 481
 
 
-# --- TLS --------------------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def tls_rig(
-    folder: Path, *names: str, behave: Behave = take, trusted: bool = True, ca: bool = True, **of_trunk: Any
-) -> AsyncIterator[Rig]:
-    """names: what the carrier's certificate says that it is. trusted: its authority is the one that the edge knows,
-    from its own settings (ca) or the system's.
-    """
-    ours = Authority(folder / "ours").certify("edge", "DNS:edge.example")
-    authority = Authority(folder / "ours") if trusted else Authority(folder / "theirs", "Somebody else")
-    if trusted:
-        ours = authority.certify("edge", "DNS:edge.example")
-    if not ca:
-        ours = ours.model_copy(update={"ca": None})
-    carrier = Carrier(behave, transport="tls")
-    async with carrier.running(serving(authority.certify("carrier", *names))):
-        listen = (Listen(transport="tls", host="127.0.0.1", port=free_sip_port()),)
-        facts = {"name": "carrier", "host": carrier.address, "transport": "tls", **of_trunk}
-        trunk = TrunkSettings.model_validate(facts)
-        async with (
-            running(folder / "edge", (), (trunk,), inside=INSIDE, listen=listen, tls=ours) as edge,
-            placer(edge) as cell,
-        ):
-            yield Rig(edge, carrier, cell)
-
-
-@pytest.mark.parametrize("names", [("DNS:other.example", "IP:127.0.0.1"), ("IP:127.0.0.1",)])
-async def test_tls_to_a_peer_that_is_who_it_should_be(tmp_path: Path, names: tuple[str, ...]) -> None:
-    async with tls_rig(tmp_path, *names) as made:
-        call = made.call()
-        assert status_of(await call.invite()) == 200
-        invite = made.carrier.of("INVITE")[0]
-        assert header(invite, "Via").startswith("SIP/2.0/TLS ")
-        assert INSIDE not in invite
-        made.carrier.send(made.carrier.request("INFO", invite))
-        await made.answered(call, "INFO")
-        assert status_of(await call.bye()) == 200
-
-
-async def test_tls_to_a_stranger_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its certificate is in order, and signed by an authority that the edge does not know."""
-    monkeypatch.setattr(render, "OUTSIDE_MS", 1000)
-    async with tls_rig(tmp_path, "IP:127.0.0.1", trusted=False) as made:
-        assert status_of(await made.call().invite()) in (408, 503)
-        assert made.carrier.received == []
-
-
-async def test_without_a_list_of_ours_the_systems_authorities_are_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(render, "OUTSIDE_MS", 1000)
-    for known in (False, True):
-        folder = tmp_path / str(known)
-        async with tls_rig(folder, "IP:127.0.0.1", ca=False) as made:
-            if known:
-                system = folder / "system"
-                system.mkdir()
-                shutil.copy(folder / "ours" / "authority.pem", system / "some.pem")
-                await asyncio.to_thread(subprocess.run, ["openssl", "rehash", str(system)], check=True)
-                monkeypatch.setattr(render, "AUTHORITIES", system)
-                await made.edge.start()
-            assert status_of(await made.call().invite()) == (200 if known else 408)
-
-
-async def test_a_tls_peer_with_another_name_learns_no_secret_and_gets_no_call(tmp_path: Path) -> None:
-    asked = 'Digest realm="carrier", nonce="abc", algorithm=MD5, qop="auth"'
-    answers = ["407 Proof", "180 Ringing", "200 OK"]
-
-    def behave(carrier: Carrier, request: str) -> None:
-        if request.startswith("INVITE"):
-            for status in answers[:1] if len(answers) == 3 else answers:
-                more = f"Proxy-Authenticate: {asked}\r\n" if status.startswith("407") else ""
-                carrier.answer(request, status, more=more, body=sdp(9, "0") if status == "200 OK" else "")
-            answers[:1] = []
-        else:
-            carrier.answer(request, "200 OK")
-
-    async with tls_rig(tmp_path, "DNS:127.0.0.1", "IP:127.0.0.10", "DNS:evil.example", behave=behave) as made:
-        challenged = await made.call().invite()
-        assert status_of(challenged) == 503
-        assert "nonce" not in challenged
-        call = made.call()
-        made.cell.send(call.request("INVITE", body=sdp(9, "0")))
-        answer = await made.cell.receive()
-        assert status_of(answer) == 200
-        assert not answer.partition("\r\n\r\n")[2]
-        assert not any(status_of(text) == 180 for text in made.cell.backlog)
-
-
-def test_names_of_a_certificate() -> None:
-    assert render.certificate_names("Sip.Carrier.example") == (
-        f"8213{b'sip.carrier.example'.hex()}",
-        f"8211{b'*.carrier.example'.hex()}",
-    )
-    assert render.certificate_names("carrier.example") == (f"820f{b'carrier.example'.hex()}",)
-    assert render.certificate_names("192.0.2.1") == ("8704c0000201",)
-    assert render.certificate_names("2001:db8::1") == ("871020010db8000000000000000000000001",)
+async def test_a_call_that_replaces_a_dialog_of_others_goes_out(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        replaces = "theirs;to-tag=b;from-tag=c"
+        assert status_of(await made.call().invite(more=f"Replaces: {replaces}\r\n")) == 200
+        assert header(made.carrier.of("INVITE")[0], "Replaces") == replaces

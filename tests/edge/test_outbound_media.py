@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tests.fakes.echo_carrier import EchoCarrier
 from tests.harness.phone import Packet, Response, header, tone
 from tests.harness.routed_phone import RoutedPhone
 from tests.harness.server import free_sip_port
+from tests.servers.carrier import Carrier
 from tests.servers.rtpengine import relay_settings
 
 pytestmark = pytest.mark.peers
@@ -33,13 +35,14 @@ class CellPhone(RoutedPhone):
 
     def __init__(self, inside_port: int, carrier: int) -> None:
         super().__init__(inside_port)
-        self._carrier = carrier
+        self.place = f"127.0.0.1:{carrier}"
+        """Whom it calls."""
 
     def request(
         self, method: str, body: str = "", headers: str = "", *, branch: str = "", sequence: int | None = None
     ) -> str:
         if "tag=" not in self.to and method in ("INVITE", "CANCEL"):
-            self.target = f"sip:+4930123456@127.0.0.1:{self._carrier}"
+            self.target = f"sip:+4930123456@{self.place}"
             self.to = f"<{self.target}>"
             headers += f"Route: <sip:127.0.0.1:{self.server[1]};lr>\r\nX-Sipserver-Trunk: carrier\r\n"
         return super().request(method, body, headers, branch=branch, sequence=sequence)
@@ -74,11 +77,15 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    folder: Path, carrier: EchoCarrier, relay: RtpengineSettings | None = None, **of_trunk: Any
+    folder: Path,
+    carrier: EchoCarrier,
+    relay: RtpengineSettings | None = None,
+    listen: tuple[Listen, ...] = (),
+    **of_trunk: Any,
 ) -> AsyncIterator[Rig]:
     settings = EdgeSettings(
         folder=folder,
-        listen=(Listen(transport="udp", host="127.0.0.1", port=free_sip_port()),),
+        listen=listen or (Listen(transport="udp", host="127.0.0.1", port=free_sip_port()),),
         inside_port=free_sip_port(),
         flood=FloodSettings(requests=10_000),
         rtpengine=relay or relay_settings(),
@@ -185,6 +192,31 @@ async def test_where_opus_is_offered_a_peer_without_it_costs_nothing(tmp_path: P
         assert not (await made.relay.statistics()).transcoded
 
 
+async def test_ipv6_outside(tmp_path: Path) -> None:
+    """Also where only calls that need the relay go through it: cells have no IPv6."""
+    host = "[::1]"
+    async with Carrier(_echoes_nothing, host="::1").running() as carrier:
+        listen = (Listen(transport="udp", host="::1", port=free_sip_port()),)
+        async with rig(
+            tmp_path, EchoCarrier(), relay_settings(relay="needed"), srtp="off", host=carrier.address, listen=listen
+        ) as made:
+            made.cell.place = f"{host}:{carrier.port}"
+            answer = await made.call()
+            assert answer.code == 200, answer.text
+            offer = carrier.of("INVITE")[0]
+            assert "c=IN IP6 ::1" in offer
+            assert re.search(r"^c=IN IP4 127\.0\.0\.1\r$", answer.text, re.M)
+            assert (await asyncio.to_thread(made.cell.transact, "INVITE", made.cell.sdp())).code == 200
+            assert "c=IN IP6 ::1" in carrier.of("INVITE")[1]
+            assert (await asyncio.to_thread(made.cell.bye)).code == 200
+            await made.until_free()
+
+
+def _echoes_nothing(carrier: Carrier, request: str) -> None:
+    body = "v=0\r\no=- 7 7 IN IP6 ::1\r\ns=-\r\nc=IN IP6 ::1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+    carrier.answer(request, "200 OK", body=body if request.startswith("INVITE ") else "")
+
+
 async def test_no_codec_is_left(tmp_path: Path) -> None:
     async with rig(tmp_path, EchoCarrier("G722"), relay_settings(relay="needed"), srtp="off", codecs=("G722",)) as made:
         assert (await made.call()).code == 488
@@ -214,3 +246,36 @@ async def test_without_the_relay_a_call_is_refused(tmp_path: Path) -> None:
         await made.relay.stop()
         assert (await made.call()).code == 503
         assert not made.carrier.offers
+
+
+class Fork(EchoCarrier):
+    """Two callees behind one carrier: one rings with sound, the other one answers."""
+
+    def __init__(self, other: EchoCarrier) -> None:
+        super().__init__()
+        self._other = other
+
+    def _take(self, text: str, peer: tuple[str, int]) -> None:
+        if text.startswith("INVITE ") and "tag=" not in header(text, "To"):
+            body = text.partition("\r\n\r\n")[2]
+            self.offers.append(body)
+            self._reply(text, peer, "183 Session Progress", self.sdp(body))
+            time.sleep(0.3)  # in one breath, two processes of Kamailio could change their order
+            own, self._tag = self._tag, "other"
+            self._reply(text, peer, "200 OK", self._other.sdp(body))
+            self._tag = own
+        else:
+            super()._take(text, peer)
+
+
+async def test_of_a_forked_call_who_answers_is_heard(tmp_path: Path) -> None:
+    other = EchoCarrier()
+    with other:
+        async with rig(tmp_path, Fork(other), srtp="off") as made:
+            answer = await made.call()
+            assert answer.code == 200
+            assert answer.header("To").endswith(";tag=other")
+            await made.hear()
+            assert other.packets
+            assert (await asyncio.to_thread(made.cell.bye)).code == 200
+            await made.until_free()

@@ -142,7 +142,7 @@ OTHER_HUMANS = (
     Greeting("Einen Moment bitte.", "de+m3"),
     Greeting("Autohaus Lang, mein Name ist Petra Klein.", "de+f2"),
 )
-"""Nobody heard these, or `OTHER_MACHINES`, when the parameters were chosen."""
+"""No parameter was chosen by these, nor by `OTHER_MACHINES`; they are harder on purpose."""
 
 OTHER_MACHINES = (
     Greeting("Hi! [600] You've reached the Johnsons. We're out. Leave a message.", PIPER, 1050, 600),

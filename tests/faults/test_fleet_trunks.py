@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import audioop
+import base64
+import contextlib
 import hashlib
+import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.sip_peer import header, sdp
+from tests.fakes.srtp import Srtp
 from tests.harness.fleet import FleetProcess, Part
-from tests.harness.phone import Phone
-from tests.servers.carrier import Carrier
+from tests.harness.phone import Phone, tone
+from tests.servers.carrier import Behave, Carrier
+from tests.servers.rtpengine import relay_settings
 
 pytestmark = pytest.mark.peers
 
@@ -59,8 +68,10 @@ def _carrier(carrier: Carrier, request: str) -> None:
 
 
 @asynccontextmanager
-async def fleet_at(folder: Path) -> AsyncIterator[tuple[FleetProcess, Carrier]]:
-    async with Carrier(_carrier).running() as carrier:
+async def fleet_at(
+    folder: Path, behave: Behave | None = None, srtp: str = "off", edge: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[FleetProcess, Carrier]]:
+    async with Carrier(behave or _carrier).running() as carrier:
         trunk = {
             "name": "carrier",
             "host": carrier.address,
@@ -70,13 +81,13 @@ async def fleet_at(folder: Path) -> AsyncIterator[tuple[FleetProcess, Carrier]]:
             "credentials": {"user": "me", "password_env": "CARRIER_PASSWORD", "realm": REALM},
             "register": {"user": "me", "expires_s": 60},
             "keepalive_s": 1,
-            "srtp": "off",
+            "srtp": srtp,
         }
         overrides = {
             "trunks": [trunk],
             "fleet": {"host": INSIDE, "heartbeat_s": 0.3},
             "sip": {"host": INSIDE},
-            "edge": {"inside": INSIDE, "open": False},
+            "edge": {"inside": INSIDE, "open": False, **(edge or {})},
             "bus": {"lease_s": 2},
         }
         fleet = FleetProcess(folder, {"acme.yaml": PLAN}, overrides, calls=8)
@@ -85,6 +96,16 @@ async def fleet_at(folder: Path) -> AsyncIterator[tuple[FleetProcess, Carrier]]:
             yield fleet, carrier
         finally:
             await asyncio.to_thread(fleet.stop)
+
+
+async def dialled(fleet: FleetProcess) -> asyncio.subprocess.Process:
+    """`sipserver dial`, which runs until the call is over."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sipserver", "dial", "+493012345", "--trunk", "carrier"),
+        *("--config", str(fleet.settings_file)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 async def registered(carrier: Carrier, after: int = 0) -> str:
@@ -112,12 +133,7 @@ async def test_one_cell_registers_and_calls_go_out_and_come_in_by_the_edge(
         assert header(register, "Contact").startswith(f"<sip:me@127.0.0.1:{fleet.sip_port}>")
         assert header(register, "To") == f"<sip:me@{REALM}>"
 
-        dial = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sipserver", "dial", "+493012345", "--trunk", "carrier"),
-            *("--config", str(fleet.settings_file)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        dial = await dialled(fleet)
         try:
             await carrier.wait_for("ACK", 2, timeout_s=30)  # of the 407 and of the 200
             invite = carrier.of("INVITE")[-1]
@@ -135,6 +151,13 @@ async def test_one_cell_registers_and_calls_go_out_and_come_in_by_the_edge(
             answer = await asyncio.to_thread(phone.invite, "me")
             assert answer.code == 200, answer.text
             await asyncio.to_thread(phone.bye)
+
+        shown = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sipserver", "trunks", "--json", "--config", str(fleet.settings_file)),
+            stdout=subprocess.PIPE,
+        )
+        said, _ = await asyncio.wait_for(shown.communicate(), 20)
+        assert [(trunk["name"], trunk["state"]) for trunk in json.loads(said)] == [("carrier", "registered")]
 
         await carrier.wait_for("OPTIONS", 4, timeout_s=10)
         assert len({header(text, "Call-ID") for text in carrier.of("REGISTER")}) == 1, "more than one cell registers"
@@ -159,3 +182,66 @@ async def test_another_cell_registers_when_the_first_dies_or_goes(
             assert header(second, "Call-ID") != header(first, "Call-ID")
             assert header(second, "Contact") == header(first, "Contact")
             first = second
+
+
+class KeyedSound:
+    """The carrier's sound: SRTP with keys of SDP, a tone to the relay, and what comes back."""
+
+    def __init__(self) -> None:
+        self.endpoint = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.endpoint.bind(("127.0.0.1", 0))
+        self.endpoint.settimeout(0.02)
+        self._key = os.urandom(30)
+        self._ours, self._theirs = Srtp(self._key), Srtp(bytes(30))
+        self._relay = ("127.0.0.1", 9)
+
+    def answer(self, offer: str) -> str:
+        keyed = re.search(r"^a=crypto:(\d+) AES_CM_128_HMAC_SHA1_80 inline:([A-Za-z0-9+/=]+)", offer, re.M)
+        place = re.search(r"^m=audio (\d+) RTP/SAVP .*\b0\b", offer, re.M)
+        assert keyed is not None, offer
+        assert place is not None, offer
+        self._theirs, self._relay = Srtp(base64.b64decode(keyed[2] + "==")), ("127.0.0.1", int(place[1]))
+        return (
+            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+            f"m=audio {self.endpoint.getsockname()[1]} RTP/SAVP 0\r\n"
+            f"a=crypto:{keyed[1]} AES_CM_128_HMAC_SHA1_80 inline:{base64.b64encode(self._key).decode()}\r\n"
+        )
+
+    def is_echoed(self, packets: int = 400) -> bool:
+        """Blocks for as many packets at most."""
+        sound = tone(20)
+        for number in range(packets):
+            head = struct.pack("!BBHII", 0x80, 0, number, number * 160, 4711)
+            self.endpoint.sendto(self._ours.protect(head + sound), self._relay)
+            with contextlib.suppress(TimeoutError, ValueError):
+                heard = self._theirs.unprotect(self.endpoint.recv(2048))[12:]
+                if audioop.rms(audioop.ulaw2lin(heard, 2), 2) > 4000:
+                    return True
+        return False
+
+
+async def test_a_real_cell_is_heard_by_the_carrier_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARRIER_PASSWORD", PASSWORD)
+    sound = KeyedSound()
+
+    def behave(carrier: Carrier, request: str) -> None:
+        if request.startswith("INVITE ") and _proves(request, "Proxy-Authorization"):
+            carrier.answer(request, "200 OK", body=sound.answer(request.partition("\r\n\r\n")[2]))
+        else:
+            _carrier(carrier, request)
+
+    relay = relay_settings(interfaces=("outside/127.0.0.1", f"inside/{INSIDE}")).model_dump(mode="json")
+    with contextlib.closing(sound.endpoint):
+        async with fleet_at(tmp_path, behave, "required", {"rtpengine": relay}) as (fleet, carrier):
+            dial = await dialled(fleet)
+            try:
+                await carrier.wait_for("ACK", 2, timeout_s=30)
+                assert await asyncio.to_thread(sound.is_echoed)
+                carrier.send(carrier.request("BYE", carrier.of("INVITE")[-1]))
+                said, _ = await asyncio.wait_for(dial.communicate(), 20)
+                assert dial.returncode == 0, said.decode()
+            finally:
+                if dial.returncode is None:
+                    dial.kill()
+                    await dial.wait()
+            assert not any(INSIDE in text for text in carrier.received)

@@ -111,7 +111,7 @@ async def test_who_was_cut_off_gives_way_and_has_its_successor_register_again() 
 async def test_while_the_bus_is_away_the_holder_goes_on() -> None:
     async with Cells() as cells:
 
-        async def away(_key: str) -> Json | None:
+        async def away(key: str) -> Json | None:
             raise BusDown("away")
 
         leases = cells.buses["one"].leases

@@ -6,6 +6,7 @@ Owns the command line. Refuses to know what a scenario should lead to; `test_sip
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Sipp:
             *options,
             *((f"127.0.0.1:{server_port}",) if server_port else ()),
         ]
+        self._is_called = not server_port
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Sipp:
@@ -79,7 +81,17 @@ class Sipp:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        if self._is_called:
+            self._await_port()
         return self
+
+    def _await_port(self) -> None:
+        """Until it listens; what is sent before is lost."""
+        mine = f":{self.port:04X} "
+        deadline = time.monotonic() + self._limit_s
+        while not any(mine in Path(table).read_text() for table in ("/proc/net/udp", "/proc/net/tcp")):
+            assert time.monotonic() < deadline, f"{self.name} does not listen"
+            time.sleep(0.01)
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None

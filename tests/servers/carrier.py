@@ -33,10 +33,13 @@ def take(carrier: Carrier, request: str) -> None:
 
 
 class Carrier:
-    """behave: called with each request but ACK."""
+    """behave: called with each request but ACK. contact: that it names; empty: its address."""
 
-    def __init__(self, behave: Behave = take, *, transport: str = "udp", host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, behave: Behave = take, *, transport: str = "udp", host: str = "127.0.0.1", contact: str = ""
+    ) -> None:
         self.behave, self.transport, self.host = behave, transport, host
+        self._contact = contact
         self.port = 0
         self.received: list[str] = []
         self.answered: list[str] = []
@@ -74,7 +77,7 @@ class Carrier:
 
     @property
     def contact(self) -> str:
-        return f"<sip:carrier@{self.address};transport={self.transport}>"
+        return self._contact or f"<sip:carrier@{self.address};transport={self.transport}>"
 
     def of(self, method: str) -> list[str]:
         return [text for text in self.received if text.startswith(f"{method} ")]
@@ -182,6 +185,8 @@ class Placed(Dialog):
         if first and self.trunk:
             more += f"X-Sipserver-Trunk: {self.trunk}\r\nX-Sipserver-Secret: inside\r\n"
         text = super().request(method, body=body, more=f"User-Agent: inside\r\n{more}", again=again, answer=answer)
+        if method == "OPTIONS":  # PJSIP's are from the cell itself
+            return text
         return text.replace(f"From: <sip:peer@{self.caller.own}>", "From: <sip:+4940765432@home.example>")
 
 

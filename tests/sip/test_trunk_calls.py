@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from sipserver.errors import SettingsError
+from sipserver.sip import native
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
 from sipserver.sip.settings import SipSettings
@@ -60,6 +62,14 @@ async def test_a_call_belongs_to_the_trunk_of_its_source_and_shows_the_headers_t
 
 
 async def test_strangers_get_403_a_few_times_and_nothing_else_ever() -> None:
+    with capture_logs() as logs:
+        await _knock_as_a_stranger()
+    refused = [entry for entry in logs if entry["event"] == "call refused"]
+    assert len(refused) == admittance.REFUSALS
+    assert refused[0]["source"].startswith("127.0.0.1:")
+
+
+async def _knock_as_a_stranger() -> None:
     async with running(ELSEWHERE) as rig, SipPeer.open(rig.port) as peer:
         for _ in range(admittance.REFUSALS):
             call = peer.call()
@@ -223,3 +233,26 @@ def test_what_cannot_work_is_told_at_the_start() -> None:
 async def _start(*trunks: TrunkSettings) -> None:
     cell = Cell(SipSettings(port=0, tcp=False), lambda _leg: None, trunks=trunks, passwords={})
     await cell.start()
+
+
+# --- without PJSIP's symbols ------------------------------------------------------------------------------------------
+
+
+async def test_without_the_symbols_calls_are_judged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "function", lambda _name: None)
+    phones = trunk("phones", host="", srtp="off", users=[{"name": "bob", "password_env": "BOB"}])
+    async with running(ELSEWHERE, phones) as rig, SipPeer.open(rig.port) as peer:
+        call = peer.call("200")
+        target = call.target
+        call.invite(sdp(9))
+        challenge = await call.final()
+        assert status_of(challenge) == 401
+        proof = credentials(challenges(challenge)[0], "bob", PASSWORDS["BOB"], target)
+        for proved in (True, False):  # what was judged once is not believed twice
+            again = peer.call("200")
+            again.invite(sdp(9), headers=f"Authorization: {proof}\r\n")
+            if proved:
+                leg = await rig.leg()
+                assert leg.offer.trunk == "phones"
+                await leg.reject(480)
+            assert status_of(await again.final()) == (480 if proved else 401)

@@ -40,7 +40,7 @@ def unread() -> Asked:
 @pytest.mark.parametrize("source", ["192.0.2.7:5060", "[2001:db8::7]:5060"])
 def test_a_source_decides_the_trunk(source: str) -> None:
     judged = keeper(trunk("outbound-only"), CARRIER, PBX).judge("INVITE", source, unread)
-    assert (judged.verdict, judged.trunk) == (Verdict.PASS, "carrier")
+    assert (judged.verdict, judged.trunk) == (Verdict.ADMIT, "carrier")
 
 
 def test_strangers_are_refused_a_few_times_and_then_ignored() -> None:
@@ -57,7 +57,7 @@ def test_strangers_are_refused_a_few_times_and_then_ignored() -> None:
 def test_other_requests_of_strangers_are_never_answered(method: str) -> None:
     for door in (keeper(CARRIER), keeper(PHONES), keeper(trunk("all", sources=["0.0.0.0/0"]))):
         assert door.judge(method, "203.0.113.5:5060", unread).verdict is Verdict.DROP
-    assert keeper(CARRIER).judge(method, "192.0.2.7:5060", unread).verdict is Verdict.PASS
+    assert keeper(CARRIER).judge(method, "192.0.2.7:5060", unread).verdict is Verdict.ADMIT
 
 
 def test_who_is_from_nowhere_in_particular_proves_himself() -> None:
@@ -66,7 +66,7 @@ def test_who_is_from_nowhere_in_particular_proves_himself() -> None:
     assert challenge.verdict is Verdict.CHALLENGE
     proof = credentials(challenge.challenges[0], "bob", "bob's", URI)
     judged = door.judge("INVITE", "203.0.113.5:5060", with_('Digest realm="another"', proof))
-    assert (judged.verdict, judged.trunk) == (Verdict.PASS, "phones")
+    assert (judged.verdict, judged.trunk) == (Verdict.ADMIT, "phones")
     again = door.judge("INVITE", "203.0.113.5:5060", with_(proof))
     assert again.verdict is Verdict.CHALLENGE
     assert "stale=true" in again.challenges[0]
@@ -97,7 +97,7 @@ def test_who_guesses_is_ignored_soon_and_who_is_right_is_forgiven() -> None:
     verdicts = [door.judge("INVITE", "203.0.113.5:5060", with_(guess)).verdict for guess in guesses]
     assert verdicts == [Verdict.CHALLENGE] * admittance.REFUSALS + [Verdict.DROP]
     right = credentials(challenge, "bob", "bob's", URI)
-    assert door.judge("INVITE", "203.0.113.5:5060", with_(right)).verdict is Verdict.PASS
+    assert door.judge("INVITE", "203.0.113.5:5060", with_(right)).verdict is Verdict.ADMIT
 
 
 def test_who_only_asks_is_ignored_after_a_while() -> None:
@@ -109,8 +109,8 @@ def test_who_only_asks_is_ignored_after_a_while() -> None:
 def test_networks_of_the_settings_may_call_by_no_trunk() -> None:
     door = keeper(CARRIER, allow=("127.0.0.1/32",))
     judged = door.judge("INVITE", "127.0.0.1:5060", unread)
-    assert (judged.verdict, judged.trunk) == (Verdict.PASS, "")
-    assert door.judge("OPTIONS", "127.0.0.1:5060", unread).verdict is Verdict.PASS
+    assert (judged.verdict, judged.trunk) == (Verdict.ADMIT, "")
+    assert door.judge("OPTIONS", "127.0.0.1:5060", unread).verdict is Verdict.ADMIT
 
 
 def test_a_trunk_has_a_pace_and_others_have_their_own() -> None:
@@ -119,10 +119,10 @@ def test_a_trunk_has_a_pace_and_others_have_their_own() -> None:
     trunks = [trunk(name, sources=[f"192.0.2.{number}"], **limited) for number, name in enumerate("ab", 1)]
     door = keeper(*trunks, clock=clock)
     verdicts = [door.judge("INVITE", "192.0.2.1:5060", unread).verdict for _ in range(3)]
-    assert verdicts == [Verdict.PASS, Verdict.PASS, Verdict.PACE]
-    assert door.judge("INVITE", "192.0.2.2:5060", unread).verdict is Verdict.PASS
+    assert verdicts == [Verdict.ADMIT, Verdict.ADMIT, Verdict.PACE]
+    assert door.judge("INVITE", "192.0.2.2:5060", unread).verdict is Verdict.ADMIT
     clock.now_s += 1
-    assert door.judge("INVITE", "192.0.2.1:5060", unread).verdict is Verdict.PASS
+    assert door.judge("INVITE", "192.0.2.1:5060", unread).verdict is Verdict.ADMIT
 
 
 def test_without_a_limit_any_number_passes() -> None:

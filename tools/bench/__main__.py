@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools.bench import (
+    amd,
     bridge,
     bus,
     call_cost,
@@ -49,6 +50,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "bridge": ("Bridged calls", bridge.measure),
     "transfer": ("Transfers", transfers.measure),
     "relay": ("Media relay", media_relay.measure),
+    "amd": ("Answering machine detection", amd.measure),
 }
 
 FLEET: dict[str, tuple[str, Callable[[Path, Options], Finding]]] = {

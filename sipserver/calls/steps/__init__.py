@@ -12,6 +12,7 @@ from typing import Any
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.steps import (
     agent,
+    amd,
     bridge,
     collect,
     conference,
@@ -47,4 +48,5 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.Voicemail: voicemail.voicemail,
     steps.Bridge: bridge.bridge,
     steps.Transfer: transfer.transfer,
+    steps.Amd: amd.amd,
 }

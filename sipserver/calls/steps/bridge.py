@@ -49,7 +49,10 @@ async def bridge(step: steps.Bridge, scene: Scene) -> Left:
 
 @asynccontextmanager
 async def _recorded(step: steps.Bridge, scene: Scene) -> AsyncIterator[None]:
-    """Record for the length of an `async with` block if the step asks for it, unless a recording runs already."""
+    """Record for the length of an `async with` block if the step asks for it, unless a recording runs already.
+
+    A call that ends closes its recording itself, when everybody has been hung up: a slow disk delays no BYE.
+    """
     tape = scene.call.tape
     if not step.record or tape.running:
         yield
@@ -58,7 +61,8 @@ async def _recorded(step: steps.Bridge, scene: Scene) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await tape.stop()
+        if scene.call.state is not State.ENDING:
+            await tape.stop()
 
 
 def _waiting(

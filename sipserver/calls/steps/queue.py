@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 
 from sipserver.audio import tones
 from sipserver.audio.frame import Samples
+from sipserver.calls.conference import NotMixable, mixable
 from sipserver.calls.desk import Desk
 from sipserver.calls.join import Partner, joined
 from sipserver.calls.music import Music
@@ -114,7 +116,8 @@ class _Visit:
             async with ringing(
                 self._call, self._line, agents, trunk=self._spec.trunk, ring_s=self._spec.ring_s
             ) as rung:
-                await asyncio.wait({rung.won, waiter.server}, return_when=asyncio.FIRST_COMPLETED)
+                offers: set[asyncio.Future[Any]] = {rung.won, waiter.server}
+                await asyncio.wait(offers, return_when=asyncio.FIRST_COMPLETED)
                 rung.decide()
                 won = rung.won.result()
                 if won is not None:
@@ -127,6 +130,10 @@ class _Visit:
 
     async def _with_server(self, server: Server, sound: _Sound) -> Left | None:
         """None: the agent was gone before the two could talk."""
+        if not mixable(server.call, self._call):
+            server.release(0.0)
+            self._waiter.reason = "failed"
+            return self._scene.failed("queue", NotMixable("the agent's sound and the caller's cannot be connected"))
         agent = server.call.leg.offer.from_user
         self._call.emit(QueueOffered(queue=self._line.name, agent=agent, waited_ms=self._waiter.waited_ms))
         began_ms: int | None = None

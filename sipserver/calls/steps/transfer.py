@@ -103,11 +103,12 @@ def _failed(scene: Scene, account: _Account, problem: CarrierError | CallerError
 
 
 def _uri(to: str, call: Call) -> str:
-    """Whom the caller's side is asked to call: a number or user is one of its own."""
+    """Whom the call's far end is asked to call: a number or user is one of its own side."""
     if to.lower().startswith(("sip:", "sips:")):
         return to
-    _, host = split_uri(call.leg.offer.from_uri)
-    return f"sip:{to}@{host or call.leg.offer.source}"
+    offer = call.leg.offer
+    _, host = split_uri(offer.to_uri if call.outbound else offer.from_uri)
+    return f"sip:{to}@{host or offer.source}"
 
 
 # --- attended and warm ------------------------------------------------------------------------------------------------
@@ -171,10 +172,13 @@ async def _asked(step: steps.Transfer, scene: Scene, party: Party) -> Outcome:
 async def _replaced(call: Call, party: Party, join: Join) -> bool:
     """Have the caller's side call the target in our place, the two hearing each other by the bridge meanwhile.
 
-    Not while a recording runs: it would end with our part in the call.
+    Only within a trunk: somewhere else the target's dialog is not known, and the caller's side, which mostly puts us on
+    hold while it tries, would interrupt the two for half a minute. Not while a recording runs: it would end with our
+    part in the call.
     """
     can = call.leg.can_refer and call.leg.can_replace and party.leg.can_replace
-    if not can or call.tape.running or party.gone is not None:
+    within = call.leg.offer.trunk == party.leg.offer.trunk
+    if not (can and within) or call.tape.running or party.gone is not None:
         return False
     join.hand_over(True)
     referring = asyncio.create_task(

@@ -83,7 +83,7 @@ def _keep(step: steps.Voicemail, scene: Scene, box: str, path: Path, finished: F
     call.emit(VoicemailLeft(box=box, path=str(path), duration_ms=duration_ms, ended_by=ended_by))
     if step.transcript:
         message = Message(box, path, scene.plan.transcribers(), step.language, call.emit)
-        call.services.scribe.write(message, call.services.engines.stt)
+        call.services.scribe.write(message, call.services.engines)
 
 
 class _Taking:

@@ -22,21 +22,8 @@ _ALL: tuple[type[Step], ...] = (
 STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
 """Every step by its word."""
 
-LATER: dict[str, str] = dict.fromkeys(
-    ("amd",),
-    "is not supported by this version yet",
-)
-"""Steps that have no executor in `calls.steps` yet and are refused at load, with the reason: one line a step."""
-
-
-def supported() -> dict[str, type[Step]]:
-    """The steps that a file may hold."""
-    return {word: step for word, step in STEPS.items() if word not in LATER}
-
-
 __all__ = [
     "END",
-    "LATER",
     "NEXT",
     "STEPS",
     "Agent",
@@ -65,5 +52,4 @@ __all__ = [
     "Voicemail",
     "Wait",
     "When",
-    "supported",
 ]

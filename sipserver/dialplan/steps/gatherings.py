@@ -38,10 +38,11 @@ class Conference(Speaking):
     """Talk with all others who are in the same room of this tenant.
 
     The call is answered first. pin: digits that the caller must type; empty: none. max: most parties in the room; who
-    comes later leaves by `full`. record: record the room, as long as somebody is in it. announce: said to the room when
-    this caller comes in. moderator: without one in it, a room that has had one ends, and the others hear `music` until
-    one comes. music: a sound file for who is alone or waits. A room lives in one process: `failed` says that this call
-    is in another one, or that its sound cannot be mixed.
+    comes later leaves by `full`. record: record this call as long as it is in the room, left what the caller says,
+    right what they hear. announce: said to the room when this caller comes in. moderator: this caller is one. A room
+    that some step of the plan lets moderators into ends with the last one, and the others hear `music` until one comes.
+    music: a sound file for who is alone or waits. The key sequence `*6` mutes and unmutes the caller. A room lives in
+    one process: `failed` says that this call is in another one, or that its sound cannot be mixed.
     Outcomes: left (the room is over), kicked (an operator removed the caller), full, wrong_pin (three times), failed.
     """
 
@@ -75,9 +76,11 @@ class Queue(Speaking):
     The call is answered first, unless it has early media: `early` in front lets it wait without charge, and it is
     answered when an agent answers. music: a sound file that is played over and over; empty: silence. position_say: said
     every position_say_every_s, with the variable `position` (1 is the next to be served); 0: never. exit: a key that
-    takes the caller out of the queue; empty: none.
+    takes the caller out of the queue; empty: none. A queue lives in one process: in a fleet each cell has its own
+    order, and agents who have dialled in serve the callers of their cell only.
     Outcomes: answered (the caller talked to an agent, and that is over), timeout (max_wait_s), full (`max` of the queue
-    wait already), empty (nobody serves it and it can call nobody), abandoned (by the key `exit`), failed.
+    wait already), empty (nobody serves it and it can call nobody), abandoned (by the key `exit`), failed (its
+    sound cannot be connected with the agent's).
     """
 
     word = "queue"
@@ -119,7 +122,8 @@ class Queue(Speaking):
 
 
 class Serve(Step):
-    """Be an agent of a queue: this caller waits, hears `music`, and gets the queue's callers one after the other.
+    """Be an agent of a queue: this caller waits, hears `music`, and gets the queue's callers one after the other: those
+    of the same process, which in a fleet is one cell.
 
     The call is answered first. exit: a key that ends it between two callers; empty: only hanging up does.
     Outcomes: done (by the key `exit`), failed.
@@ -144,8 +148,9 @@ class Serve(Step):
 class Voicemail(Speaking):
     """Say the greeting, beep, and record a message into a box of this tenant.
 
-    The call is answered first. The message ends with a key, when the caller hangs up, after silence_s of silence or
-    after max_s. transcript: have it written down; the record and an event carry the text.
+    The call is answered first. greeting: said before the beep, any key skips it. The message ends with a key, when the
+    caller hangs up, after silence_s of silence or after max_s. transcript: have it written down afterwards by the
+    engines of the tenant's agents; an event of the call's record carries the text.
     Outcomes: recorded, empty (nothing was said), failed (it could not be kept). When the caller hangs up after having
     said something, the message is kept.
     """
