@@ -62,7 +62,7 @@ BY_TYPE = {codec.payload_type: codec for codec in (PCMU, PCMA, G722_CODEC)}
 class Script:
     """What to send once media runs, every ptime_ms until the end: a tone, or silence and then digits.
 
-    method: `rfc4733`, `rfc4733-no-marker` or `inband`. event_type: payload type that the far end named for digits.
+    method: `rfc4733`, `rfc4733-no-marker` or `inband`.
     """
 
     codec: Codec = PCMA
@@ -73,7 +73,6 @@ class Script:
     lead_ms: int = 300
     digit_ms: int = 120
     gap_ms: int = 100
-    event_type: int = TELEPHONE_EVENT
 
 
 @dataclass
@@ -86,12 +85,12 @@ class Heard:
     def signal(self, codec: Codec) -> Signal:
         return codec.decode(b"".join(payload for kind, payload in self.payloads if kind == codec.payload_type))
 
-    def digits(self, event_type: int = TELEPHONE_EVENT) -> str:
+    def digits(self) -> str:
         """Keys by RFC 4733, one for each timestamp: packets of one key share theirs (section 2.5.1.2)."""
         pressed = {
             at: payload[0]
             for at, (kind, payload) in zip(self.timestamps, list(self.payloads), strict=False)
-            if kind == event_type
+            if kind == TELEPHONE_EVENT
         }
         return "".join("0123456789*#ABCD"[code] for code in pressed.values())
 
@@ -202,7 +201,7 @@ class RtpPeer:
             else:
                 began = clock
                 for marker, payload in telephone_event(digit, script.digit_ms, script.ptime_ms):
-                    yield marker and script.method == "rfc4733", script.event_type, began, payload
+                    yield marker and script.method == "rfc4733", TELEPHONE_EVENT, began, payload
                     clock += step
             yield from stretch(script.gap_ms)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.harness.records import Record, records
 from tests.harness.server import ServerProcess
-from tests.peers.rtp import Codec, RtpPeer, Script, level, strongest_hz
+from tests.peers.rtp import TELEPHONE_EVENT, Codec, RtpPeer, Script, level, strongest_hz
 from tests.peers.sipp import Sipp
 
 PATIENCE_S = 20.0
@@ -25,9 +25,6 @@ PATIENCE_S = 20.0
 
 HZ = {"caller": 600.0, "callee": 1000.0, "third": 1400.0, "music": 1900.0, "sorry": 2300.0}
 """Who, or what, is known by which tone."""
-
-OFFERED_EVENT = 120
-"""The payload type of telephone-event in what PJSIP offers."""
 
 
 def until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
@@ -119,22 +116,18 @@ class Three:
         """Somebody waits for a call by a trunk. facts: `script`, what to send; `tone`: whose, if not that of the name;
         `silent`: nothing at all; more keys of the scenario.
         """
-        facts.setdefault("event", OFFERED_EVENT)
         return self._start(name, scenario, 0, self.ports[trunk or name], **facts)
 
     def _start(self, name: str, scenario: str, server_port: int, port: int, **facts: object) -> Far:
         script = facts.pop("script", Script())
         assert isinstance(script, Script)
-        event = int(str(facts.pop("event", 101)))
         if not script.tone_hz:
-            script = replace(
-                script, tone_hz=HZ[str(facts.pop("tone", name))], event_type=OFFERED_EVENT if port else 101
-            )
+            script = replace(script, tone_hz=HZ[str(facts.pop("tone", name))])
         user, host = str(facts.pop("user", "")), str(facts.pop("host", "127.0.0.1"))
         rtp = self.stack.enter_context(RtpPeer(script, host))
         if facts.pop("silent", False):
             rtp.fall_silent()
-        keys = {"rtp_port": rtp.port, "formats": script.codec.payload_type, "event": event, **facts}
+        keys = {"rtp_port": rtp.port, "formats": script.codec.payload_type, "event": TELEPHONE_EVENT, **facts}
         folder = self.folder / f"{name}-{len(self.far)}"
         folder.mkdir()
         sipp = Sipp(
