@@ -26,7 +26,8 @@ tenant: bridged
 flows:
   bridge: [{bridge: {to: "202", trunk: here, on: {failed: end}}}]
 routes:
-  - flow: bridge
+  - match: {to: bridge}
+    flow: bridge
 """
 
 TALK_MS = 60_000
