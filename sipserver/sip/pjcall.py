@@ -39,6 +39,8 @@ from sipserver.sip.port import MediaLine
 from sipserver.trunks.settings import Srtp
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+REFERRED_RING_S = 180.0
+"""How long somebody may ring whom a peer's REFER asked for (RFC 3261, timer C)."""
 _REQUEST_PENDING = 491
 _SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
 _LIVE = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD)
@@ -114,6 +116,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self._stream: int | None = None  # address of the pjmedia_stream
         self._before = Snapshot(0.0)  # totals of streams that are gone
         self._media: MediaUp | None = None
+        self._began_s = time.monotonic()
         self._again_at_s: float | None = None  # when to send a re-INVITE again
         self._ended_by_us = False
         self._refusing = False
@@ -197,6 +200,11 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self._sound.wire()
         for feeder in self._host.feeders_of(self.serial):
             feeder.wire()
+
+    def give_up(self, now_s: float) -> None:
+        """Cancel what a peer's REFER asked for when nobody answers it; the peer reads it in the NOTIFY."""
+        if self._heirs_of is not None and now_s - self._began_s > REFERRED_RING_S:
+            self.end(487)
 
     def try_again(self, now_s: float) -> None:
         """Send the re-INVITE that met one of the peer's (491), once its time has come (RFC 3261, section 14.1: after

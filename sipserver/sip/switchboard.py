@@ -131,6 +131,7 @@ class Switchboard:
         now_s = time.monotonic()
         for serial, call in tuple(self._calls.items()):
             call.try_again(now_s)
+            call.give_up(now_s)
             seen = call.snapshot()
             if seen is not None:
                 self.tell(serial, seen)
