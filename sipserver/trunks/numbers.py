@@ -12,7 +12,8 @@ international form:
   programs and carry no location; where people dial through it, the operator lets `112` pass on the right trunk
   deliberately. They go out as written, whatever `number_format` says.
 - Users (`bob`), extensions and codes of a PBX (`200`, `*21#`) pass on trunks with `number_format: as_is`. `allow` and
-  `deny` compare with what was written. What they mean is the affair of the PBX: an `as_is` trunk without a `country` also passes 112.
+  `deny` compare with what was written. What they mean is the affair of the PBX: an `as_is` trunk without a `country`
+  also passes 112.
 
 Premium-rate, shared-cost and satellite numbers are refused unless `premium` is set or an `allow` names them: one that
 goes on for at least three digits after the country code (`+49900`), or names the whole code of a satellite network
