@@ -105,14 +105,22 @@ class Transfer(Placing, Speaking):
 
 
 class Handover(Transfer):
-    """A transfer as an option of `agent`, whose own branches say where to go on."""
+    """A transfer as an option of `agent`, whose own branches say where to go on.
+
+    keep: who keeps the caller while the target is called: `music` (or ringing), the agent's conversation being over, or
+    the `agent`, which goes on with the conversation until the target answers, and whenever it does not.
+    """
 
     required = frozenset()
+
+    keep: Literal["music", "agent"] = "music"
 
     @model_validator(mode="after")
     def _without_branches(self) -> Handover:
         if self.on:
             raise ValueError("it has no branches of its own: those of `agent` say where to go on")
+        if self.keep == "agent" and self.mode == "blind":
+            raise ValueError("`keep: agent` needs `mode: attended` or `mode: warm`; with `mode: blind` we call nobody")
         return self
 
 
