@@ -138,6 +138,16 @@ SALES = "targets: ['+49*', '!+49900*', '*@pbx']\nqueues: {sales: {agents: ['+493
             "5: flows.main[0].agent.transfer: `keep: agent` needs `mode: attended` or `mode: warm`",
         ),
         (
+            "transfer: {to: 1, accept_by: voice, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer: `accept_by` needs `mode: warm`",
+        ),
+        (
+            "transfer: {to: 1, mode: warm, announce: a, accept_by: voice, accept: 2, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer: `accept` is a key, and with `accept_by: voice` none counts",
+        ),
+        (
             "transfer: {to: 1, keep: agent, on: {failed: end}}",
             "",
             "4: flows.main[0].transfer.keep: ",
