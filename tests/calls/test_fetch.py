@@ -389,17 +389,31 @@ async def test_the_call_may_end_at_any_await(tmp_path: Path, who: str, turns: in
         assert not [fault for fault in three.records.of(events.Fault) if fault.where not in ("party-1", "transfer")]
 
 
+@pytest.mark.parametrize("end", ["caller hangs up", "server stops"])
 @virtual
-async def test_a_second_end_while_the_first_hangs_up_leaves_nothing(tmp_path: Path) -> None:
-    """The agent has ended it, the target's leg takes its time to go, and the caller hangs up meanwhile."""
+async def test_a_target_that_is_slow_to_go_is_seen_out_whatever_comes_meanwhile(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent has ended the conversation, and the CANCEL has no answer yet."""
     async with three_parties(tmp_path) as three:
-        talk = await talking(three)
-        fetch = fetching(talk)
-        party = await three.party()
-        fetch.cancel()
-        talk.outcome.set_result(AgentOutcome("done"))
-        three.leg.peer_leaves()
-        assert await three.over() in ("caller_hangup", "dialplan_hangup")
-        await asyncio.wait({fetch})
+        with_agent(three, [engines.call("end_call")], said=("a person", "never mind"))
+        party = await asks_for_a_person(three)
+        hanging_up = asyncio.Event()
+
+        async def slowly(leg: PlacedLeg, code: int = 0) -> None:
+            hanging_up.set()
+            await asyncio.sleep(1)
+            leg.peer_leaves()
+
+        monkeypatch.setattr(PlacedLeg, "hangup", slowly)
+        await speaks(three)
+        await three.happens(hanging_up.is_set)
+        assert not party.gone
+        if end == "caller hangs up":
+            three.leg.peer_leaves()
+        else:
+            await three.registries[0].drain(0)
+        assert await three.over() == ("caller_hangup" if end == "caller hangs up" else "drain")
         assert party.gone
         assert three.transfers() == [("attended", "caller_gone", "", 0)]
+        assert len(three.parted()) == 1
