@@ -18,7 +18,7 @@ from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.globs import NOT, Globs
 from sipserver.dialplan.match import Match, Setting, Test
 from sipserver.dialplan.queues import QueueSpec
-from sipserver.dialplan.steps import Speaking, Step, Voicemail
+from sipserver.dialplan.steps import Speaking, Step
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -157,10 +157,10 @@ class Plan:
                 yield ("queues", name, "agents", index), agent
 
     def transcribers(self) -> tuple[str, ...]:
-        """The speech-to-text engines that write messages down, in the order in which they are asked: those of the
-        tenant's agents, else an agent's default. None when no step needs any.
+        """The speech-to-text engines that write down messages and what targets answer, in the order in which they are
+        asked: those of the tenant's agents, else an agent's default. None when no step needs any.
         """
-        if not any(isinstance(step, Voicemail) and step.transcript for _flow, _index, step in self.steps()):
+        if not any(step.transcribes() for _at, step in self.parts()):
             return ()
         chains = [agent.stt for agent in self.agents.values()] or [DEFAULT_STT]
         return tuple(dict.fromkeys(name for chain in chains for name in chain))
