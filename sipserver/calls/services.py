@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from sipserver.agent.options import AgentOptions, Engines, Outcome
+from sipserver.agent.options import AgentOptions, Engines, Fetch, Outcome
 from sipserver.agent.voice import AudioCache, Voice
 from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
@@ -49,6 +49,7 @@ class Converse(Protocol):
         digits: DigitBuffer,
         variables: dict[str, str],
         voice: Voice,
+        fetch: Fetch | None,
     ) -> Talk: ...
 
 

@@ -12,7 +12,7 @@ from sipserver.dialplan import load
 from sipserver.dialplan.agents import AgentSpec
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.plan import FixedText, Flow, Plan
-from sipserver.dialplan.steps import Speaking, writes_down
+from sipserver.dialplan.steps import Speaking
 from sipserver.errors import ConfigError, DialplanError
 from sipserver.yaml_check import problem_at
 
@@ -88,9 +88,9 @@ class Book:
             for step_at, step in plan.parts():
                 if isinstance(step, Speaking) and step.tts and step.tts not in tts:
                     found.append(_unknown(plan, (*step_at, "tts"), "speech.tts", step.tts))
-                if writes_down(step) and not plan.agents:
+                if (option := step.transcribes()) and not plan.agents:
                     missing = [engine for engine in plan.transcribers() if engine not in stt]
-                    found += [_unknown(plan, (*step_at, "transcript"), "speech.stt", engine) for engine in missing]
+                    found += [_unknown(plan, (*step_at, option), "speech.stt", engine) for engine in missing]
         return tuple(found)
 
     @cached_property

@@ -18,7 +18,7 @@ from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.globs import NOT, Globs
 from sipserver.dialplan.match import Match, Setting, Test
 from sipserver.dialplan.queues import QueueSpec
-from sipserver.dialplan.steps import Speaking, Step, writes_down
+from sipserver.dialplan.steps import Speaking, Step
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -157,12 +157,14 @@ class Plan:
                 yield ("queues", name, "agents", index), agent
 
     def transcribers(self) -> tuple[str, ...]:
-        """The speech-to-text engines that steps ask; none when no step needs any."""
-        return self.chain() if any(writes_down(step) for _flow, _index, step in self.steps()) else ()
+        """The speech-to-text engines that write down messages, greetings and what targets answer, in the order in which
+        they are asked. None when no step needs any.
+        """
+        return self.chain() if any(step.transcribes() for _at, step in self.parts()) else ()
 
     def chain(self) -> tuple[str, ...]:
-        """The speech-to-text engines of the tenant's agents, else an agent's default, in the order in which steps ask
-        them. Never empty; not loaded for a plan that needs none.
+        """The speech-to-text engines of the tenant's agents, else an agent's default. Never empty; not loaded for a
+        plan that needs none.
         """
         chains = [agent.stt for agent in self.agents.values()] or [DEFAULT_STT]
         return tuple(dict.fromkeys(name for chain in chains for name in chain))

@@ -9,6 +9,7 @@ One call may take another one's place (`take_over`): whoever knows the old one b
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -38,6 +39,9 @@ from sipserver.sip.port import MediaLine
 from sipserver.trunks.settings import Srtp
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+REFERRED_RING_S = 180.0
+"""How long somebody may ring whom a peer's REFER asked for (RFC 3261, timer C)."""
+_REQUEST_PENDING = 491
 _SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
 _LIVE = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD)
 
@@ -112,6 +116,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self._stream: int | None = None  # address of the pjmedia_stream
         self._before = Snapshot(0.0)  # totals of streams that are gone
         self._media: MediaUp | None = None
+        self._began_s = time.monotonic()
+        self._again_at_s: float | None = None  # when to send a re-INVITE again
         self._ended_by_us = False
         self._refusing = False
         self._own_cause = ""
@@ -195,6 +201,23 @@ class PjCall(pj.Call):  # type: ignore[misc]
         for feeder in self._host.feeders_of(self.serial):
             feeder.wire()
 
+    def give_up(self, now_s: float) -> None:
+        """Cancel what a peer's REFER asked for when nobody answers it; the peer reads it in the NOTIFY."""
+        if self._heirs_of is not None and now_s - self._began_s > REFERRED_RING_S:
+            self.end(487)
+
+    def try_again(self, now_s: float) -> None:
+        """Send the re-INVITE that met one of the peer's (491), once its time has come (RFC 3261, section 14.1: after
+        2.1 to 4 s in a dialog that we began, up to 2 s in one of the peer's).
+        """
+        if self._again_at_s is None or now_s < self._again_at_s:
+            return
+        self._again_at_s = None
+        try:
+            self.reinvite(pj.CallOpParam(True))
+        except pj.Error as error:
+            logger("sip").info("a re-INVITE is not sent again", reason=error.reason)
+
     def snapshot(self) -> Snapshot | None:
         """The leg's RTP totals now, None while there never was a stream."""
         if self._sound.index is None or self._stream is None:
@@ -246,8 +269,8 @@ class PjCall(pj.Call):  # type: ignore[misc]
             transaction = state.tsx
             if transaction.role == pj.PJSIP_ROLE_UAS and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
                 self._on_request(transaction.method, rdata)
-            elif transaction.method == "REFER" and 200 <= transaction.statusCode < 300:
-                self._refer_taken = True
+            elif transaction.role == pj.PJSIP_ROLE_UAC:
+                self._on_response(transaction.method, int(transaction.statusCode))
 
     @_guarded
     def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
@@ -348,6 +371,14 @@ class PjCall(pj.Call):  # type: ignore[misc]
             in_dialog.respond(rdata, 200)
         elif method not in in_dialog.LEFT_TO_PJSIP:
             in_dialog.respond(rdata, 405)
+
+    def _on_response(self, method: str, status: int) -> None:
+        if method == "REFER" and 200 <= status < 300:
+            self._refer_taken = True
+        elif method in ("INVITE", "UPDATE") and status == _REQUEST_PENDING and self._media is not None:
+            # PJSIP would not try again, and a session that it wanted to refresh would end
+            low_s, high_s = (0.0, 2.0) if self.inbound else (2.1, 4.0)
+            self._again_at_s = time.monotonic() + random.uniform(low_s, high_s)  # noqa: S311 # nosec B311
 
     def _check_answer(self, ack: str) -> None:
         """Our 200 carried the offer; an ACK without the answer leaves a call that can never have media."""

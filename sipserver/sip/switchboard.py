@@ -128,7 +128,10 @@ class Switchboard:
         """Once a second: the counters of each call, the clock's rest, memory that nobody uses."""
         for call in [call for call in self._calls.values() if not call.isActive()]:
             call.lost(None)
-        for serial, call in self._calls.items():
+        now_s = time.monotonic()
+        for serial, call in tuple(self._calls.items()):
+            call.try_again(now_s)
+            call.give_up(now_s)
             seen = call.snapshot()
             if seen is not None:
                 self.tell(serial, seen)

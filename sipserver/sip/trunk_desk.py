@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sipserver.errors import SipServerError
 from sipserver.log import logger
 from sipserver.trunks.settings import TrunkSettings
 from sipserver.trunks.state import Registered, TrunkState, first_state, pause_s
 
+T = TypeVar("T")
 OnState = Callable[[TrunkState], None]
 
 ANSWER_S = 5.0
@@ -52,6 +53,10 @@ class _Answer:
     text: str
     expires_s: int = 0
     retry_s: int = 0
+
+
+_BACK = _Answer(0, "the peer was away")
+"""In place of an answer: a registrar that was away may have forgotten us, and is told again at once."""
 
 
 class TrunkDesk:
@@ -135,23 +140,26 @@ class TrunkDesk:
                 failures = 0
                 self._registered(trunk.name, Registered.REGISTERED, "")
                 answer = await answers.get()
-            failures += 1
-            pause = pause_s(register, failures, self._random.random)
-            if answer.retry_s <= _LONGEST_RETRY_S:
-                pause = max(pause, answer.retry_s)
-            what = f"{answer.status} {answer.text}".strip() if answer.status else answer.text
-            self._registered(trunk.name, Registered.FAILED, f"REGISTER: {what}")
-            logger("trunks").info("registering again later", trunk=trunk.name, pause_s=round(pause, 1))
-            await asyncio.sleep(pause)
+                if answer is _BACK:
+                    break
+            else:
+                failures += 1
+                pause = pause_s(register, failures, self._random.random)
+                if answer.retry_s <= _LONGEST_RETRY_S:
+                    pause = max(pause, answer.retry_s)
+                what = f"{answer.status} {answer.text}".strip() if answer.status else answer.text
+                self._registered(trunk.name, Registered.FAILED, f"REGISTER: {what}")
+                logger("trunks").info("registering again later", trunk=trunk.name, pause_s=round(pause, 1))
+                await asyncio.sleep(pause)
 
     async def _answer(self, trunk: str) -> _Answer:
         """The registrar's answer, or what PJSIP says in its place; the state does not wait as long as PJSIP does."""
         answers = self._answers[trunk]
         try:
-            return await asyncio.wait_for(answers.get(), ANSWER_S)
+            return await _within(ANSWER_S, answers.get())
         except TimeoutError:
             self._registered(trunk, Registered.FAILED, f"REGISTER: no answer within {ANSWER_S:g} s")
-        return await asyncio.wait_for(answers.get(), REGISTER_S - ANSWER_S)
+        return await _within(REGISTER_S - ANSWER_S, answers.get())
 
     async def _unregister(self, trunk: str) -> None:
         answers = self._answers[trunk]
@@ -169,7 +177,7 @@ class TrunkDesk:
             probed.clear()
             try:
                 await self._sender.probe(trunk.name)
-                await asyncio.wait_for(probed.wait(), min(ANSWER_S, trunk.keepalive_s))
+                await _within(min(ANSWER_S, trunk.keepalive_s), probed.wait())
             except TimeoutError:
                 self._reached(trunk.name, False, f"OPTIONS: no answer within {min(ANSWER_S, trunk.keepalive_s):g} s")
             except SipServerError as problem:
@@ -181,6 +189,9 @@ class TrunkDesk:
         self._change(trunk, "register", reason, registration=registration)
 
     def _reached(self, trunk: str, reachable: bool, reason: str) -> None:
+        before = self._states[trunk]
+        if reachable and before.reachable is False and before.registration is Registered.REGISTERED:
+            self._answers[trunk].put_nowait(_BACK)
         self._change(trunk, "keep alive", "" if reachable else reason, reachable=reachable)
 
     def _change(self, trunk: str, kind: str, reason: str, **changes: Any) -> None:
@@ -196,3 +207,11 @@ class TrunkDesk:
             tell = logger("trunks").warning if lost else logger("trunks").info
             tell("trunk changed", trunk=trunk, state=state.word, reason=state.reason)
         self._on_state(state)
+
+
+async def _within(seconds: float, awaited: Coroutine[Any, Any, T]) -> T:
+    """Raises TimeoutError. `asyncio.wait_for` of Python 3.11 forgets to be cancelled in the moment of success, and the
+    tasks here would go on for ever.
+    """
+    async with asyncio.timeout(seconds):
+        return await awaited

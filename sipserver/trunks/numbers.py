@@ -11,8 +11,9 @@ international form:
   unless an `allow` names them as they are dialled, without `+`. Calls of this server are placed by dialplans and
   programs and carry no location; where people dial through it, the operator lets `112` pass on the right trunk
   deliberately. They go out as written, whatever `number_format` says.
-- Extensions and codes of a PBX (`200`, `*21#`) pass on trunks with `number_format: as_is`. `allow` and `deny` compare
-  with what was written. What they mean is the affair of the PBX: an `as_is` trunk without a `country` also passes 112.
+- Users (`bob`), extensions and codes of a PBX (`200`, `*21#`) pass on trunks with `number_format: as_is`. `allow` and
+  `deny` compare with what was written. What they mean is the affair of the PBX: an `as_is` trunk without a `country`
+  also passes 112.
 
 Premium-rate, shared-cost and satellite numbers are refused unless `premium` is set or an `allow` names them: one that
 goes on for at least three digits after the country code (`+49900`), or names the whole code of a satellite network
@@ -32,6 +33,7 @@ from sipserver.trunks.settings import TrunkSettings
 
 _SEPARATORS = re.compile(r"[\s./()\-\u2010-\u2015\u00a0]+")
 _DIALLED = re.compile(r"\+?[0-9*#]{1,40}")
+_USER = re.compile(r"[A-Za-z][A-Za-z0-9._~-]{0,63}")
 _DIGITS = re.compile(r"\+?[0-9]+")
 _COSTLY = frozenset({PhoneNumberType.PREMIUM_RATE, PhoneNumberType.SHARED_COST})
 _SATELLITE = frozenset({870, 878, 881, 882, 883, 888})
@@ -46,6 +48,8 @@ def dialled(to: str, trunk: TrunkSettings) -> str:
 
     Raises NotAllowed when it is no number or the trunk may not call it.
     """
+    if trunk.number_format == "as_is" and _USER.fullmatch(to.strip()):
+        return to.strip()
     text = _plain(to)
     number = _international(text, trunk.country)
     if number is None:

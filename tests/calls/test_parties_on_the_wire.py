@@ -20,6 +20,7 @@ from sipserver.codecs.g711 import G711Decoder
 from sipserver.events import DigitsSent, Event, PartyEnded, Spoken, TransferEnded, Unbridged
 from sipserver.outbound import TrunkOutbound
 from tests.calls.conftest import SPOKEN, Stage
+from tests.fakes.engines import FakeStt
 from tests.fakes.party import TONES_HZ, Party, media_port, parties
 from tests.fakes.sip_peer import header, sdp, status_of
 from tests.fakes.sip_rig import Rig, running
@@ -462,6 +463,27 @@ async def test_warm_the_target_is_told_who_comes_and_accepts(tmp_path: Path) -> 
         await there.caller.hears("third")
         await there.third.hears("caller")
         assert (await there.event(TransferEnded)).outcome == "answered"
+
+
+async def test_warm_the_target_accepts_by_voice(tmp_path: Path) -> None:
+    async with town(tmp_path, WARM.replace("accept_s: 5", "accept_by: voice, accept_s: 60")) as there:
+        there.stage.stt["whisper"] = stt = FakeStt("Yes, put them through.")
+        await there.calls()
+        await there.is_answered()
+        await there.third.is_called()
+        await there.third.accepts()
+        await there.third.silence()
+        await there.event(Spoken)  # it has heard the announcement
+        while not stt.asked:
+            await there.third.talk(media_port(there.third.invite))
+            await asyncio.sleep(0.5)
+            await there.third.silence()
+            await asyncio.sleep(1)
+        await there.third.talk(media_port(there.third.invite))
+        await there.caller.hears("third")
+        await there.third.hears("caller")
+        assert (await there.event(TransferEnded)).outcome == "answered"
+        assert 400 <= stt.asked[0][0] <= 5_000
 
 
 @pytest.mark.parametrize("how", ["another key", "bye"])

@@ -14,10 +14,11 @@ from sipserver.calls.call import Call
 from sipserver.calls.outbound import Order
 from sipserver.calls.states import EndReason
 from sipserver.calls.steps import transfer as transfer_module
-from sipserver.errors import CallerError, CapacityError, CarrierError
+from sipserver.errors import CallerError, CapacityError, CarrierError, ProviderRejected
 from sipserver.events import Bridged, DigitReceived, Fault, TransferEnded, TransferStarted, Unbridged
 from tests.calls.conftest import SPOKEN
 from tests.calls.parties import ThreeParties, apart, hear_each_other, three_parties
+from tests.fakes import engines
 from tests.fakes.leg import FakeOffer, breathe
 from tests.fakes.outbound import PlacedLeg
 from tests.fakes.virtual_time import virtual
@@ -528,6 +529,199 @@ async def test_warm_without_a_voice_it_has_failed(tmp_path: Path) -> None:
         assert three.left() == [("transfer", "failed")]
         assert three.transfers() == [("warm", "failed", "", 0)]
         assert three.parted() == [("party-1", "failed", 200, "us")]
+
+
+# --- warm, by voice ---------------------------------------------------------------------------------------------------
+
+
+async def told(three: ThreeParties, accept_by: str, *said: str | Exception, options: str = "") -> PlacedLeg:
+    """The target has heard the whole announcement. said: what an engine writes down of its sentences."""
+    no_replaces(three)
+    three.stt["whisper"] = engines.FakeStt(*said)
+    three.begin(flow("warm", f"accept_by: {accept_by}, {options}"))
+    party = await asked(three)
+    await three.happens(lambda: not party.playout.pending_ms)
+    await three.tick(15)
+    return party
+
+
+async def speaks(three: ThreeParties, seconds: float = 0.5) -> None:
+    """The target says something, and is quiet for long enough."""
+    await three.tick(round(seconds * 50), party=engines.loud(20))
+    await three.tick(60)
+
+
+def transcribed(three: ThreeParties) -> int:
+    """Sentences that an engine was asked to write down."""
+    stt = three.stt["whisper"]
+    assert isinstance(stt, engines.FakeStt)
+    return len(stt.asked)
+
+
+@pytest.mark.parametrize("accept_by", ["voice", "either"])
+@virtual
+async def test_voice_the_target_says_yes(tmp_path: Path, accept_by: str) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await told(three, accept_by, "Yes, put them through.")
+        assert apart(three.leg, party)
+        await speaks(three)
+        assert hear_each_other(three.leg, party)
+        assert transcribed(three) == 1
+        assert not party.heard, "nobody listens any more"
+        assert three.transfers() == [("warm", "answered", "bridge", 200)]
+        party.peer_leaves()
+        assert await three.over() == "callee_hangup"
+
+
+@pytest.mark.parametrize("accept_by", ["voice", "either"])
+@virtual
+async def test_voice_the_target_says_no(tmp_path: Path, accept_by: str) -> None:
+    async with three_parties(tmp_path) as three:
+        await told(three, accept_by, "Not now, sorry.")
+        await speaks(three)
+        await goes_on(three, "declined")
+        assert three.transfers() == [("warm", "declined", "", 0)]
+
+
+@pytest.mark.parametrize(("again", "outcome"), [("Yes.", "answered"), ("No.", "declined"), ("Who?", "declined")])
+@virtual
+async def test_voice_what_is_unclear_is_asked_once_more(tmp_path: Path, again: str, outcome: str) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await told(three, "voice", "Who is it?", again)
+        await speaks(three)
+        assert len(three.tts.texts) == 4, "three sentences more"
+        assert three.tts.texts[-1] == "Please say yes or no."
+        await three.happens(lambda: not party.playout.pending_ms)
+        await three.tick(15)
+        await speaks(three)
+        if outcome == "answered":
+            assert hear_each_other(three.leg, party)
+        else:
+            await goes_on(three, "declined")
+        assert transcribed(three) == 2
+
+
+@virtual
+async def test_voice_it_is_asked_in_the_language_of_the_announcement(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        await told(three, "voice", "Wer ist dran?", options="language: de,")
+        await speaks(three)
+        assert three.tts.texts[-1] == "Bitte sagen Sie ja oder nein."
+        stt = three.stt["whisper"]
+        assert isinstance(stt, engines.FakeStt)
+        assert [language for _, language, _ in stt.asked] == ["de"]
+
+
+@pytest.mark.parametrize("accept_by", ["voice", "either"])
+@virtual
+async def test_voice_who_says_nothing_declines(tmp_path: Path, accept_by: str) -> None:
+    async with three_parties(tmp_path) as three:
+        await told(three, accept_by, "Yes.", options="accept_s: 10,")
+        await goes_on(three, "declined")
+        (ended,) = three.records.of(TransferEnded)
+        assert 10_000 <= ended.took_ms <= 11_000
+        assert transcribed(three) == 0
+
+
+@virtual
+async def test_voice_a_noise_is_no_answer(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await told(three, "voice", "[BLANK_AUDIO]", "(coughing)", "Yes.")
+        for _ in range(3):
+            assert apart(three.leg, party)
+            await speaks(three)
+        assert hear_each_other(three.leg, party)
+
+
+@virtual
+async def test_voice_our_own_words_are_no_answer(tmp_path: Path) -> None:
+    """A loudspeaker's echo of the announcement, which may well say yes."""
+    async with three_parties(tmp_path) as three:
+        no_replaces(three)
+        three.stt["whisper"] = engines.FakeStt("Yes.")
+        three.begin(flow("warm", "accept_by: voice,").replace("A call", "word " * 50))
+        party = await asked(three)
+        while party.playout.pending_ms:
+            await three.tick(1, party=engines.loud(20))
+        await three.tick(5, party=engines.loud(20))
+        await three.tick(100)
+        assert transcribed(three) == 0
+        assert apart(three.leg, party)
+
+
+@virtual
+async def test_voice_a_key_does_not_count(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await told(three, "voice", "Yes.")
+        party.press("1")
+        await three.tick(50)
+        assert apart(three.leg, party)
+        party.press("2")
+        await speaks(three)
+        assert hear_each_other(three.leg, party)
+
+
+@pytest.mark.parametrize(("key", "outcome"), [("1", "answered"), ("2", "declined")])
+@pytest.mark.parametrize("when", ["while we speak", "afterwards", "in a sentence"])
+@virtual
+async def test_either_a_key_counts_as_well(tmp_path: Path, when: str, key: str, outcome: str) -> None:
+    async with three_parties(tmp_path) as three:
+        if when == "while we speak":
+            no_replaces(three)
+            three.begin(flow("warm", "accept_by: either,").replace("A call", "word " * 200))
+            party = await asked(three)
+        else:
+            party = await told(three, "either", "Yes." if key == "2" else "No.")
+        if when == "in a sentence":
+            await three.tick(10, party=engines.loud(20))
+        party.press(key)
+        await three.tick(2)
+        if outcome == "answered":
+            assert hear_each_other(three.leg, party)
+        else:
+            await goes_on(three, "declined")
+
+
+@virtual
+async def test_voice_that_no_engine_writes_down_has_failed(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        await told(three, "voice", ProviderRejected("whisper", "broken on purpose"))
+        await speaks(three)
+        await goes_on(three, "failed")
+        assert three.transfers() == [("warm", "failed", "", 0)]
+        assert [fault.where for fault in three.records.of(Fault)] == ["transfer"]
+
+
+@virtual
+async def test_either_without_an_engine_a_key_still_does(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await told(three, "either", ProviderRejected("whisper", "broken on purpose"))
+        await speaks(three)
+        assert apart(three.leg, party)
+        party.press("1")
+        await three.tick(2)
+        assert hear_each_other(three.leg, party)
+
+
+@pytest.mark.parametrize("who", ["caller", "party"])
+@pytest.mark.parametrize("when", ["listening", "in a sentence", "writing down", "asked again"])
+@virtual
+async def test_voice_somebody_hangs_up(tmp_path: Path, when: str, who: str) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await told(three, "either", "Who is it?")
+        if when != "listening":
+            await three.tick(10, party=engines.loud(20))
+        if when == "writing down":
+            await three.happens(lambda: transcribed(three))
+        elif when == "asked again":
+            await three.tick(45)
+            assert party.playout.pending_ms
+        (three.leg if who == "caller" else party).peer_leaves()
+        if who == "caller":
+            assert await three.over() == "caller_hangup"
+            assert three.transfers() == [("warm", "caller_gone", "", 0)]
+        else:
+            await goes_on(three, "declined")
 
 
 # --- asked for by an agent --------------------------------------------------------------------------------------------

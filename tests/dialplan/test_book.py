@@ -141,6 +141,32 @@ def test_an_amd_by_ear_needs_no_engine() -> None:
     assert found.unknown_engines(stt=(), tts=(), llm=()) == ()
 
 
+VOICE = "transfer: {to: '1', mode: warm, announce: Hello., accept_by: %s, on: {failed: next}}"
+
+
+@pytest.mark.parametrize("accept_by", ["voice", "either"])
+def test_a_target_that_accepts_by_voice_needs_an_engine(accept_by: str) -> None:
+    found = Book((plan(f"main:\n  - answer\n  - {VOICE % accept_by}"),))
+    assert [str(problem) for problem in found.unknown_engines(stt={"other"}, tts={"piper"}, llm=())] == [
+        "acme.yaml:5: flows.main[1].transfer.accept_by: the settings have no engine `whisper` under `speech.stt`"
+    ]
+    assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm=()) == ()
+    assert found.plans[0].transcribers() == ("whisper",)
+
+
+def test_a_target_that_accepts_by_a_key_needs_none() -> None:
+    found = Book((plan(f"main:\n  - answer\n  - {VOICE % 'digit'}"),))
+    assert found.unknown_engines(stt=(), tts={"piper"}, llm=()) == ()
+    assert found.plans[0].transcribers() == ()
+
+
+def test_a_target_of_an_agent_is_written_down_by_the_engines_of_the_agents() -> None:
+    transfer = VOICE.replace(", on: {failed: next}", "") % "voice"
+    talk = f"main:\n  - agent: {{use: ada, {transfer}, on: {{failed: end}}}}"
+    found = Book((plan(talk, head="agents: {ada: {prompt: x, stt: [fast, slow]}}"),))
+    assert found.plans[0].transcribers() == ("fast", "slow")
+
+
 def test_the_default_fallback_need_not_exist() -> None:
     found = Book((plan(TALK.replace(", tts: own", ""), head="agents: {ada: {prompt: x}}"),))
     assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"}) == ()

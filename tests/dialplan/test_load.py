@@ -133,6 +133,26 @@ SALES = "targets: ['+49*', '!+49900*', '*@pbx']\nqueues: {sales: {agents: ['+493
             "5: flows.main[0].agent.transfer.music: no such file: no.wav",
         ),
         (
+            "agent: {use: ada, transfer: {to: 1, mode: blind, keep: agent}, on: {failed: end}}",
+            AGENT,
+            "5: flows.main[0].agent.transfer: `keep: agent` needs `mode: attended` or `mode: warm`",
+        ),
+        (
+            "transfer: {to: 1, accept_by: voice, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer: `accept_by` needs `mode: warm`",
+        ),
+        (
+            "transfer: {to: 1, mode: warm, announce: a, accept_by: voice, accept: 2, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer: `accept` is a key, and with `accept_by: voice` none counts",
+        ),
+        (
+            "transfer: {to: 1, keep: agent, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer.keep: ",
+        ),
+        (
             "bridge: {to: '{x}', on: {failed: end}}",
             "",
             "4: flows.main[0].bridge.to: `{x}` has variables: say under `targets` where calls may go, as in [+49*]",

@@ -86,7 +86,8 @@ def test_what_an_editor_should_underline(step: str) -> None:
 
 
 HEAD = (
-    "targets: ['*']\nqueues: {sales: {agents: [201], strategy: all}}\ncalendars: {x: {dates: 12-24}, y: {country: DE}}"
+    "agents: {ada: {prompt: x}}\ntargets: ['*']\nqueues: {sales: {agents: [201], strategy: all}}\n"
+    "calendars: {x: {dates: 12-24}, y: {country: DE}}"
 )
 
 
@@ -97,6 +98,8 @@ HEAD = (
         "transfer: {to: 100, mode: blind, on: {failed: end}}",
         "transfer: {to: 100, mode: warm, announce: a, accept: 1, on: {failed: end}}",
         "amd",
+        "agent: {use: ada, transfer: {to: 100, keep: agent}, on: {failed: end}}",
+        "transfer: {to: 100, mode: warm, announce: a, accept_by: voice, on: {failed: end}}",
         "amd: 3",
         "amd: {beep_s: 20, on: {beep: end}}",
         "conference: {room: a, pin: 4711, on: {failed: end}}",
@@ -120,6 +123,8 @@ def test_steps_with_others_that_load_are_valid(step: str) -> None:
         "bridge: {to: 1, on: {failed: end, caller_gone: end}}",
         "bridge: {to: 1, progress: none, on: {failed: end}}",
         "transfer: {to: 1, mode: cold, on: {failed: end}}",
+        "transfer: {to: 1, keep: agent, on: {failed: end}}",
+        "transfer: {to: 1, mode: warm, announce: a, accept_by: nod, on: {failed: end}}",
         "amd: {on: {robot: end}}",
         "queue: {on: {failed: end}}",
         "voicemail",

@@ -16,7 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.harness.server import free_port, free_range, free_sip_port
+from tests.peers.rtp import level, strongest_hz
+
+_WAV_HEAD = 44
 
 _CONFIG = """
 poll_method epoll
@@ -24,7 +29,7 @@ sip_listen 127.0.0.1:{sip}
 sip_trans_def udp
 net_interface 127.0.0.1
 rtp_ports {rtp}
-rtp_timeout 30
+rtp_timeout {silent_s}
 jitter_buffer_delay 1-4
 audio_buffer 40-200
 ausrc_format s16
@@ -35,7 +40,7 @@ audio_source aufile,{folder}/said.wav
 audio_player aubridge,nobody
 audio_alert aubridge,alert
 ringback_disabled yes
-call_max_calls 1
+call_max_calls {calls}
 module_path /usr/lib/baresip/modules
 module g711.so
 module g722.so
@@ -112,19 +117,36 @@ class Baresip(Control):
     """One phone. folder holds `said.wav` (what it says, 8 kHz mono) and gets the dumps. Use as a context manager.
 
     modules: loaded beside the usual ones, e.g. `opus`, `srtp`. account: more parameters, e.g. `mediaenc=srtp-mand`.
+    address: who it is and where it registers, which a phone on its own does not. silent_s: it hangs up when nothing
+    comes for so long.
     """
 
-    def __init__(self, folder: Path, codec: str = "PCMU", modules: tuple[str, ...] = (), account: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        codec: str = "PCMU",
+        modules: tuple[str, ...] = (),
+        account: str = "",
+        *,
+        address: str = "<sip:softphone@127.0.0.1>;regint=0",
+        silent_s: int = 30,
+        calls: int = 1,
+    ) -> None:
         self.folder = folder
         super().__init__(free_port(socket.SOCK_STREAM), lambda: self.log)
         first, last = free_range(20)
         (folder / "config").write_text(
-            _CONFIG.format(sip=free_sip_port(), rtp=f"{first}-{last}", control=self._port, folder=folder)
+            _CONFIG.format(
+                sip=free_sip_port(),
+                rtp=f"{first}-{last}",
+                control=self._port,
+                folder=folder,
+                silent_s=silent_s,
+                calls=calls,
+            )
             + "".join(f"module {module}.so\n" for module in modules)
         )
-        (folder / "accounts").write_text(
-            f"<sip:softphone@127.0.0.1>;regint=0;audio_codecs={codec};ptime=20{account and ';'}{account}\n"
-        )
+        (folder / "accounts").write_text(f"{address};audio_codecs={codec};ptime=20{account and ';'}{account}\n")
         (folder / "contacts").write_text("")
         self._log_file = folder / "baresip.log"
 
@@ -167,6 +189,25 @@ class Baresip(Control):
     @property
     def log(self) -> str:
         return self._log_file.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL: it says goodbye to nobody."""
+        self._process.kill()
+        self._process.wait()
+
+    def forget(self) -> None:
+        """Remove what it heard in earlier calls."""
+        for file in self.folder.glob("dump-*"):
+            file.unlink()
+
+    def hears_hz(self) -> float:
+        """The tone of the last second that it heard in its latest call; 0 for silence, or for less than half a second.
+        The file grows meanwhile.
+        """
+        files = sorted(self.folder.glob("dump-*-dec.wav"), key=lambda each: each.stat().st_mtime)
+        sound = files[-1].read_bytes()[_WAV_HEAD:] if files else b""
+        samples = np.frombuffer(sound[: len(sound) // 2 * 2], np.int16)[-8000:]
+        return strongest_hz(samples, 8000) if len(samples) >= 4000 and level(samples) > 300 else 0.0
 
     @property
     def heard(self) -> Path:

@@ -35,6 +35,7 @@ class Sipp:
     """A SIPp process with one call. folder: where it runs and its traces go.
 
     server_port: whom to call; 0 for a scenario that is called. port: its own, the two after it are its too; 0: any.
+    host: its own address, one of the loopback's. unique: of the Call-ID, for a server that gets the same call again.
     Use as a context manager: leaving it ends the process.
     """
 
@@ -50,17 +51,19 @@ class Sipp:
         keys: Mapping[str, str | int] | None = None,
         options: tuple[str, ...] = (),
         port: int = 0,
+        host: str = "127.0.0.1",
+        unique: str = "",
     ) -> None:
-        self.name = name
+        self.name, self.host = name, host
         self.port = port or free_range(8)[0]
-        self.sip_call_id = f"{name}-1@127.0.0.1"
+        self.sip_call_id = f"{name}{unique}-1@{host}"
         self._limit_s, self._folder = limit_s, folder
         self._errors, self._messages = folder / f"{name}.errors", folder / f"{name}.messages"
         self._command = [
             *("sipp", "-sf", str(SCENARIOS / f"{name}.xml"), "-m", "1", "-l", "1", "-r", "20"),
-            *("-i", "127.0.0.1", "-p", str(self.port), "-bind_local"),
-            *("-ci", "127.0.0.1", "-cp", str(self.port + 1), "-mi", "127.0.0.1", "-mp", str(self.port + 2)),
-            *("-t", "t1" if tcp else "u1", "-cid_str", f"{name}-%u@%s", "-s", user),
+            *("-i", host, "-p", str(self.port), "-bind_local"),
+            *("-ci", host, "-cp", str(self.port + 1), "-mi", host, "-mp", str(self.port + 2)),
+            *("-t", "t1" if tcp else "u1", "-cid_str", f"{name}{unique}-%u@%s", "-s", user),
             *("-nostdin", "-timeout", f"{limit_s:g}s", "-timeout_error", "-recv_timeout", "8s"),
             *("-trace_err", "-error_file", str(self._errors), "-trace_msg", "-message_file", str(self._messages)),
             *(piece for key, value in (keys or {}).items() for piece in ("-key", key, str(value))),
@@ -100,6 +103,16 @@ class Sipp:
         """The exit code. Raises TimeoutExpired when SIPp outlives its own limit."""
         assert self._process is not None
         return self._process.wait(self._limit_s + 5)
+
+    @property
+    def is_over(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
+    @property
+    def messages(self) -> str:
+        """Every SIP message so far, in order."""
+        return self._messages.read_text(errors="replace") if self._messages.exists() else ""
 
     @property
     def trace(self) -> str:

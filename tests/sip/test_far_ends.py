@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pjsua2 as pj
 import pytest
 
 from sipserver.errors import CarrierError
@@ -154,3 +155,19 @@ async def test_an_offer_that_comes_while_another_is_open_is_refused_and_the_call
 
 async def _final(party: Party) -> str:
     return await party.peer.receive("2xx", "4xx", "5xx")
+
+
+async def test_our_re_invite_that_meets_theirs_is_sent_again() -> None:
+    """Glare (RFC 3261, section 14.1). PJSIP re-INVITEs to refresh a session, after 45 s or more; here at once."""
+    async with running() as rig, parties(rig, "callee") as (callee,):
+        leg, _listener = await dial(rig, callee)
+        await callee.accepts()
+        await leg.answer()
+        await rig.cell.command(lambda board: board._calls[leg.serial].reinvite(pj.CallOpParam(True)))
+        first = await callee.peer.receive("INVITE")
+        callee.peer.answer(first, "491 Request Pending", tag="callee")
+        again = await callee.peer.receive("INVITE", timeout_s=10)
+        assert int(header(again, "CSeq").split()[0]) > int(header(first, "CSeq").split()[0])
+        callee.peer.answer(again, "200 OK", body=sdp(callee.media.port, version=2), tag="callee")
+        await callee.peer.receive("ACK")
+        assert not leg.is_gone

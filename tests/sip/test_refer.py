@@ -10,6 +10,7 @@ import pytest
 
 from sipserver.errors import CarrierError
 from sipserver.events import LegDisconnected, LegReplaced, ReferProgress, ReferReceived, SipMessage
+from sipserver.sip import pjcall
 from sipserver.trunks.settings import TrunkSettings
 from tests.fakes.party import Party, media_port, parties
 from tests.fakes.sip_peer import SipPeer, header, status_of
@@ -182,6 +183,18 @@ async def test_the_transferor_hangs_up_while_the_target_rings() -> None:
         third.peer.answer(cancel, "200 OK")
         third.peer.answer(third.invite, "487 Request Terminated", tag="third")
         assert not other.leg.is_gone
+
+
+async def test_a_target_that_rings_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pjcall, "REFERRED_RING_S", 0.5)
+    async with talking() as (_rig, caller, callee, third, _one, _other):
+        assert caller.call is not None
+        await caller.call.transact("REFER", headers=refer_to(third))
+        third.peer.answer(await third.is_called(), "180 Ringing", tag="third")
+        third.peer.answer(await third.peer.receive("CANCEL"), "200 OK", tag="third")
+        third.peer.answer(third.invite, "487 Request Terminated", tag="third")
+        assert await notifications(caller) == 487
+        await callee.hears("caller")
 
 
 @pytest.mark.parametrize(

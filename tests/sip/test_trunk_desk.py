@@ -183,3 +183,27 @@ async def test_retry_after_is_waited_for_unless_it_is_absurd() -> None:
     await asyncio.sleep(8)
     assert desk.states["carrier"].up
     await desk.stop()
+
+
+@virtual
+async def test_it_stops_in_the_moment_in_which_an_answer_comes() -> None:
+    desk, _ = desk_of(Sender(), trunk("pbx", keepalive_s=10))
+    desk.start()
+    await asyncio.sleep(1)
+    desk.probe_ended("pbx", 200, "OK")
+    await asyncio.sleep(0)  # the answer has woken who waits for it, and nobody has looked yet
+    async with asyncio.timeout(100):
+        await desk.stop()
+
+
+@virtual
+async def test_a_registrar_that_was_away_is_told_again_at_once() -> None:
+    """It may have forgotten everybody, and the next refresh is minutes away."""
+    sender = Sender(OK, (200, "OK"), (408, "Request Timeout"), (408, "Request Timeout"), (200, "OK"), OK, (200, "OK"))
+    desk, _ = desk_of(sender, registering(keepalive_s=10))
+    desk.start()
+    await asyncio.sleep(60)
+    assert [what for what, _ in sender.at[:7]] == ["register", *["probe"] * 4, "register", "probe"]
+    assert [what for what, _ in sender.at].count("register") == 2
+    assert desk.states["carrier"].registration is Registered.REGISTERED
+    await desk.stop()

@@ -25,6 +25,7 @@ from tests.trunks.make import trunk
         ("030 123456", {"country": "DE", "number_format": "as_is"}, "030123456"),
         ("200", {"number_format": "as_is"}, "200"),
         ("*21#", {"number_format": "as_is"}, "*21#"),
+        ("bob.smith", {"number_format": "as_is"}, "bob.smith"),
         ("112", {"country": "DE", "allow": ["112"]}, "112"),
         ("112", {"country": "DE", "allow": ["112"], "number_format": "national"}, "112"),
         ("116117", {"country": "DE", "allow": ["116117", "+49"]}, "116117"),

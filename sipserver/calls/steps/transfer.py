@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
+from sipserver.audio.frame import Samples
 from sipserver.calls import music, waiting
 from sipserver.calls.call import Call
 from sipserver.calls.dialled import underlying
@@ -18,10 +19,10 @@ from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason, State
 from sipserver.calls.steps import placing
 from sipserver.calls.steps.bridge import ENDINGS
-from sipserver.calls.steps.sound import speak, until_digit
+from sipserver.calls.steps.introduction import introduced
 from sipserver.dialplan import steps
 from sipserver.dialplan.facts import split_uri
-from sipserver.errors import CallerError, CapacityError, CarrierError, ProviderError
+from sipserver.errors import CallerError, CapacityError, CarrierError
 from sipserver.events import TransferEnded, TransferStarted
 
 NO_REFER = 405
@@ -35,7 +36,7 @@ async def transfer(step: steps.Transfer, scene: Scene) -> Left:
         order = placing.order(step, scene)
     except placing.NotAllowed as problem:
         return placing.refused(step, scene, problem)
-    account = _Account(scene.call, step.mode, order.to)
+    account = Account(scene.call, step.mode, order.to)
     way = _blind if step.mode == "blind" else _called
     try:
         return await way(step, scene, order, account)
@@ -43,7 +44,7 @@ async def transfer(step: steps.Transfer, scene: Scene) -> Left:
         account.close()
 
 
-class _Account:
+class Account:
     """What the record says about one transfer: that it began, and exactly once how it ended."""
 
     def __init__(self, call: Call, mode: str, to: str) -> None:
@@ -74,7 +75,7 @@ class _Account:
 # --- blind ------------------------------------------------------------------------------------------------------------
 
 
-async def _blind(step: steps.Transfer, scene: Scene, order: Order, account: _Account) -> Left:
+async def _blind(step: steps.Transfer, scene: Scene, order: Order, account: Account) -> Left:
     call = scene.call
     if not call.leg.can_refer:
         return _failed(scene, account, CarrierError("the caller's side cannot be transferred (REFER)", NO_REFER))
@@ -95,7 +96,7 @@ async def _blind(step: steps.Transfer, scene: Scene, order: Order, account: _Acc
     return placing.left(outcome, status)
 
 
-def _failed(scene: Scene, account: _Account, problem: CarrierError | CallerError) -> Left:
+def _failed(scene: Scene, account: Account, problem: CarrierError | CallerError) -> Left:
     status = problem.status if isinstance(problem, CarrierError) else problem.sip_code
     scene.failed("transfer", problem)
     account.ended(Outcome.FAILED, "refer", status)
@@ -114,7 +115,7 @@ def _uri(to: str, call: Call) -> str:
 # --- attended and warm ------------------------------------------------------------------------------------------------
 
 
-async def _called(step: steps.Transfer, scene: Scene, order: Order, account: _Account) -> Left:
+async def _called(step: steps.Transfer, scene: Scene, order: Order, account: Account) -> Left:
     call = scene.call
     try:
         party = Party(call, order)
@@ -124,49 +125,32 @@ async def _called(step: steps.Transfer, scene: Scene, order: Order, account: _Ac
     samples = await placing.sound(step, scene)
     async with party:
         async with waiting.local(call, music.ringing() if samples is None else samples):
-            outcome = await party.answer()
-            code = party.status
-            if outcome is Outcome.ANSWERED and step.mode == "warm":
-                outcome, code = await _introduced(step, scene, party), 0
+            outcome, code = await reached(step, scene, party)
         if outcome is not Outcome.ANSWERED:
             account.ended(outcome, code=code)
             return placing.left(outcome, code)
-        rtp_timeout_s = call.services.settings.media_timeout_s
-        async with joined(call, party, music=samples, rtp_timeout_s=rtp_timeout_s) as join:
-            account.connected()
-            if await _replaced(call, party, join):
-                account.ended(Outcome.ANSWERED, "replaces", 200)
-                call.end(EndReason.TRANSFERRED, "by REFER with Replaces")
-            account.ended(Outcome.ANSWERED, "bridge", 200)
-            reason = await join.over()
+        return await connected(scene, party, account, samples)
+
+
+async def reached(step: steps.Transfer, scene: Scene, party: Party) -> tuple[Outcome, int]:
+    """Call the target; a warm one has to accept. What came of it, and the target's final answer if it decided."""
+    outcome = await party.answer()
+    if outcome is Outcome.ANSWERED and step.mode == "warm":
+        return await introduced(step, scene, party), 0
+    return outcome, party.status
+
+
+async def connected(scene: Scene, party: Party, account: Account, samples: Samples | None) -> Left:
+    """The two have each other until one of them is gone. samples: what one hears while the other one holds."""
+    call = scene.call
+    async with joined(call, party, music=samples, rtp_timeout_s=call.services.settings.media_timeout_s) as join:
+        account.connected()
+        if await _replaced(call, party, join):
+            account.ended(Outcome.ANSWERED, "replaces", 200)
+            call.end(EndReason.TRANSFERRED, "by REFER with Replaces")
+        account.ended(Outcome.ANSWERED, "bridge", 200)
+        reason = await join.over()
     return placing.left(Outcome.ANSWERED, reason=ENDINGS.get(reason))
-
-
-async def _introduced(step: steps.Transfer, scene: Scene, party: Party) -> Outcome:
-    """Tell the target who comes; the key accepts, anything else, nothing, or hanging up declines."""
-    asking = asyncio.create_task(_asked(step, scene, party), name=f"announcement to {party.name}")
-    leaving = asyncio.create_task(party.left(), name=f"end of {party.name}")
-    try:
-        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        asking.cancel()
-        await asyncio.wait({asking, leaving})
-    try:
-        outcome = Outcome.DECLINED if asking.cancelled() or party.gone is not None else asking.result()
-    except ProviderError as problem:
-        scene.failed("transfer", problem)
-        outcome = Outcome.FAILED
-    party.judge(outcome)
-    return outcome
-
-
-async def _asked(step: steps.Transfer, scene: Scene, party: Party) -> Outcome:
-    playout = party.leg.playout
-    speaking = speak(scene, step.announce, tts=step.tts, voice=step.voice, language=step.language, playout=playout)
-    await until_digit(party.name, party.digits, playout, speaking)
-    pressed = await party.digits.collect(1, step.accept_s)
-    return Outcome.ANSWERED if pressed == step.accept else Outcome.DECLINED
 
 
 async def _replaced(call: Call, party: Party, join: Join) -> bool:

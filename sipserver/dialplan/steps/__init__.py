@@ -22,12 +22,6 @@ _ALL: tuple[type[Step], ...] = (
 STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
 """Every step by its word."""
 
-
-def writes_down(step: Step) -> bool:
-    """Whether it asks the speech-to-text engines of the tenant, without an agent."""
-    return isinstance(step, Voicemail | Amd) and step.transcript
-
-
 __all__ = [
     "END",
     "NEXT",
@@ -58,5 +52,4 @@ __all__ = [
     "Voicemail",
     "Wait",
     "When",
-    "writes_down",
 ]

@@ -106,6 +106,10 @@ class Step(Strict):
         """The texts of this step that are said to somebody, none of them empty, as they stand in the file."""
         return ()
 
+    def transcribes(self) -> str:
+        """The option because of which somebody's words are written down, other than an agent does; empty: none are."""
+        return ""
+
     def queue_name(self) -> str:
         """The queue that this step is about; empty if it is about none."""
         return ""

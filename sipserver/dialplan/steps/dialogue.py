@@ -82,7 +82,8 @@ class Agent(Step):
 
     When it wants a person for the caller, the variable `transfer_reason` holds why, and the step ends with the outcome
     transfer. With the option `transfer` the caller is handed over at once, as the step `transfer` does it; the outcome
-    is then answered (they have talked, and that is over), and transfer only if it did not succeed.
+    is then answered (they have talked, and that is over), and transfer only if it did not succeed. With `keep: agent`
+    in it the conversation goes on while the person is called, and when they cannot be reached: it is never transfer.
     Other outcomes: done (the agent ended the conversation), silence (the caller said nothing more), max_duration,
     failed (an engine and all its fallbacks failed).
     """

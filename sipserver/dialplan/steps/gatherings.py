@@ -172,5 +172,8 @@ class Voicemail(Speaking):
     def templates(self) -> tuple[str, ...]:
         return tuple(text for text in (self.box, self.greeting) if text)
 
+    def transcribes(self) -> str:
+        return "transcript" if self.transcript else ""
+
     def spoken(self) -> tuple[str, ...]:
         return (self.greeting,) if self.greeting else ()

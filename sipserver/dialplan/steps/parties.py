@@ -72,8 +72,9 @@ class Transfer(Placing, Speaking):
 
     The call is answered first. mode: `attended` calls the target while the caller hears `music`, and connects them when
     it answers: by REFER with Replaces where the caller's side can do that, else by a bridge. `warm` does the same, but
-    first says `announce` to the target, which accepts with the key `accept` within accept_s. `blind` asks the caller's
-    side to call the target itself (REFER) and follows its NOTIFYs to the final one, for ring_s.
+    first says `announce` to the target, which accepts within accept_s: by the key `accept` (accept_by `digit`), by what
+    it says (`voice`), which a speech-to-text engine writes down, or by either. `blind` asks the caller's side to call
+    the target itself (REFER) and follows its NOTIFYs to the final one, for ring_s.
     Outcomes, each verified by what the far end said: answered, busy, no_answer, declined (also: not accepted), failed.
     A caller that hangs up meanwhile ends the call; the record then says caller_gone.
     """
@@ -88,6 +89,7 @@ class Transfer(Placing, Speaking):
 
     mode: Literal["blind", "attended", "warm"] = "attended"
     announce: Template = ""
+    accept_by: Literal["digit", "voice", "either"] = "digit"
     accept: Key = "1"
     accept_s: float = Field(default=15, gt=0, le=120)
 
@@ -95,24 +97,37 @@ class Transfer(Placing, Speaking):
     def _announced(self) -> Transfer:
         if self.mode == "warm" and not self.announce:
             raise ValueError("`mode: warm` needs `announce`: what the target hears before it accepts")
-        for option in ("announce", "accept", "accept_s"):
+        for option in ("announce", "accept_by", "accept", "accept_s"):
             if self.mode != "warm" and option in self.model_fields_set:
                 raise ValueError(f"`{option}` needs `mode: warm`; with `mode: {self.mode}` nobody is asked")
+        if self.accept_by == "voice" and "accept" in self.model_fields_set:
+            raise ValueError("`accept` is a key, and with `accept_by: voice` none counts; both count with `either`")
         return self
+
+    def transcribes(self) -> str:
+        return "accept_by" if self.accept_by != "digit" else ""
 
     def spoken(self) -> tuple[str, ...]:
         return (self.announce,) if self.announce else ()
 
 
 class Handover(Transfer):
-    """A transfer as an option of `agent`, whose own branches say where to go on."""
+    """A transfer as an option of `agent`, whose own branches say where to go on.
+
+    keep: who keeps the caller while the target is called: `music` (or ringing), the agent's conversation being over, or
+    the `agent`, which goes on with the conversation until the target answers, and whenever it does not.
+    """
 
     required = frozenset()
+
+    keep: Literal["music", "agent"] = "music"
 
     @model_validator(mode="after")
     def _without_branches(self) -> Handover:
         if self.on:
             raise ValueError("it has no branches of its own: those of `agent` say where to go on")
+        if self.keep == "agent" and self.mode == "blind":
+            raise ValueError("`keep: agent` needs `mode: attended` or `mode: warm`; with `mode: blind` we call nobody")
         return self
 
 
@@ -143,3 +158,6 @@ class Amd(Step):
         if not self.transcript and "language" in self.model_fields_set:
             raise ValueError("`language` needs `transcript: true`: without it nothing is written down")
         return self
+
+    def transcribes(self) -> str:
+        return "transcript" if self.transcript else ""
