@@ -1,6 +1,6 @@
 # make help lists the targets. Everything runs in .venv, which tools/setup makes.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo demo-fleet call test check format bench bench-fleet models pins clean
+.PHONY: help setup setup-test demo demo-fleet demo-pbx call test check format bench bench-fleet models pins clean
 PYTHON := .venv/bin/python
 URI ?= sip:demo@127.0.0.1:5060
 SAY ?= What are your opening hours?
@@ -20,6 +20,11 @@ demo: setup  ## set up and start the server: SIP on 127.0.0.1:5060, HTTP on 127.
 demo-fleet:  ## set up and start a whole fleet on this machine: Redis, PostgreSQL, Kamailio, cells (CTRL-C ends it)
 	@tools/setup fleet
 	@tools/demo-fleet
+
+demo-pbx:  ## set up and start a small PBX and the server as its extension (docs/telephony.md walks through it)
+	@tools/setup fleet
+	@command -v baresip >/dev/null || echo "demo-pbx: for its phones: apt-get install baresip"
+	@tools/demo-pbx
 
 call: setup  ## call the running demo, ask it something, record both sides (SAY="..." URI=sip:...)
 	@mkdir -p build

@@ -21,7 +21,6 @@ from sipserver.api.health import Check
 from sipserver.audio.frame import Samples
 from sipserver.audio.resample import Resampler
 from sipserver.dialplan.book import Book
-from sipserver.dialplan.steps import Collect, Say
 from sipserver.errors import DialplanError, ProviderRejected
 from sipserver.settings import Settings
 from sipserver.speech import service
@@ -55,17 +54,16 @@ class Wanted:
 
 
 def wanted(book: Book, known_tts: Sequence[str]) -> Wanted:
-    """What the plans of a book name. A `say` may fall back on every voice that the settings know. Pure."""
+    """What the plans of a book name. Steps that speak may fall back on every voice that the settings know. Pure."""
     agents = [spec for _plan, _name, spec in book.agents()]
-    speaks = any(
-        isinstance(step, Say) or (isinstance(step, Collect) and step.say)
-        for plan in book.plans
-        for _flow, _index, step in plan.steps()
-    )
+    speaks = any(step.spoken() for plan in book.plans for _flow, _index, step in plan.steps())
     voices = {name for spec in agents for name in (spec.tts.use, *spec.tts.fallback)}
     return Wanted(
         vad=bool(agents),
-        stt=frozenset(name for spec in agents for name in spec.stt),
+        stt=frozenset(
+            {name for spec in agents for name in spec.stt}
+            | {name for plan in book.plans for name in plan.transcribers()}
+        ),
         tts=frozenset(known_tts) if speaks else frozenset(voices & set(known_tts)),
         llm=frozenset(name for spec in agents for name in (spec.llm.use, *spec.llm.fallback)),
     )

@@ -8,6 +8,7 @@ SipServerError
 ├── CallerError            the caller's or their equipment's
 │   ├── NoRoute                no dialplan route matches                    404
 │   ├── NotAcceptable          no common codec, unusable SDP                488
+│   ├── NotAllowed             a number or address that no trunk may call   403
 │   └── BadPayload             media bytes that no codec could have made
 ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
 ├── ProviderError          a speech or language engine's                    503
@@ -86,6 +87,11 @@ class NoRoute(CallerError):
 class NotAcceptable(CallerError):
     sip_code = 488
     http_code = 422
+
+
+class NotAllowed(CallerError):
+    sip_code = 403
+    http_code = 403
 
 
 class BadPayload(CallerError):

@@ -18,6 +18,8 @@ from typing import Any
 from sipserver.agent.conversation import Conversation
 from sipserver.api.health import Check
 from sipserver.api.metrics import Probes
+from sipserver.audio import hold_music
+from sipserver.calls.conference import Claims, Rooms
 from sipserver.calls.limits import Limits
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
@@ -28,9 +30,11 @@ from sipserver.dialplan.watch import Snapshot, Watcher
 from sipserver.engines import EngineRoom
 from sipserver.errors import ConfigError, SipServerError
 from sipserver.log import logger
+from sipserver.outbound import TrunkOutbound
 from sipserver.settings import Settings
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
+from sipserver.trunks.state import Registered
 
 SIP_HANGS_S = 3.0
 """The sip thread turns at least once a second; a standstill of this length means that it hangs."""
@@ -41,7 +45,8 @@ class Exchange:
 
     records: where calls tell what happens. limits: who counts places that tenants and trunks share; None: nobody does.
     snapshot: dialplans that were read before, e.g. before a fork; without one the folder is read and watched.
-    capacity_hint: calls that PJSIP holds, if that is known; 0: find out.
+    capacity_hint: calls that PJSIP holds, if that is known; 0: find out. claims: who says which process has a
+    conference, where there are several; None: this one has all.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Exchange:
         limits: Limits | None = None,
         snapshot: Snapshot | None = None,
         capacity_hint: int = 0,
+        claims: Claims | None = None,
     ) -> None:
         self._settings = loaded
         self._log = logger("exchange")
@@ -67,6 +73,15 @@ class Exchange:
         self.watcher = Watcher(
             loaded.dialplans, on_change=self._on_book, on_problem=self._on_problem, snapshot=snapshot
         )
+        self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint, trunks=loaded.trunks)
+        self.outbound = TrunkOutbound(
+            self.cell,
+            loaded.trunks,
+            loaded.sip.user,
+            own_address=self._own_address,
+            limits=limits,
+            down=lambda: self.cell.trunks.down,
+        )
         self.registry = Registry(
             Services(
                 settings=loaded.calls,
@@ -79,9 +94,11 @@ class Exchange:
                 listeners=listeners,
                 limits=limits,
                 limits_of=self._limits_of,
+                load=self._load,
+                outbound=self.outbound,
+                rooms=Rooms(claims),
             )
         )
-        self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -96,8 +113,11 @@ class Exchange:
             stack.push_async_callback(self.engines.close)
             await self.engines.load(book)
             self._book = book
+            await asyncio.to_thread(hold_music.gentle)
             self.recorder.open()
             stack.push_async_callback(self.recorder.close)
+            stack.push_async_callback(self.registry.services.scribe.close)
+            stack.push_async_callback(self.outbound.close)
             await self.cell.start()
             stack.push_async_callback(self.cell.stop)
             self._serving = True
@@ -151,12 +171,26 @@ class Exchange:
         return Probes(
             calls=self.calls_by_state,
             capacity=lambda: {"inbound": self.cell.inbound_limit, "total": self.cell.capacity} if self._serving else {},
-            queues=lambda: {**self.engines.depths(), "recorder": self.recorder.depth, **queues()},
+            queues=lambda: {
+                **self.engines.depths(),
+                "recorder": self.recorder.depth,
+                "scribe": self.registry.services.scribe.depth,
+                **queues(),
+            },
             refused=lambda: self.cell.refused,
             media_clock_late_s=self._lateness_s,
             tick_age_s=self.tick_age_s,
+            callers_waiting=self.registry.services.queues.waiting,
+            longest_wait_s=self.registry.services.queues.longest_wait_s,
             record_faults=record_faults,
+            trunk_up=lambda: {name: state.up for name, state in self.cell.trunks.states.items()},
+            trunk_registered=self._registered,
         )
+
+    def trunk_states(self) -> Sequence[Mapping[str, Any]]:
+        """One mapping a trunk: what `TrunkState.plain` says, and its calls now."""
+        calls = self.cell.calls_by_trunk
+        return [{**state.plain(), "calls": calls.get(name, 0)} for name, state in self.cell.trunks.states.items()]
 
     def calls_by_state(self) -> dict[str, int]:
         return {str(state): count for state, count in self.registry.counts().items()}
@@ -169,6 +203,11 @@ class Exchange:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def _registered(self) -> Mapping[str, float]:
+        states = self.cell.trunks.states.items()
+        needed = [(name, state.registration) for name, state in states if state.registration != Registered.NOT_NEEDED]
+        return {name: registration is Registered.REGISTERED for name, registration in needed}
+
     def _limits_of(self, tenant: str, trunk: str) -> Mapping[str, int]:
         """The scopes in which a call needs a place, with their limits; 0 in the settings means none."""
         wanted: dict[str, int] = {}
@@ -177,6 +216,15 @@ class Exchange:
         if trunk in self._trunk_calls:
             wanted[f"trunk/{trunk}"] = self._trunk_calls[trunk]
         return {scope: limit for scope, limit in wanted.items() if limit}
+
+    def _load(self) -> float:
+        """Percent of the inbound calls that the cell takes at a time, without the one that is just arriving."""
+        return min(100.0, 100 * len(self.registry.calls) / self.cell.inbound_limit)
+
+    def _own_address(self) -> str:
+        """host:port of From in calls that go by no trunk."""
+        sip = self._settings.sip
+        return f"{sip.public_address or sip.host}:{self.cell.sip_port}"
 
     def _on_leg(self, leg: SipLeg) -> None:
         self.registry.accept(leg)

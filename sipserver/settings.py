@@ -12,12 +12,13 @@ from sipserver.agent.settings import LlamaCppSettings, LlmSettings
 from sipserver.api.settings import HttpSettings
 from sipserver.bus.settings import BusSettings
 from sipserver.calls.settings import CallSettings
-from sipserver.edge.settings import EdgeSettings, TrunkSettings
+from sipserver.edge.settings import EdgeSettings
 from sipserver.errors import SettingsError
 from sipserver.fleet.settings import FleetSettings
 from sipserver.sip.settings import SipSettings
 from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
+from sipserver.trunks.settings import TrunkSettings
 
 DEFAULT_FILE = Path("etc/sipserver.yaml")
 
@@ -67,6 +68,9 @@ class Settings(BaseModel):
         names = [trunk.name for trunk in self.trunks]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"trunks: two trunks are called {', '.join(sorted(twice))}")
+        for trunk in self.trunks:
+            if unknown := sorted(set(trunk.failover) - set(names)):
+                raise ValueError(f"trunks: {trunk.name}: failover names {', '.join(unknown)}, which is no trunk")
         if self.mode == "fleet" and not self.bus.url:
             raise ValueError("mode: fleet needs bus.url, e.g. redis://127.0.0.1:6379/0")
         return self
@@ -87,8 +91,13 @@ class Settings(BaseModel):
         if tls is not None:
             files = {"certificate": absolute(tls.certificate), "key": absolute(tls.key)}
             tls = tls.model_copy(update={**files, "ca": absolute(tls.ca) if tls.ca is not None else None})
+        sip_tls = self.sip.tls
+        if sip_tls is not None:
+            named = {name: getattr(sip_tls, name) for name in ("certificate", "key", "ca")}
+            sip_tls = sip_tls.model_copy(update={name: absolute(path) for name, path in named.items() if path})
         return self.model_copy(
             update={
+                "sip": self.sip.model_copy(update={"tls": sip_tls}),
                 "dialplans": absolute(self.dialplans),
                 "speech": self.speech.model_copy(update={"models": absolute(self.speech.models)}),
                 "calls": self.calls.model_copy(update={"recordings": absolute(self.calls.recordings)}),

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import uvloop
 
-from sipserver import log, systemd_notify
+from sipserver import console, log, systemd_notify
 from sipserver.api.metrics import Metrics
 from sipserver.api.server import HttpServer
 from sipserver.bus import table
 from sipserver.calls import recording
+from sipserver.calls.commands import CallCommands
 from sipserver.engines import EngineRoom
 from sipserver.events import Stamped
 from sipserver.exchange import Exchange
@@ -66,7 +67,7 @@ class Server:
             loaded, EngineRoom(loaded), self.records, listeners=(self._observe,), limits=self._bus.limits
         )
         self.metrics = Metrics(self.exchange.probes(self._queues, self._record_faults))
-        self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics)
+        self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics, trunks=self.exchange.trunk_states)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -77,6 +78,8 @@ class Server:
             stack.push_async_callback(self.http.stop)
             await self._open_records(stack)
             await stack.enter_async_context(exchange.running())
+            commands = CallCommands(exchange.registry)
+            await stack.enter_async_context(console.listening(self._settings, commands.handle))
             exchange.start_task(self._watchdog(), "watchdog")
             self._log.info(
                 "ready",

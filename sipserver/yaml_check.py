@@ -16,6 +16,7 @@ from sipserver.errors import ConfigError
 from sipserver.yaml_file import Document, KeyPath, holds
 
 Model = TypeVar("Model", bound=BaseModel)
+Problem = TypeVar("Problem", bound=ConfigError)
 
 
 def check(document: Document, model: type[Model], error: type[ConfigError] = ConfigError) -> Model:
@@ -50,6 +51,12 @@ def shown(path: Iterable[str | int]) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def problem_at(document: Document, path: KeyPath, reason: str, error: type[Problem]) -> Problem:
+    """A mistake that no model finds: with its line, and with as much of the path as stands in the file."""
+    key = shown(document.nearest(path))
+    return error(reason, file=document.file, line=document.line(path), key=key)
 
 
 def _mistake(

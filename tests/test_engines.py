@@ -39,6 +39,12 @@ def test_an_agent_needs_ears_a_model_and_the_voices_that_the_settings_have() -> 
     assert (want.vad, want.stt, want.tts, want.llm) == (True, {"whisper"}, {"piper"}, {"local"})
 
 
+def test_words_that_tell_who_answered_need_ears_alone() -> None:
+    want = wanted(book("main: [{amd: {transcript: true}}]"), ("piper",))
+    assert (want.vad, want.stt, want.tts, want.llm) == (False, {"whisper"}, frozenset(), frozenset())
+    assert not wanted(book("main: [amd]"), ("piper",)).stt
+
+
 async def test_without_an_agent_no_detector_is_there() -> None:
     room = EngineRoom(Settings())
     await room.load(book("main: [answer, echo]"))

@@ -11,7 +11,15 @@ import pytest
 from sipserver import events
 from sipserver.events import Event
 
-SAMPLES: dict[Any, Any] = {int: 7, str: "x", bool: True, float: 0.5, int | None: None, float | None: 1.5}
+SAMPLES: dict[Any, Any] = {
+    int: 7,
+    str: "x",
+    bool: True,
+    float: 0.5,
+    int | None: None,
+    float | None: 1.5,
+    bool | None: False,
+}
 
 
 def _sample(made: type[Event]) -> Event:
@@ -27,7 +35,7 @@ def test_an_event_is_restored_from_its_json(made: type[Event]) -> None:
 
 def test_kinds_are_unique() -> None:
     made = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)]
-    assert len(made) == len(events.KINDS) + 1  # Event itself
+    assert len(made) == len(events.KINDS) + 2  # Event and LegEvent themselves
 
 
 def test_what_this_version_does_not_know_is_no_event() -> None:

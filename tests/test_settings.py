@@ -12,7 +12,10 @@ from pydantic import BaseModel
 from sipserver.agent.settings import LlmSettings
 from sipserver.errors import SettingsError
 from sipserver.settings import DEFAULT_FILE, Settings, load
+from sipserver.sip.settings import SipTls
+from sipserver.sip.sip_trunks import SipTrunks
 from sipserver.speech.settings import SttSettings, TtsSettings
+from sipserver.trunks.settings import CallerIdentity, Credentials, DigestUser, Registration, TrunkSettings
 
 SHIPPED = Path(__file__).parent.parent / DEFAULT_FILE
 _COMMENTED = re.compile(r"^(\s+)# (?=( {2})?(- )?[{]?[a-z_]+:( |$))", re.MULTILINE)
@@ -46,8 +49,18 @@ def test_the_shipped_files_name_every_option() -> None:
     for union in (SttSettings, TtsSettings, LlmSettings):
         for engine in get_args(get_args(union)[0]):
             wanted |= _options(engine)
+    for nested in (TrunkSettings, Registration, Credentials, CallerIdentity, DigestUser, SipTls):
+        wanted |= {field.alias or name for name, field in nested.model_fields.items()}
     text = SHIPPED.read_text() + FLEET.read_text()
     assert {name for name in wanted if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_the_shipped_trunks_are_valid(tmp_path: Path) -> None:
+    commented = SHIPPED.read_text().partition("\n# trunks:\n")[2].partition("\n\n")[0]
+    text = "trunks:\n" + re.sub(r"(?m)^# ", "", commented)
+    settings = _loaded(tmp_path, text)
+    assert [trunk.name for trunk in settings.trunks] == ["carrier", "backup", "pbx", "phones"]
+    SipTrunks(settings.sip, settings.trunks, dict.fromkeys(re.findall(r"password_env: (\w+)", text), "secret"))
 
 
 def test_the_shipped_fleet_is_valid_with_what_stands_there_as_a_comment(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from sipserver.agent.floor import Floor, FloorState
 from sipserver.agent.interruption import Interruption
 from sipserver.agent.keypad import Keypad
 from sipserver.agent.kit import equip
-from sipserver.agent.options import AgentOptions, DigitSource, Engines, Outcome
+from sipserver.agent.options import AgentOptions, DigitSource, Engines, Fetch, Outcome
 from sipserver.agent.reply import Answer, Reply
 from sipserver.agent.speculation import Speculation
+from sipserver.agent.summons import Summons
 from sipserver.agent.tasks import Tasks
 from sipserver.agent.timer import Timer
 from sipserver.agent.transcriber import Heard
@@ -44,6 +45,7 @@ class Conversation:
     """One agent step of one call. Loop thread; `run` is to be called once, `hear` every 20 ms while it runs.
 
     options: with the variables of prompt and greeting filled in. variables: for the URLs and headers of tools.
+    fetch: calls a person while the conversation goes on; None: who wants a person is left to whoever runs this.
     """
 
     def __init__(
@@ -56,16 +58,19 @@ class Conversation:
         variables: Mapping[str, str],
         voice: Voice,
         *,
+        fetch: Fetch | None = None,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._options, self._playout, self._emit, self._clock = options, playout, emit, clock
         self._vad = engines.vad
-        self._kit = equip(options, engines, playout, emit, digits, variables, voice, clock)
+        self._tasks = Tasks(self._broken)
+        self._summons = None if fetch is None else Summons(fetch, self._tasks, self._fetched)
+        summon = None if self._summons is None else self._summons.begin
+        self._kit = equip(options, engines, playout, emit, digits, variables, voice, clock, summon)
         self._floor = Floor(playout, self._floor_changed)
         self._ears: Ears | None = None
         self._interruption: Interruption | None = None
         self._speculation = Speculation(emit)
-        self._tasks = Tasks(self._broken)
         self._silence = Timer(self._nudge)
         self._look = Timer(self._look_after_agent)
         self._keypad = Keypad(self._typed)
@@ -150,6 +155,7 @@ class Conversation:
             self._answer(Ended("silence", 0, 0, self._clock()), source)
 
     def _speculate(self, source: Samples | Heard, voice_end_ns: int) -> None:
+        self._tell_model()
         reply = Reply(self._kit, source, voice_end_ns=voice_end_ns, held=True)
         self._speculation.begin(reply, self._start(reply))
 
@@ -167,6 +173,7 @@ class Conversation:
 
     def _answer(self, ended: Ended, source: Samples | Heard) -> None:
         self._voiced_ms = ended.voiced_ms
+        self._tell_model()
         self._speak(Reply(self._kit, source, voice_end_ns=ended.voice_end_ns))
 
     def _typed(self, digits: str) -> None:
@@ -186,10 +193,14 @@ class Conversation:
         elif action == "retry":
             self._speak(Announcement(self._kit, phrases.reprompt(self._kit.language)))
         elif unanswered := self._kit.history.unanswered:
-            again = Heard(unanswered, self._kit.language)
-            self._speak(Reply(self._kit, again, voice_end_ns=self._clock(), told=True))
+            self._answer_told(unanswered)
         else:
             self._listen()
+
+    def _answer_told(self, words: str) -> None:
+        """Answer words that are in the history already."""
+        heard = Heard(words, self._kit.language)
+        self._speak(Reply(self._kit, heard, voice_end_ns=self._clock(), told=True))
 
     def _speak(self, speaker: Speaker, *, retry: bool = False) -> None:
         self._give_floor(speaker, self._start(speaker), retry=retry)
@@ -212,7 +223,7 @@ class Conversation:
         if error is not None:
             self._broken(task.get_name(), error)
         elif (outcome := task.result().outcome) is not None:
-            self._end(outcome)
+            self._wants_out(outcome)
         elif task.result().unheard:
             self._nothing_heard()
         else:
@@ -229,7 +240,7 @@ class Conversation:
 
     def _wait(self) -> None:
         """Nobody speaks now: that must not last for ever."""
-        if self._floor.state is FloorState.LISTENING and not self._speculation.active:
+        if self._floor.state is FloorState.LISTENING and not self._speculation.active and not self._break_news():
             self._silence.start(self._options.silence_s)
 
     def _fall_silent(self, reason: str) -> None:
@@ -242,12 +253,48 @@ class Conversation:
         self._floor.take()
 
     def _nudge(self) -> None:
-        """Nobody has spoken for silence_s."""
+        """Nobody has spoken for silence_s. Who waits for a person need not speak."""
+        if self._summons is not None and self._summons.under_way:
+            self._speak(Announcement(self._kit, phrases.calling(self._kit.language)))
+            return
         if self._nudges >= self._options.max_nudges or not self._options.nudge:
             self._end(Outcome("silence"))
             return
         self._nudges += 1
         self._speak(Announcement(self._kit, self._options.nudge))
+
+    def _wants_out(self, outcome: Outcome) -> None:
+        """A speaker ended with an outcome: mostly the conversation's."""
+        if outcome.kind != "transfer" or self._summons is None:
+            self._end(outcome)
+            return
+        self._summons.begin(outcome.detail)  # a model without tools; who asks again is told the same again
+        self._speak(Announcement(self._kit, phrases.calling(self._kit.language)))
+
+    def _fetched(self, summons: Summons) -> None:
+        """A person was called; what came of it is known."""
+        if summons.error is not None:
+            self._broken("fetch", summons.error)
+        elif summons.answered:
+            self._stop("handed_over")
+            self._end(Outcome("transfer", summons.reason))
+        elif self._floor.state is FloorState.LISTENING and not self._speculation.active:
+            self._break_news()
+
+    def _break_news(self) -> bool:
+        """Nobody has the floor. Unless the caller begins to speak, tell them that nobody comes, if they do not know."""
+        quiet = self._interruption is None and self._ears is not None and self._ears.state is TurnState.QUIET
+        news = self._tell_model() if quiet else ""
+        if news:
+            self._answer_told(news)
+        return bool(news)
+
+    def _tell_model(self) -> str:
+        """Put what came of a call for a person into the history if the model does not know it yet; what was put."""
+        news = "" if self._summons is None else self._summons.news()
+        if news:
+            self._kit.history.add_user(news)
+        return news
 
     def _look_after_agent(self) -> None:
         speaker = self._floor.speaker

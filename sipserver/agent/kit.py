@@ -14,7 +14,7 @@ from sipserver.agent.llm.contract import Message
 from sipserver.agent.mind import Mind
 from sipserver.agent.options import AgentOptions, DigitSource, Engines
 from sipserver.agent.saying import Saying
-from sipserver.agent.tools import Toolbox
+from sipserver.agent.tools import Summon, Toolbox
 from sipserver.agent.transcriber import Transcriber
 from sipserver.agent.voice import Voice, voice_language
 from sipserver.audio.frame import Samples
@@ -100,9 +100,11 @@ def equip(
     variables: Mapping[str, str],
     voice: Voice,
     clock: Clock,
+    summon: Summon | None = None,
 ) -> Kit:
     """Make the parts of one conversation. Prompt and greeting come with their variables filled in, once, by the plan:
     a second time would let a caller's header name another variable. variables: for the URLs and headers of tools.
+    summon: see `Toolbox`.
     """
     timeout_s = options.provider_timeout_s
     return Kit(
@@ -113,6 +115,6 @@ def equip(
         history=History(options.prompt, options.examples),
         transcriber=Transcriber(engines.stt, options.stt, options.language, timeout_s, emit, clock),
         mind=Mind(engines.llm, options.llm, timeout_s, emit, clock),
-        toolbox=Toolbox(options.tools, options.http_tools, digits, variables, emit, clock),
+        toolbox=Toolbox(options.tools, options.http_tools, digits, variables, emit, clock, summon=summon),
         voice=voice,
     )

@@ -127,6 +127,18 @@ class Outcome:
     detail: str = ""
 
 
+class Fetch(Protocol):
+    """Calls a person for the caller while the conversation goes on. One at a time."""
+
+    async def __call__(self, reason: str) -> str:
+        """reason: why the caller wants a person, in the agent's words.
+
+        Returns `answered` once the person is there: the conversation is to end at once, and the two have each other.
+        Otherwise why nobody comes: busy | no_answer | declined | failed. Safe to cancel: nobody is called any more.
+        """
+        ...
+
+
 class DigitSource(Protocol):
     """What the collect_digits tool needs from the call."""
 

@@ -55,6 +55,18 @@ _REPROMPTS = {
     "es": "Perdone, no le he entendido.",
     "it": "Mi scusi, non ho capito.",
 }
+_CALLING = {
+    "en": "One moment please, I am calling somebody for you.",
+    "de": "Einen Moment bitte, ich rufe jemanden für Sie an.",
+    "fr": "Un instant, j'appelle quelqu'un pour vous.",
+    "es": "Un momento, estoy llamando a alguien para usted.",
+    "it": "Un momento, sto chiamando qualcuno per lei.",
+}
+_NOBODY_COMES = {
+    "busy": "is on another call",
+    "no_answer": "does not answer",
+    "declined": "cannot take the call now",
+}
 _MOST_WORDS_BEFORE_FAREWELL = 6
 _MOST_BACKCHANNEL_WORDS = 4
 
@@ -74,6 +86,22 @@ def is_backchannel(text: str, language: str) -> bool:
 def reprompt(language: str) -> str:
     """What the agent says when it heard a voice and no words."""
     return _REPROMPTS.get(language, _REPROMPTS["en"])
+
+
+def calling(language: str) -> str:
+    """What the agent says while a person is called and nobody speaks."""
+    return _CALLING.get(language, _CALLING["en"])
+
+
+def nobody_comes(why: str) -> str:
+    """What the model is told, as a turn of the caller's, when the person who was called is not there: busy | no_answer
+    | declined | failed. In no language's rules it is a wish.
+    """
+    reason = _NOBODY_COMES.get(why, "cannot be reached")
+    return (
+        f"(The telephone reports: the person who was called {reason}, and you are still on the line with me. "
+        "Tell me that in the language we use, and offer other help.)"
+    )
 
 
 def wish(text: str, language: str) -> Literal["end_call", "transfer"] | None:

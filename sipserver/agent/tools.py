@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -51,6 +51,17 @@ _BUILT_IN = {
         },
     ),
 }
+_SUMMONING = ToolSpec(
+    "transfer",
+    "Call a person who takes over from you. Use it when the caller asks for one or you cannot help. You go on talking "
+    "with the caller while the person is called.",
+    _BUILT_IN["transfer"].parameters,
+)
+_CALLING = json.dumps({
+    "status": "calling",
+    "note": "The person is being called and takes over when they answer. Tell the caller so and go on with the "
+    "conversation; you are told if nobody comes.",
+})  # fmt: skip
 _DIGITS_TIMEOUT_S = 10.0
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -64,8 +75,15 @@ class ToolResult:
     say: str = ""
 
 
+Summon = Callable[[str], bool]
+"""Begin to call a person, for a reason; False when one is being called already. Returns at once."""
+
+
 class Toolbox:
-    """The tools of one conversation. Loop thread. `close` ends its HTTP session."""
+    """The tools of one conversation. Loop thread. `close` ends its HTTP session.
+
+    summon: what the tool `transfer` does; None: it ends the conversation.
+    """
 
     def __init__(
         self,
@@ -75,10 +93,14 @@ class Toolbox:
         variables: Mapping[str, str],
         emit: Emit,
         clock: Clock = time.monotonic_ns,
+        *,
+        summon: Summon | None = None,
     ) -> None:
         self._digits, self._variables, self._emit, self._clock = digits, variables, emit, clock
+        self._summon = summon
         self._http = {tool.name: tool for tool in http_tools}
-        self.specs = [_BUILT_IN[name] for name in built_in] + [
+        known = _BUILT_IN if summon is None else {**_BUILT_IN, "transfer": _SUMMONING}
+        self.specs = [known[name] for name in built_in] + [
             ToolSpec(tool.name, tool.description, tool.parameters) for tool in http_tools
         ]
         self._session: aiohttp.ClientSession | None = None
@@ -113,11 +135,18 @@ class Toolbox:
         if call.name == "end_call":
             return ToolResult('{"ok": true}', Outcome("done", "end_call"), str(arguments.get("farewell", "")))
         if call.name == "transfer":
-            return ToolResult('{"ok": true}', Outcome("transfer", str(arguments.get("reason", ""))))
+            return self._transfer(str(arguments.get("reason", "")))
         if call.name == "collect_digits":
             timeout_s = float(arguments.get("timeout_s", _DIGITS_TIMEOUT_S)) + patience_s
             return ToolResult(json.dumps({"digits": await self._digits.collect(int(arguments["count"]), timeout_s)}))
         return ToolResult(await self._request(self._http[call.name], arguments))
+
+    def _transfer(self, reason: str) -> ToolResult:
+        if self._summon is None:
+            return ToolResult('{"ok": true}', Outcome("transfer", reason))
+        if not self._summon(reason):
+            raise _ToolError("a person is being called already; you are told what comes of it")
+        return ToolResult(_CALLING)
 
     def _arguments(self, call: ToolCall) -> dict[str, Any]:
         spec = next((spec for spec in self.specs if spec.name == call.name), None)

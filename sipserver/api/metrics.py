@@ -24,6 +24,7 @@ MAX_VALUES = 50
 
 SETUP_S = (0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 STAGE_S = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 10)
+BRIDGE_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.25, 1)
 CALL_S = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200)
 JITTER_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 MOS = (1.5, 2, 2.5, 3, 3.5, 3.8, 4, 4.2, 4.4)
@@ -42,7 +43,9 @@ class Probes:
     calls: calls now, by state. capacity: `inbound` and `total` calls the cell holds. queues: entries waiting, by queue.
     refused: calls turned away before they became calls, by reason, since the start. media_clock_late_s: how late the
     media clock's ticks were lately, by statistic (`median`, `max`). tick_age_s: since the last tick, by part (`sip`,
-    `media`). record_faults: what the call records suffered since the start, by kind (`dropped`, `lost`, `failures`).
+    `media`). callers_waiting, longest_wait_s: in queues of the dialplans, by queue. record_faults: what the call
+    records suffered since the start, by kind (`dropped`, `lost`, `failures`).
+    trunk_up, trunk_registered: 1 or 0, by trunk; the latter only for those that register.
     """
 
     calls: Callable[[], Mapping[str, float]] = _none
@@ -51,7 +54,11 @@ class Probes:
     refused: Callable[[], Mapping[str, float]] = _none
     media_clock_late_s: Callable[[], Mapping[str, float]] = _none
     tick_age_s: Callable[[], Mapping[str, float]] = _none
+    callers_waiting: Callable[[], Mapping[str, float]] = _none
+    longest_wait_s: Callable[[], Mapping[str, float]] = _none
     record_faults: Callable[[], Mapping[str, float]] = _none
+    trunk_up: Callable[[], Mapping[str, float]] = _none
+    trunk_registered: Callable[[], Mapping[str, float]] = _none
 
 
 @dataclass(slots=True)
@@ -99,7 +106,27 @@ class _ProbeCollector(Collector):
             self._probes.tick_age_s,
         )
         yield from self._family(
+            GaugeMetricFamily, "callers_waiting", "Callers that wait in queues.", "queue", self._probes.callers_waiting
+        )
+        yield from self._family(
+            GaugeMetricFamily,
+            "longest_wait_seconds",
+            "How long the caller who came first has been waiting.",
+            "queue",
+            self._probes.longest_wait_s,
+        )
+        yield from self._family(
             CounterMetricFamily, "record_faults", "Trouble with call records.", "kind", self._probes.record_faults
+        )
+        yield from self._family(
+            GaugeMetricFamily, "trunk_up", "Whether nothing speaks against a trunk.", "trunk", self._probes.trunk_up
+        )
+        yield from self._family(
+            GaugeMetricFamily,
+            "trunk_registered",
+            "Whether a trunk is registered at its registrar.",
+            "trunk",
+            self._probes.trunk_registered,
         )
 
     @staticmethod
@@ -131,6 +158,7 @@ class Metrics:
             self.registry.register(_ProbeCollector(probes))
         self._declare_calls()
         self._declare_media()
+        self._declare_parties()
         self._declare_conversation()
         self._declare_faults()
         self._handlers: dict[type[Event], Callable[[Stamped, Any], None]] = {
@@ -149,7 +177,16 @@ class Metrics:
             events.ModelSpan: self._model_span,
             events.ToolSpan: lambda _at, event: self.tools.labels("ok" if event.ok else "failed").inc(),
             events.ClauseSynthesised: self._clause,
+            events.QueueLeft: self._queue_left,
+            events.VoicemailLeft: lambda _at, event: self.voicemails.labels(event.ended_by).inc(),
             events.RecordingStopped: lambda _at, event: self.recording_dropped.inc(event.dropped_frames),
+            events.PartyEnded: lambda _at, event: self.parties.labels(event.outcome).inc(),
+            events.Bridged: lambda _at, event: self.bridged_after.observe(event.after_ms / 1000),
+            events.Unbridged: lambda _at, event: self.bridges.labels(event.reason).inc(),
+            events.TransferEnded: self._transfer_ended,
+            events.AnswererDetected: lambda _at, event: self.answerers.labels(event.answerer).inc(),
+            events.ReferReceived: lambda _at, event: self.refers.labels(str(event.code)).inc(),
+            events.LegReplaced: lambda _at, event: self.replaced.labels(event.by).inc(),
             events.RecordingFailed: lambda _at, _event: self.recording_failed.inc(),
             events.ProviderFailed: self._provider_failed,
             events.WatchdogFired: lambda _at, event: self.watchdogs.labels(event.watchdog, event.action).inc(),
@@ -181,6 +218,9 @@ class Metrics:
         self.calls_started = self._counter("calls_started", "Calls that began.", "direction")
         self.calls_ended = self._counter("calls_ended", "Calls that ended, by the reason in the record.", "reason")
         self.call_duration = self._histogram("call_duration_seconds", "First INVITE to end.", CALL_S)
+        self.queue_left = self._counter("queue_callers", "Callers that left a queue, by why.", "reason")
+        self.queue_wait = self._histogram("queue_wait_seconds", "Wait of callers who reached an agent.", CALL_S)
+        self.voicemails = self._counter("voicemails", "Messages left in boxes, by what ended them.", "ended_by")
         self.call_setup = self._histogram("call_setup_seconds", "First INVITE to 200 OK.", SETUP_S)
 
     def _declare_media(self) -> None:
@@ -193,6 +233,16 @@ class Metrics:
         self.digits = self._counter("digits", "Digits received, by way.", "method")
         self.recording_failed = self._counter("recordings_failed", "Recordings that could not be written.")
         self.recording_dropped = self._counter("recording_dropped_frames", "20 ms frames missing in recordings.")
+
+    def _declare_parties(self) -> None:
+        self.parties = self._counter("parties", "Further parties that calls reached, or did not.", "outcome")
+        self.bridges = self._counter("bridges_ended", "Bridges, by what ended them.", "reason")
+        self.bridged_after = self._histogram("bridge_setup_seconds", "The party's answer to sound both ways.", BRIDGE_S)
+        self.transfers = self._counter("transfers", "Transfers by us, by mode and verified outcome.", "mode", "outcome")
+        self.transfer_time = self._histogram("transfer_seconds", "Begin of a transfer to its outcome.", SETUP_S, "mode")
+        self.answerers = self._counter("answerers", "Who answered calls that we placed.", "answerer")
+        self.refers = self._counter("refers_received", "REFERs of peers, by our answer.", "code")
+        self.replaced = self._counter("legs_replaced", "Legs whose place another dialog took.", "by")
 
     def _declare_conversation(self) -> None:
         self.turns = self._counter("turns", "Turns of callers, by what ended them.", "reason")
@@ -236,8 +286,18 @@ class Metrics:
         if mos is not None:
             self.mos.observe(mos)
 
-    def _leg_answered(self, at: Stamped, _event: events.LegAnswered) -> None:
-        self.call_setup.observe(at.at_ms / 1000)
+    def _leg_answered(self, at: Stamped, event: events.LegAnswered) -> None:
+        if not event.leg:
+            self.call_setup.observe(at.at_ms / 1000)
+
+    def _transfer_ended(self, _at: Stamped, event: events.TransferEnded) -> None:
+        self.transfers.labels(event.mode, event.outcome).inc()
+        self.transfer_time.labels(event.mode).observe(event.took_ms / 1000)
+
+    def _queue_left(self, _at: Stamped, event: events.QueueLeft) -> None:
+        self.queue_left.labels(event.reason).inc()
+        if event.reason == "answered":
+            self.queue_wait.observe(event.waited_ms / 1000)
 
     def _rtp_stats(self, at: Stamped, event: events.RtpStats) -> None:
         for fate, packets in self._rtp.grown(at.call_id, event).items():

@@ -17,6 +17,8 @@ from aiohttp.http import HttpProcessingError
 from sipserver.api.health import Readiness
 from sipserver.api.health import routes as health_routes
 from sipserver.api.settings import HttpSettings
+from sipserver.api.trunks import TrunkStates
+from sipserver.api.trunks import routes as trunk_routes
 from sipserver.errors import SettingsError, SipServerError
 from sipserver.log import logger
 
@@ -71,11 +73,12 @@ class HttpServer:
         readiness: Readiness,
         metrics: Exposition,
         *,
+        trunks: TrunkStates | None = None,
         reuse_port: bool = False,
         socket_path: Path | None = None,
     ) -> None:
         self._settings, self._reuse_port, self._socket_path = settings, reuse_port, socket_path
-        self._runner = web.AppRunner(application(readiness, metrics), access_log=None, shutdown_timeout=STOP_S)
+        self._runner = web.AppRunner(application(readiness, metrics, trunks), access_log=None, shutdown_timeout=STOP_S)
         self._port = 0
 
     @property
@@ -109,11 +112,11 @@ class HttpServer:
         await self._runner.cleanup()
 
 
-def application(readiness: Readiness, metrics: Exposition) -> web.Application:
+def application(readiness: Readiness, metrics: Exposition, trunks: TrunkStates | None = None) -> web.Application:
     """The routes and what all of them share, without a socket."""
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
-    app.add_routes([*health_routes(readiness), web.get("/metrics", metrics.handle)])
+    app.add_routes([*health_routes(readiness), *trunk_routes(trunks), web.get("/metrics", metrics.handle)])
     return app
 
 

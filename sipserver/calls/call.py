@@ -7,6 +7,7 @@ and how sound is wired (wiring does). All of it belongs to the loop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
 from sipserver.calls.services import Services
-from sipserver.calls.states import SIP_CODES, Change, Ending, EndReason, State, after
+from sipserver.calls.states import SIP_CODES, Change, Ending, EndReason, State, after, unanswered
 from sipserver.calls.tape import Tape
 from sipserver.calls.wiring import Wiring
 from sipserver.errors import CarrierError
-from sipserver.events import Event, Stamped
+from sipserver.events import Event, LegEvent, Stamped
 from sipserver.log import logger
 
 HANGUP_S = 5.0
@@ -44,16 +45,24 @@ def _level(kind: str) -> int:
 
 
 class Call:
-    """A call from its first event to its last. Made and run by the registry."""
+    """A call from its first event to its last. Made and run by the registry.
 
-    def __init__(self, leg: Leg, services: Services, tenant: str) -> None:
-        self.id = new_id()
+    outbound: we placed it. It is answered when the far end says so, and early while that lets us hear something before.
+    """
+
+    def __init__(self, leg: Leg, services: Services, tenant: str, *, call_id: str = "") -> None:
+        self.id = call_id or new_id()
         self.tenant = tenant
         self.leg = leg
+        self.outbound = leg.offer.direction == "outbound"
         self.services = services
         self.state = State.RINGING
         self.held = False
         self.digits = DigitBuffer()
+        self.listener: Callable[[LegEvent], None] | None = None
+        """Who acts on what the leg tells, after the call itself: whoever joined it with others."""
+        self.party_numbers = itertools.count(1)
+        """For the names of further parties."""
         self.log = logger("calls", call=self.id, tenant=tenant)
         self.tape = Tape(
             services.recorder,
@@ -67,6 +76,8 @@ class Call:
         self._began_ns = services.clock()
         self._answer_sent = False
         self._answered = False
+        self.answered_at_ms: int | None = None
+        """By the call's own clock; None: it is not answered."""
         self._stalled = False
         self._ending: Ending | None = None
         self._over = asyncio.Event()
@@ -94,30 +105,31 @@ class Call:
     # --- what may be done ---------------------------------------------------------------------------------------------
 
     async def ring(self) -> None:
-        """180 Ringing, for a call that is not answered soon."""
-        if self.state is State.RINGING:
+        """180 Ringing, for a call that is not answered soon; nothing for one that we place."""
+        if self.state is State.RINGING and not self.outbound:
             await self.leg.ring()
 
     async def early(self) -> None:
-        """183 with SDP; nothing if media runs already. Raises CarrierError when the leg is gone."""
-        if self.state is State.RINGING:
+        """183 with SDP; nothing if media runs already, or if we place the call. Raises CarrierError when the leg is
+        gone.
+        """
+        if self.state is State.RINGING and not self.outbound:
             await self.leg.early()
             if self.state is State.RINGING:
                 self._change(Change.EARLY)
 
     async def answer(self) -> None:
-        """200 OK; nothing if it was answered already. Raises CarrierError when the leg is gone."""
+        """200 OK, or wait for the far end's; nothing if it was answered already. Raises CarrierError when the leg is
+        gone or refused.
+        """
         if self.state in (State.RINGING, State.EARLY):
             self._answer_sent = True
             await self.leg.answer()
-            if self.state in (State.RINGING, State.EARLY):
-                self._answered = True
-                self._change(Change.ANSWER)
-                self.services.records.answered(self.id)
+            self._is_answered()
 
     async def open_media(self) -> None:
-        """Answer a call that a step wants to speak or listen to, unless early media runs."""
-        if self.state is State.RINGING:
+        """Answer a call that a step wants to speak or listen to, unless early media runs that we opened."""
+        if self.state is State.RINGING or self.outbound:
             await self.answer()
 
     @property
@@ -159,18 +171,25 @@ class Call:
 
     def _on_media(self, inbound: Frame, outbound: Frame) -> None:
         if self._ending is None:
-            try:  # not `_edge`: this runs 50 times a second
+            try:  # not `edge`: this runs 50 times a second
                 self.wiring.on_media(inbound, outbound)
             except Exception as problem:  # the edge of a call
                 self._broke("media", problem)
 
     def _on_event(self, event: Event) -> None:
-        with self._edge("event"):
+        with self.edge("event"):
             self.emit(event)
             match event:
                 case events.LegDisconnected():
                     self._gone.set()
-                    self.end(self._why_gone(event), f"{event.code} {event.cause}")
+                    code = event.code if self.outbound else 0
+                    self.end(self._why_gone(event), f"{event.code} {event.cause}", code=code)
+                case events.LegProgress(media=True) if self.state is State.RINGING:
+                    self._change(Change.EARLY)
+                case events.LegAnswered() if self.outbound:
+                    self._is_answered()
+                case events.MediaStarted() if self.outbound and not self._answered:
+                    self._stalled = False  # it may be that of the next trunk
                 case events.DigitReceived():
                     self.digits.press(event.digit)
                 case events.LegHeld():
@@ -188,23 +207,41 @@ class Call:
                 case _:
                     pass
             self.wiring.settle()
+            if self.listener is not None and isinstance(event, LegEvent):
+                self.listener(event)
+
+    def _is_answered(self) -> None:
+        if self.state in (State.RINGING, State.EARLY):
+            self._answered = True
+            self.answered_at_ms = self.at_ms
+            self.wiring.answered()
+            self._change(Change.ANSWER)
+            self.services.records.answered(self.id)
+            self._watch_media(0 if self._stalled and not self.held else None)
 
     def _why_gone(self, event: events.LegDisconnected) -> EndReason:
+        if self.outbound and not self._answered:
+            return unanswered(event.code)
+        if event.by_peer and self.outbound:
+            return EndReason.CALLEE_HANGUP
         if event.by_peer:
             return EndReason.CALLER_HANGUP if self._answer_sent else EndReason.CANCELLED
         return EndReason.MEDIA_TIMEOUT if self._stalled else EndReason.LEG_LOST
 
     def _watch_media(self, silent_ms: int | None) -> None:
-        """End the call when the caller's media stays away for the rest of the time allowed; None: nothing is wrong."""
+        """End the call when the caller's media stays away for the rest of the time allowed; None: nothing is wrong.
+
+        Whom we call need not let us hear anything before the answer.
+        """
         if self._media_timer is not None:
             self._media_timer.cancel()
             self._media_timer = None
-        if silent_ms is not None and self._ending is None:
+        if silent_ms is not None and self._ending is None and (self._answered or not self.outbound):
             rest_s = max(0.0, self.services.settings.media_timeout_s - silent_ms / 1000)
             self._media_timer = asyncio.get_running_loop().call_later(rest_s, self.end, EndReason.MEDIA_TIMEOUT)
 
     @contextmanager
-    def _edge(self, where: str) -> Iterator[None]:
+    def edge(self, where: str) -> Iterator[None]:
         """A mistake of ours in a callback ends this call; it must not reach the leg, which serves others too."""
         try:
             yield
@@ -282,7 +319,7 @@ class Call:
             return
         try:
             async with asyncio.timeout(HANGUP_S):
-                if self._answer_sent:
+                if self._answer_sent or self.outbound:
                     await self.leg.hangup()
                 else:
                     await self.leg.reject(ending.code, ending.phrase, ending.headers)

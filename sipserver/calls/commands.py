@@ -1,16 +1,21 @@
 """What may be asked of the calls of a process from outside: by an operator, by another process.
 
-Owns the verbs and the form of their answers. Refuses to know how a question gets here.
+Owns the verbs and the form of questions and answers. Refuses to know how a question gets here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sipserver.calls.call import Call
+from sipserver.calls.conference import Member, NoMember
+from sipserver.calls.outbound import Order
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason
+from sipserver.dialplan.steps import Amd
 from sipserver.errors import CallerError
 
 Json = Mapping[str, Any]
@@ -23,34 +28,125 @@ class UnknownCall(CallerError):
     http_code = 404
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!%*_+`'~.-]+$")]
+OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
+
+
+class Originate(BaseModel):
+    """What `originate` takes: see `Order` and `Registry.originate`. amd: the options of the step `amd`; {}: its
+    defaults. call: the id that the call is to have.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    to: OneLine = Field(min_length=1)
+    tenant: str = ""
+    flow: str = ""
+    trunk: str = ""
+    from_user: OneLine = ""
+    from_display: OneLine = ""
+    headers: dict[HeaderName, OneLine] = {}
+    ring_s: float = Field(default=30, gt=0, le=600)
+    variables: dict[str, str] = {}
+    amd: Amd | None = None
+    call: str = ""
+
+    @field_validator("amd")
+    @classmethod
+    def _without_branches(cls, amd: Amd | None) -> Amd | None:
+        if amd is not None and amd.on:
+            raise ValueError("`on` belongs into a dialplan; here the outcome becomes the variable `answerer`")
+        return amd
+
+    @property
+    def order(self) -> Order:
+        return Order(self.to, self.trunk, self.from_user, self.from_display, self.headers, self.ring_s)
+
+
 class CallCommands:
     """Loop thread. `handle` is what a bus serves."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._verbs: dict[str, Callable[[Json], Json]] = {
+        self._verbs: dict[str, Callable[[Json], Awaitable[Json]]] = {
             "calls": self._calls,
-            "status": lambda arguments: describe(self._call(arguments)),
+            "status": self._status,
             "hangup": self._hangup,
+            "originate": self._originate,
+            "conference.list": self._rooms,
+            "conference.mute": self._mute,
+            "conference.unmute": self._unmute,
+            "conference.kick": self._kick,
         }
 
     async def handle(self, verb: str, arguments: Json) -> Json:
-        """calls {} -> {calls: [...]}; status {call} -> the call; hangup {call, detail?} -> {ended: id}.
+        """calls {} -> {calls: [...]}; status {call} -> the call; hangup {call, detail?} -> {ended: id}; originate (the
+        fields of `Originate`) -> {call: id} when the INVITE is out.
 
-        Raises UnknownCall, CallerError for a verb that does not exist.
+        conference.list {tenant?} -> {rooms: [...]}; conference.mute {call}, conference.unmute {call} -> the member;
+        conference.kick {call} -> {kicked: id}.
+
+        Raises UnknownCall, NoMember for a call that is in no room, CallerError for a verb that does not exist, and what
+        `Registry.originate` raises.
         """
         answer = self._verbs.get(verb)
         if answer is None:
             raise CallerError(f"there is no command {verb}; there are {', '.join(self._verbs)}")
-        return answer(arguments)
+        return await answer(arguments)
 
-    def _calls(self, _arguments: Json) -> Json:
+    async def _calls(self, _arguments: Json) -> Json:
         return {"calls": [describe(call) for call in self._registry.calls.values()]}
 
-    def _hangup(self, arguments: Json) -> Json:
+    async def _status(self, arguments: Json) -> Json:
+        return describe(self._call(arguments))
+
+    async def _hangup(self, arguments: Json) -> Json:
         call = self._call(arguments)
         call.end(EndReason.OPERATOR_HANGUP, str(arguments.get("detail", "")))
         return {"ended": call.id}
+
+    async def _rooms(self, arguments: Json) -> Json:
+        tenant = arguments.get("tenant")
+        rooms = self._registry.services.rooms
+        return {"rooms": [room.describe() for room in rooms if tenant in (None, "", room.tenant)]}
+
+    async def _mute(self, arguments: Json) -> Json:
+        member = self._member(arguments)
+        member.mute(True, "operator")
+        return member.describe()
+
+    async def _unmute(self, arguments: Json) -> Json:
+        member = self._member(arguments)
+        member.mute(False, "operator")
+        return member.describe()
+
+    async def _kick(self, arguments: Json) -> Json:
+        member = self._member(arguments)
+        member.leave("kicked")
+        return {"kicked": member.call.id}
+
+    def _member(self, arguments: Json) -> Member:
+        call = self._call(arguments)
+        member = self._registry.services.rooms.member(call.id)
+        if member is None:
+            raise NoMember(f"call {call.id} is in no room")
+        return member
+
+    async def _originate(self, arguments: Json) -> Json:
+        try:
+            wanted = Originate.model_validate(dict(arguments))
+        except ValidationError as problem:
+            wrong = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors())
+            raise CallerError(f"originate: {'; '.join(wrong)}") from None
+        call = await self._registry.originate(
+            wanted.order,
+            tenant=wanted.tenant,
+            flow=wanted.flow,
+            variables=wanted.variables,
+            amd=wanted.amd,
+            call_id=wanted.call,
+        )
+        return {"call": call.id}
 
     def _call(self, arguments: Json) -> Call:
         call = self._registry.calls.get(str(arguments.get("call", "")))

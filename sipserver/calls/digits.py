@@ -45,12 +45,15 @@ class DigitBuffer:
 
     @contextmanager
     def handed_to(self, taker: Callable[[str], None]) -> Iterator[None]:
-        """For the length of a `with` block, give new digits that nobody collects to `taker` instead of keeping them."""
-        self._taker = taker
+        """For the length of a `with` block, give new digits that nobody collects to `taker` instead of keeping them.
+
+        Whoever took them before takes them again afterwards.
+        """
+        before, self._taker = self._taker, taker
         try:
             yield
         finally:
-            self._taker = None
+            self._taker = before
 
     def clear(self) -> None:
         """Forget what was typed ahead."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
@@ -75,16 +75,26 @@ class Leg(Protocol):
         """
         ...
 
+    def feed(self, other: Any, on: bool) -> None:
+        """Send this party's sound to another leg of the same cell, or no longer; mixed with all else that it gets.
+
+        Both ways make a bridge, all pairs of several legs a conference. Within PJMEDIA, no Python in the path; it holds
+        through holds and re-INVITEs. Nothing on a leg that is gone. `other`: a leg of the same kind.
+        """
+        ...
+
     async def ring(self) -> None:
-        """180 Ringing."""
+        """180 Ringing. On a leg that we place: nothing."""
         ...
 
     async def early(self) -> None:
-        """183 Session Progress with SDP; media flows both ways when it returns."""
+        """183 Session Progress with SDP; media flows both ways when it returns. On a leg that we place: nothing."""
         ...
 
     async def answer(self) -> None:
-        """200 OK; returns when the ACK came or media runs, whichever is first."""
+        """200 OK; returns when the ACK came or media runs, whichever is first. On a leg that we place: wait for the far
+        end's 200; a refusal raises CarrierError with its status.
+        """
         ...
 
     async def reject(self, code: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -97,4 +107,24 @@ class Leg(Protocol):
 
     async def send_digits(self, digits: str, duration_ms: int = 160) -> None:
         """RFC 4733 when negotiated, tones in band otherwise."""
+        ...
+
+    async def refer(self, to_uri: str, *, replaces: Any = None) -> int:
+        """Have the peer call somebody else in our place (REFER, RFC 3515), and wait for its last word about it.
+
+        replaces: a leg of the same kind, answered, whose dialog the new call is to replace (RFC 3891). Returns the
+        final status of the peer's NOTIFY; emits `ReferProgress` for each. Raises CarrierError with the status when the
+        peer refuses the REFER, when it does not tell within its time, or when the leg ends first. The leg goes on
+        afterwards: the peer, or we, hang it up.
+        """
+        ...
+
+    @property
+    def can_refer(self) -> bool:
+        """Whether the peer's Allow names REFER, or it sent none."""
+        ...
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether the peer's Supported names `replaces`."""
         ...

@@ -31,14 +31,17 @@ class Limits(Protocol):
 
 
 class Places:
-    """What one call has taken."""
+    """What one call has taken. limits: None where nobody counts."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits | None) -> None:
         self._limits = limits
         self._taken: Sequence[str] = ()
         self._over = False
 
     async def take(self, places: Mapping[str, int]) -> Full | None:
+        """As `Limits.take`, once; whoever needs no place asks nobody."""
+        if self._limits is None or not places:
+            return None
         full = await self._limits.take(places)
         if full is None:
             self._taken = tuple(places)
@@ -50,5 +53,5 @@ class Places:
         """The call is over; what is still being taken goes back as soon as it is ours."""
         self._over = True
         taken, self._taken = self._taken, ()
-        if taken:
+        if taken and self._limits is not None:
             self._limits.give(taken)

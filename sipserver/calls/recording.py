@@ -74,6 +74,7 @@ class Recording:
         self._right: list[Samples] = []
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[str] | None = None
+        self._keep: int | None = None
         # Worker thread only, from here on.
         self._writer: WavWriter | None = None
         self._failure = ""
@@ -104,9 +105,13 @@ class Recording:
         self.paused = False
         return self.samples
 
-    async def stop(self) -> Finished:
-        """Write what is queued and close the file. Idempotent. Waits CLOSE_S at most, whatever the disk does."""
+    async def stop(self, keep: int | None = None) -> Finished:
+        """Write what is queued and close the file. Idempotent. Waits CLOSE_S at most, whatever the disk does.
+
+        keep: samples per channel; what was recorded beyond is cut off again.
+        """
         if self._closed is None:
+            self._keep = keep
             self._hand_over(bounded=False)
             self._closed = self._loop.create_future()
             self._recorder.put(_Close(self))
@@ -114,7 +119,8 @@ class Recording:
             failure = await asyncio.wait_for(asyncio.shield(self._closed), CLOSE_S)
         except TimeoutError:
             failure = "the disk did not finish in time"
-        return Finished(self.samples, self.dropped_frames, failure)
+        samples = self.samples if self._keep is None else min(self.samples, self._keep)
+        return Finished(samples, self.dropped_frames, failure)
 
     def _hand_over(self, *, bounded: bool = True) -> None:
         if bounded and self._recorder.full:
@@ -151,6 +157,8 @@ class Recording:
         if self._writer is not None:
             writer, self._writer = self._writer, None
             try:
+                if self._keep is not None:  # set before the end was put into the queue
+                    writer.truncate(self._keep)
                 writer.close()
             except OSError as problem:
                 self._fail(problem)

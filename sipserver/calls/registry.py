@@ -1,23 +1,31 @@
-"""The calls that live in this process: how a leg becomes one, how many there are, how they are let go.
+"""The calls that live in this process: how a leg or an order becomes one, how many there are, how they are let go.
 
-Owns the tasks of the calls. Refuses to know what happens within a call.
+Owns the tasks of the calls. Refuses to know what happens within a call, and by which trunks somebody is called.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
+from typing import Any
+from uuid import UUID
 
 from sipserver.calls.call import Call
+from sipserver.calls.dialled import DialledLeg
+from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
-from sipserver.calls.limits import Places
+from sipserver.calls.limits import Full, Places
+from sipserver.calls.outbound import Order
 from sipserver.calls.runner import Runner
+from sipserver.calls.script import script
 from sipserver.calls.services import Services
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.book import Routed
 from sipserver.dialplan.facts import CallFacts
+from sipserver.dialplan.steps import Amd
+from sipserver.errors import CallerError, CarrierError, Draining
 from sipserver.events import CallLimited, CallRouted
 from sipserver.log import logger
 
@@ -38,6 +46,11 @@ class Registry:
         return MappingProxyType(self._calls)
 
     @property
+    def services(self) -> Services:
+        """What the calls share."""
+        return self._services
+
+    @property
     def draining(self) -> bool:
         return self._draining
 
@@ -56,7 +69,16 @@ class Registry:
     def begin(self, leg: Leg) -> Call:
         """Make a call of a leg and let it live, as `accept` does."""
         offer = leg.offer
-        facts = CallFacts.of(offer.to_uri, offer.from_uri, offer.source, offer.transport, offer.headers)
+        facts = CallFacts.of(
+            offer.to_uri,
+            offer.from_uri,
+            offer.source,
+            offer.transport,
+            offer.headers,
+            trunk=offer.trunk,
+            direction=offer.direction,
+            load=self._services.load(),
+        )
         routed = self._route(facts)
         call = Call(leg, self._services, routed.plan.tenant if isinstance(routed, Routed) else "")
 
@@ -64,19 +86,78 @@ class Registry:
             if isinstance(routed, EndReason):
                 call.end(routed)
                 return
-            if not await self._admitted(call, places):
+            full = await places.take(self._services.limits_of(call.tenant, offer.trunk))
+            if full is not None:
+                _limited(call, full)
                 return
             call.emit(CallRouted(route=routed.route, flow=routed.flow.name, why=routed.why))
             variables = routed.plan.start_variables(facts, call.id)
             await Runner(call, routed.plan, routed.flow, variables).run()
 
-        places = None if self._services.limits is None else Places(self._services.limits)
-        self._calls[call.id] = call
-        task = asyncio.create_task(call.run(story), name=f"call {call.id}")
-        self._tasks[call.id] = task
-        task.add_done_callback(lambda done: self._forget(call, done))
-        if places is not None:
-            task.add_done_callback(lambda _: places.give_back())
+        places = Places(self._services.limits)
+        self._live(call, story, places)
+        return call
+
+    async def originate(
+        self,
+        order: Order,
+        *,
+        tenant: str,
+        flow: str = "",
+        variables: Mapping[str, str] | None = None,
+        amd: Amd | None = None,
+        call_id: str = "",
+    ) -> Call:
+        """Call somebody, and run a flow of the tenant once it has answered. Returns when the INVITE is out.
+
+        tenant: empty: the only one. flow: by name; empty: that of the route that takes calls to this number. amd: find
+        out who answered before the flow begins; the flow has it in the variable `answerer`. call_id: a UUID under which
+        the asker wants to follow the call. Raises, before there is a record, for what cannot begin:
+        Draining, NotFound (tenant or flow), NoRoute, CapacityError (this cell has no room), CallerError (the number is
+        not allowed, no calls are placed here, the id is none or taken). All that happens later is in the record: a
+        tenant without a free place, a trunk that does not answer. Cancelling it takes the call back.
+        """
+        services = self._services
+        self._require_open()
+        if services.outbound is None:
+            raise CallerError("this server places no calls")
+        call_id = self._id(call_id)
+        wanted = script(
+            services.book(),
+            services.now(),
+            order,
+            tenant=tenant,
+            flow=flow,
+            variables=dict(variables or {}),
+            load=services.load(),
+        )
+        tenant = wanted.plan.tenant
+        leg = DialledLeg(services.outbound, order, tenant)
+        places = Places(services.limits)
+        try:
+            full = await places.take(services.limits_of(tenant, ""))
+            self._require_open()
+            if full is None:
+                await self._dial(leg)
+        except BaseException:
+            places.give_back()
+            raise
+        call = Call(leg, services, tenant, call_id=call_id)
+        if amd is not None or wanted.asks_who_answers:
+            call.wiring.remember()
+
+        async def story() -> None:
+            if full is not None:
+                _limited(call, full)
+                return
+            call.emit(wanted.routed)
+            await call.answer()
+            runner = Runner(call, wanted.plan, wanted.flow, wanted.variables(call.id))
+            if amd is not None:
+                await runner.ask(amd, "answerer")
+            await runner.run()
+
+        self._live(call, story, places)
         return call
 
     async def drain(self, deadline_s: float) -> int:
@@ -105,18 +186,45 @@ class Registry:
             self._log.error("routing broke", exc_info=problem)
             return EndReason.INTERNAL_ERROR
 
-    async def _admitted(self, call: Call, places: Places | None) -> bool:
-        """Whether trunk and tenant have a place for the call; otherwise it is ended."""
-        if places is None or not (needed := self._services.limits_of(call.tenant, call.leg.offer.trunk)):
-            return True
-        full = await places.take(needed)
-        if full is None:
-            return True
-        call.emit(CallLimited(scope=full.scope, limit=full.limit, shared=full.shared))
-        call.end(EndReason.LIMIT, f"{full.scope} has {full.limit} calls", refusal="" if full.shared else "full")
-        return False
+    async def _dial(self, leg: DialledLeg) -> None:
+        """Send the first INVITE. What trunks say to it is the call's to tell."""
+        try:
+            await leg.dial()
+        except CarrierError:
+            return
+        if self._draining:
+            await leg.hangup()
+            self._require_open()
+
+    def _require_open(self) -> None:
+        if self._draining:
+            raise Draining("this server is shutting down and takes no new calls")
+
+    def _id(self, wanted: str) -> str:
+        if not wanted:
+            return new_id()
+        try:
+            call_id = str(UUID(wanted))
+        except ValueError:
+            raise CallerError("the id of a call is a UUID") from None
+        if call_id in self._calls:
+            raise CallerError(f"the call {call_id} lives already")
+        return call_id
+
+    def _live(self, call: Call, story: Callable[[], Coroutine[Any, Any, None]], places: Places) -> None:
+        self._calls[call.id] = call
+        task = asyncio.create_task(call.run(story), name=f"call {call.id}")
+        self._tasks[call.id] = task
+        task.add_done_callback(lambda done: self._forget(call, done))
+        task.add_done_callback(lambda _: places.give_back())
 
     def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
         del self._calls[call.id], self._tasks[call.id]
         if not task.cancelled() and (problem := task.exception()) is not None:
             self._log.error("call not closed properly", call=call.id, tenant=call.tenant, exc_info=problem)
+
+
+def _limited(call: Call, full: Full) -> None:
+    """Trunk or tenant has no place for the call."""
+    call.emit(CallLimited(scope=full.scope, limit=full.limit, shared=full.shared))
+    call.end(EndReason.LIMIT, f"{full.scope} has {full.limit} calls", refusal="" if full.shared else "full")

@@ -39,6 +39,11 @@ class Runner:
         self._index = 0
         self._at_once = 0
 
+    async def ask(self, step: Step, into: str) -> None:
+        """Run a step that stands in no flow, and keep its outcome as a variable. Otherwise as `run`."""
+        left = await EXECUTORS[type(step)](step, self._scene)
+        self._scene.set(into, left.outcome)
+
     async def run(self) -> None:
         """Until a step ends the call, a branch leads to `end`, or a flow has no further step.
 
@@ -51,7 +56,7 @@ class Runner:
             step = self._flow.steps[self._index]
             began_ms = self._call.at_ms
             left = await self._take(step)
-            self._go(left.target or step.target(left.outcome), left.outcome)
+            self._go(left.target or step.target(left.outcome), left)
             await self._breathe(self._call.at_ms - began_ms)
 
     async def _take(self, step: Step) -> Left:
@@ -60,7 +65,9 @@ class Runner:
         left = Left("cancelled")
         self._call.emit(StepEntered(flow=flow, index=index, step=word, line=self._flow.lines[index]))
         try:
-            if step.needs_media:
+            if step.answers:
+                await self._call.answer()
+            elif step.needs_media:
                 await self._call.open_media()
             left = await EXECUTORS[type(step)](step, self._scene)
         except CarrierError:
@@ -74,11 +81,12 @@ class Runner:
             self._call.emit(StepLeft(flow=flow, index=index, step=word, outcome=left.outcome, took_ms=took_ms))
         return left
 
-    def _go(self, target: str, outcome: str) -> None:
+    def _go(self, target: str, left: Left) -> None:
         if target == NEXT:
             self._index += 1
         elif target == END:
-            self._call.end(_ENDINGS.get(outcome, EndReason.DIALPLAN_HANGUP), f"{outcome} in flow {self._flow.name}")
+            reason = left.reason or _ENDINGS.get(left.outcome, EndReason.DIALPLAN_HANGUP)
+            self._call.end(reason, f"{left.outcome} in flow {self._flow.name}", code=left.code)
         else:
             self._flow, self._index = self._plan.flows[target], 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sipserver.agent.voice import Voice
 from sipserver.calls.call import Call
+from sipserver.calls.states import EndReason
 from sipserver.dialplan import template
 from sipserver.dialplan.plan import Plan
 from sipserver.events import Fault, VariableSet
@@ -13,10 +14,16 @@ from sipserver.events import Fault, VariableSet
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """How a step was left. outcome: as the record shows it. target: where to go on, if the step itself decided that."""
+    """How a step was left. outcome: as the record shows it. target: where to go on, if the step itself decided that.
+
+    code, reason: if the call ends here, the final answer to a caller that was not answered, and the name of the ending;
+    0 and None: what belongs to the outcome.
+    """
 
     outcome: str = "done"
     target: str = ""
+    code: int = 0
+    reason: EndReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

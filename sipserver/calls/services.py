@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from sipserver.agent.options import AgentOptions, Engines, Outcome
+from sipserver.agent.options import AgentOptions, Engines, Fetch, Outcome
 from sipserver.agent.voice import AudioCache, Voice
 from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
+from sipserver.calls.conference import Rooms
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.limits import Limits
+from sipserver.calls.outbound import Outbound
+from sipserver.calls.queues import Queues
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
+from sipserver.calls.scribe import Scribe
 from sipserver.calls.settings import CallSettings
 from sipserver.dialplan.book import Book
 from sipserver.events import Emit, Stamped
@@ -45,6 +49,7 @@ class Converse(Protocol):
         digits: DigitBuffer,
         variables: dict[str, str],
         voice: Voice,
+        fetch: Fetch | None,
     ) -> Talk: ...
 
 
@@ -56,13 +61,21 @@ def _unlimited(_tenant: str, _trunk: str) -> Mapping[str, int]:
     return {}
 
 
+def _idle() -> float:
+    return 0.0
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware."""
+    """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
+
+    load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. rooms:
+    where the callers of this process meet. queues: where they wait. scribe: who writes their messages down.
+    """
 
     settings: CallSettings
     engines: Engines
@@ -74,5 +87,10 @@ class Services:
     listeners: tuple[Listener, ...] = ()
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
+    load: Callable[[], float] = _idle
+    outbound: Outbound | None = None
+    rooms: Rooms = field(default_factory=Rooms)
+    queues: Queues = field(default_factory=Queues)
+    scribe: Scribe = field(default_factory=Scribe)
     clock: Callable[[], int] = time.monotonic_ns
     now: Callable[[], datetime] = _now

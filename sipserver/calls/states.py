@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from sipserver.calls.outbound import Outcome, outcome_of
 from sipserver.errors import InternalError
 
 
@@ -52,15 +53,21 @@ def after(state: State, change: Change) -> State:
 
 
 class EndReason(enum.StrEnum):
-    """Every ending has a name; it stands in the call's record and in the metrics."""
+    """Every ending has a name; it stands in the call's record and in the metrics. Of calls that we place: whom we
+    called hung up (callee_hangup), was busy, did not answer, declined, or could not be reached (carrier_failed).
+    """
 
     CALLER_HANGUP = "caller_hangup"
+    CALLEE_HANGUP = "callee_hangup"
     CANCELLED = "cancelled"
     DIALPLAN_HANGUP = "dialplan_hangup"
     OPERATOR_HANGUP = "operator_hangup"
     TRANSFERRED = "transferred"
     NO_ROUTE = "no_route"
     BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    DECLINED = "declined"
+    CARRIER_FAILED = "carrier_failed"
     REJECTED = "rejected"
     LIMIT = "limit"
     PROVIDER_FAILED = "provider_failed"
@@ -75,12 +82,16 @@ class EndReason(enum.StrEnum):
 
 SIP_CODES: dict[EndReason, int] = {
     EndReason.CALLER_HANGUP: 487,
+    EndReason.CALLEE_HANGUP: 487,
     EndReason.CANCELLED: 487,
     EndReason.DIALPLAN_HANGUP: 603,
     EndReason.OPERATOR_HANGUP: 480,
     EndReason.TRANSFERRED: 603,
     EndReason.NO_ROUTE: 404,
     EndReason.BUSY: 486,
+    EndReason.NO_ANSWER: 408,
+    EndReason.DECLINED: 603,
+    EndReason.CARRIER_FAILED: 503,
     EndReason.REJECTED: 603,
     EndReason.LIMIT: 486,
     EndReason.PROVIDER_FAILED: 503,
@@ -92,7 +103,21 @@ SIP_CODES: dict[EndReason, int] = {
     EndReason.CRASH: 500,
     EndReason.INTERNAL_ERROR: 500,
 }
-"""The final answer to an INVITE when the call ends for this reason before it was answered (RFC 3261, section 21)."""
+"""The final answer to an INVITE when the call ends for this reason before it was answered (RFC 3261, section 21). Of a
+call that we place it stands in the record where the far end has given no other.
+"""
+
+_UNANSWERED: dict[Outcome, EndReason] = {
+    Outcome.BUSY: EndReason.BUSY,
+    Outcome.NO_ANSWER: EndReason.NO_ANSWER,
+    Outcome.DECLINED: EndReason.DECLINED,
+}
+
+
+def unanswered(status: int) -> EndReason:
+    """Why a call that we placed came to nothing, by the last final answer to its INVITE (0: there was none)."""
+    return _UNANSWERED.get(outcome_of(status), EndReason.CARRIER_FAILED)
+
 
 RETRY_AFTER_S = 5
 _RETRY_LATER = frozenset({EndReason.LIMIT, EndReason.DRAIN})

@@ -43,7 +43,7 @@ class Tape:
         self._emit, self._note = emit, note
         self._running: Recording | None = None
         self._number = 0
-        self.changed: Callable[[], None] = lambda: None
+        self.watchers: list[Callable[[], None]] = []
         """Called when a recording begins or has ended."""
 
     @property
@@ -63,7 +63,7 @@ class Tape:
         self._number += 1
         path = self._recorder.folder / file_name(self._tenant, self._day, self._call_id, self._number)
         self._running = self._recorder.start(path, stereo=stereo, on_failure=lambda why: self._failed(path, why))
-        self.changed()
+        self._changed()
         self._emit(RecordingStarted(path=str(path)))
         self._note(str(path), "recording")
 
@@ -84,7 +84,7 @@ class Tape:
         if self._running is not recording:
             return
         self._running = None
-        self.changed()
+        self._changed()
         path = str(recording.path)
         if finished.failure:
             self._note(path, "failed")
@@ -92,10 +92,14 @@ class Tape:
             self._note(path, "complete")
             self._emit(RecordingStopped(path=path, samples=finished.samples, dropped_frames=finished.dropped_frames))
 
+    def _changed(self) -> None:
+        for watcher in self.watchers:
+            watcher()
+
     def _failed(self, path: Path, why: str) -> None:
         """The call goes on without a recording, and its record says so."""
         if self._running is not None and self._running.path == path:
             self._running = None
-            self.changed()
+            self._changed()
         self._emit(RecordingFailed(path=str(path), reason=why))
         self._note(str(path), "failed")

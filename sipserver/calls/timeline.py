@@ -101,6 +101,7 @@ def lines(happenings: Iterable[Happening], *, private: bool = False) -> Iterator
         who, tell = _TELLERS.get(kind, (kind.partition(".")[0], _plainly))
         if kind == "step.left":
             depth = 0
+        who = str(fields.pop("leg", "")) or who
         yield Line(happening.at_ms, who, tell(fields) if tell is not _plainly else f"{kind}  {_plainly(fields)}", depth)
         if kind == "step.entered":
             depth = 1
@@ -179,10 +180,31 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "call.state": ("call", _words("{old} → {new}")),
     "call.ended": ("call", _words("ended: {reason} ({sip_code}) {detail}")),
     "sip.message": ("sip", _words("{direction} {summary} {peer}")),
+    "leg.progress": ("leg", _words("is called: {code}")),
+    "leg.replaced": ("leg", _words("replaced by {uri} ({by})")),
     "leg.answered": ("leg", _words("answered {code}")),
     "leg.disconnected": ("leg", _words("gone: {code} {cause}")),
     "leg.held": ("leg", _words("held")),
     "leg.resumed": ("leg", _words("resumed")),
+    "refer.received": ("leg", _words("wants us to call {target}: {code}")),
+    "refer.progress": ("leg", _words("about the transfer: {code}")),
+    "party.dialed": ("party", _words("{party}: calling {to} by {trunk} (attempt {attempt})")),
+    "party.ended": ("party", _words("{party}: {outcome} ({code}) {cause} {by}")),
+    "amd.decided": ("party", _words("{answerer} answered, known after {after_ms} ms {why}")),
+    "bridge.started": ("bridge", _words("with {party}, {after_ms} ms after its answer")),
+    "bridge.ended": ("bridge", _words("with {party} over after {lasted_ms} ms: {reason}")),
+    "transfer.started": ("transf.", _words("{mode} to {to}")),
+    "transfer.ended": ("transf.", _words("{mode}: {outcome} ({code}) by {how} after {took_ms} ms")),
+    "conference.joined": ("room", _words("member {member} of {room}, {members} are there")),
+    "conference.left": ("room", _words("member {member} left {room} after {lasted_ms} ms: {reason}, {members} stay")),
+    "conference.muted": ("room", _words("member {member} of {room} muted: {muted} (by {by})")),
+    "queue.entered": ("queue", _words("{queue}: number {position} of {waiting}")),
+    "queue.offered": ("queue", _words("{queue}: offered to {agent} after {waited_ms} ms")),
+    "queue.connected": ("queue", _words("{queue}: with {agent} after {waited_ms} ms of waiting {call}")),
+    "queue.left": ("queue", _words("{queue} left after {waited_ms} ms of waiting: {reason}")),
+    "queue.served": ("queue", _words("{queue}: served {call} for {lasted_ms} ms")),
+    "voicemail.left": ("message", _words("{duration_ms} ms in box {box}, ended by {ended_by}: {path}")),
+    "voicemail.transcribed": ("message", _words("“{text}”  [box {box}, {language}, {took_ms} ms]")),
     "media.started": ("media", _words("{codec} (payload type {payload_type}, {clock_hz} Hz) with {remote}")),
     "media.source_changed": ("media", _words("now from {new}, before from {old}")),
     "media.stalled": ("media", _words("nothing came for {silent_ms} ms")),

@@ -53,6 +53,14 @@ class WavWriter:
         whole = self._written - self._written % (self._channels * _SAMPLE_BYTES)
         os.pwrite(self._file, header(self._channels, whole), 0)
 
+    def truncate(self, samples: int) -> None:
+        """Keep so many (per channel) of what was written."""
+        keep = samples * self._channels * _SAMPLE_BYTES
+        if keep < self._written:
+            os.ftruncate(self._file, HEADER_BYTES + keep)
+            os.lseek(self._file, 0, os.SEEK_END)
+            self._written = keep
+
     def close(self) -> None:
         try:
             self.update_header()

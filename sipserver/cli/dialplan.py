@@ -54,6 +54,11 @@ def explain(
     header: Annotated[list[str] | None, typer.Option(help="A header as NAME=VALUE; may be repeated.")] = None,
     source: Annotated[str, typer.Option(help="The address that the call comes from.")] = "127.0.0.1",
     transport: Annotated[str, typer.Option(help="udp, tcp, tls or ws.")] = "udp",
+    trunk: Annotated[str, typer.Option(help="Name of the trunk that the call comes through.")] = "",
+    outbound: Annotated[bool, typer.Option("--outbound", help="A call that this server places.")] = False,
+    load: Annotated[
+        float, typer.Option(min=0, max=100, help="Percent of the process' places that are taken.", show_default=False)
+    ] = 0,
     at: Annotated[str, typer.Option(help="Time of the call in ISO 8601 (default: now).", show_default=False)] = "",
     path: Annotated[
         Path | None, typer.Option("--path", help="A file or a folder (default: the settings' folder).")
@@ -67,7 +72,16 @@ def explain(
     reading = _read(path or _settings(config).dialplans)
     for error in reading.errors:
         typer.echo(f"left out: {error}", err=True)
-    facts = CallFacts.of(to, caller, source, transport, dict(_header(text) for text in header or ()))
+    facts = CallFacts.of(
+        to,
+        caller,
+        source,
+        transport,
+        dict(_header(text) for text in header or ()),
+        trunk=trunk,
+        direction="outbound" if outbound else "inbound",
+        load=load,
+    )
     explanation = explain_call(reading.book, facts, _time(at))
     for line in explanation.lines():
         typer.echo(line)

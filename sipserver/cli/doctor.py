@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import settings as settings_file
-from sipserver.cli import fleet_checks
+from sipserver.cli import fleet_checks, trunk_checks
 from sipserver.cli.checks import CHECKS, Finding, Verdict, ok, problem
 from sipserver.errors import ConfigError
 
@@ -42,7 +42,8 @@ def examine(config: Path) -> list[Finding]:
         settings = settings_file.load(config)
     except ConfigError as wrong:
         return [problem("settings", str(wrong), "correct the file, or name another with --config")]
-    findings = [finding for check in (*CHECKS, fleet_checks.fleet) for finding in check(settings)]
+    checks = (*CHECKS, trunk_checks.trunks, fleet_checks.fleet)
+    findings = [finding for check in checks for finding in check(settings)]
     return [ok("settings", str(config)), *findings]
 
 

@@ -21,6 +21,7 @@ GROUPS = {
     "dialplan": ("sipserver.cli.dialplan", "Check, explain and describe dialplan files."),
     "models": ("sipserver.cli.models", "List, verify and install speech and language models."),
     "calls": ("sipserver.cli.calls", "Show the records of calls."),
+    "conference": ("sipserver.cli.conference", "Look at conference rooms, mute and remove members."),
     "fleet": ("sipserver.cli.fleet", "Look at a running fleet, drain it, renew it."),
     "edge": ("sipserver.cli.edge", "Render, check, start and look at the edge: Kamailio."),
 }
@@ -28,6 +29,8 @@ GROUPS = {
 
 COMMANDS = {
     "call": ("sipserver.cli.call", "Place a call, say something, print what was said and how fast."),
+    "dial": ("sipserver.cli.dial", "Have the running server call somebody and run a flow of its dialplan."),
+    "trunks": ("sipserver.cli.trunks", "Show the state of a single server's trunks."),
     "doctor": ("sipserver.cli.doctor", "Check this machine and the settings, and say what to do."),
 }
 """Single commands. The module has a function of the command's name."""

@@ -38,6 +38,10 @@ Template = Annotated[Text, AfterValidator(_checked)]
 """Text in which `{name}` is replaced by a variable; `{{` and `}}` are braces."""
 
 
+DEFAULT_STT = ("whisper",)
+"""The speech-to-text engines of whoever names none."""
+
+
 class Strict(BaseModel):
     """Base of all dialplan models: an unknown key is an error, and nothing changes after loading."""
 
@@ -100,7 +104,7 @@ class AgentSpec(Strict):
     greeting: Template = ""
     examples: tuple[Example, ...] = ()
     language: Text = "en"
-    stt: tuple[Text, ...] = Field(default=("whisper",), min_length=1)
+    stt: tuple[Text, ...] = Field(default=DEFAULT_STT, min_length=1)
     llm: LlmChoice = LlmChoice()
     tts: TtsChoice = TtsChoice()
     turn: Turn = Turn()

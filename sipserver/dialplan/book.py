@@ -12,9 +12,9 @@ from sipserver.dialplan import load
 from sipserver.dialplan.agents import AgentSpec
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.plan import FixedText, Flow, Plan
-from sipserver.dialplan.steps import Collect, Say
+from sipserver.dialplan.steps import Speaking
 from sipserver.errors import ConfigError, DialplanError
-from sipserver.yaml_check import shown
+from sipserver.yaml_check import problem_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,12 @@ class Book:
             for part, names, known, path in used:
                 found += [_unknown(plan, path, part, engine) for engine in names if engine not in known]
         for plan in self.plans:
-            for flow, index, step in plan.steps():
-                if isinstance(step, Say | Collect) and step.tts and step.tts not in tts:
-                    found.append(_unknown(plan, ("flows", flow.name, index, step.word, "tts"), "speech.tts", step.tts))
+            for step_at, step in plan.parts():
+                if isinstance(step, Speaking) and step.tts and step.tts not in tts:
+                    found.append(_unknown(plan, (*step_at, "tts"), "speech.tts", step.tts))
+                if (option := step.transcribes()) and not plan.agents:
+                    missing = [engine for engine in plan.transcribers() if engine not in stt]
+                    found += [_unknown(plan, (*step_at, option), "speech.stt", engine) for engine in missing]
         return tuple(found)
 
     @cached_property
@@ -96,11 +99,7 @@ class Book:
 
 
 def _unknown(plan: Plan, path: tuple[str | int, ...], part: str, engine: str) -> DialplanError:
-    document = plan.document
-    key = shown(document.nearest(path))
-    return DialplanError(
-        f"the settings have no engine `{engine}` under `{part}`", file=plan.file, line=document.line(path), key=key
-    )
+    return problem_at(plan.document, path, f"the settings have no engine `{engine}` under `{part}`", DialplanError)
 
 
 def files(folder: Path) -> list[Path]:

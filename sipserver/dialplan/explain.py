@@ -15,21 +15,25 @@ from sipserver.dialplan.book import Book, Routed
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.hours import DAYS
 from sipserver.dialplan.plan import Plan
-from sipserver.dialplan.steps import END, NEXT, Goto, Step
+from sipserver.dialplan.steps import END, NEXT, Goto, Speaking, Step
 
 MAX_DEPTH = 6
 _INDENT = "  "
+_OF_THE_MOMENT = ("hours", "calendar", "percent", "load")
 _TARGETS = {NEXT: "go on with the next step", END: "end the call"}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one route says to a call. miss: why it does not take it; empty if it does."""
+    """What one route says to a call. miss: why it does not take it; empty if it does. held: what else of the moment
+    spoke for it, which one cannot see in the call.
+    """
 
     plan: Plan
     route: int
     line: int
     miss: str
+    held: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Explanation:
         day = DAYS[self.now.weekday()]
         yield (
             f"call to {facts.to_user or 'nobody'} from {facts.from_user or 'anonymous'}"
-            f" ({facts.transport}, {facts.source or 'unknown source'}) at {day} {self.now:%Y-%m-%d %H:%M %Z}"
+            f" ({', '.join(_way(facts))}) at {day} {self.now:%Y-%m-%d %H:%M %Z}"
         )
         plan = None
         for verdict in self.verdicts:
@@ -57,6 +61,7 @@ class Explanation:
             route = plan.routes[verdict.route]
             yield f"{_INDENT}route {verdict.route}, line {verdict.line}: {route.match.why()} -> {route.flow}"
             yield f"{_INDENT * 2}{'no: ' + verdict.miss if verdict.miss else 'takes the call'}"
+            yield from (f"{_INDENT * 2}{held}" for held in verdict.held)
         if self.routed is None:
             yield "no route takes this call: 404 Not Found"
         else:
@@ -64,16 +69,28 @@ class Explanation:
             yield from flow_lines(self.routed.plan, self.routed.flow.name)
 
 
+def _way(facts: CallFacts) -> Iterator[str]:
+    yield facts.transport
+    yield facts.source or "unknown source"
+    if facts.trunk:
+        yield f"trunk {facts.trunk}"
+    if facts.direction != "inbound":
+        yield facts.direction
+    if facts.load:
+        yield f"load {facts.load:g} %"
+
+
 def explain(book: Book, facts: CallFacts, now: datetime) -> Explanation:
     """Ask every route as a call would. now: with a time zone."""
     verdicts: list[Verdict] = []
     for plan in book.plans:
-        local = now.astimezone(plan.zone)
-        for index, route in enumerate(plan.routes):
-            miss = route.match.miss(facts, local)
-            verdicts.append(Verdict(plan, index, plan.document.line(("routes", index)), miss))
+        for index in range(len(plan.routes)):
+            tests = plan.tests(index, facts, now)
+            miss = next((str(test) for test in tests if not test.holds), "")
+            held = () if miss else tuple(str(test) for test in tests if test.key in _OF_THE_MOMENT)
+            verdicts.append(Verdict(plan, index, plan.document.line(("routes", index)), miss, held))
             if not miss:
-                return Explanation(facts, local, tuple(verdicts), book.route(facts, now))
+                return Explanation(facts, now.astimezone(plan.zone), tuple(verdicts), book.route(facts, now))
     return Explanation(facts, now, tuple(verdicts), None)
 
 
@@ -88,6 +105,7 @@ def flow_lines(plan: Plan, name: str) -> Iterator[str]:
 def summary(step: Step) -> str:
     """A step in one line, with the options that the file gives: `collect: say: Press one., digits: 1`."""
     options = step.model_dump(by_alias=True, exclude_unset=True, exclude={"on", "then", "else_", "flow"})
+    options = dict(sorted(options.items(), key=lambda option: option[0] in Speaking.__annotations__))
     if step.word == "set":
         options = options.get("values", {})
     shown = ", ".join(_option(key, value, step.short) for key, value in options.items())
@@ -97,6 +115,8 @@ def summary(step: Step) -> str:
 def _option(key: str, value: Any, short: str) -> str:
     if isinstance(value, bool):
         value = "true" if value else "false"
+    elif isinstance(value, dict):
+        value = f"{{{', '.join(f'{name}: {text}' for name, text in value.items())}}}"
     elif isinstance(value, tuple | list):
         value = f"[{', '.join(map(str, value))}]"
     elif isinstance(value, float):
@@ -104,6 +124,13 @@ def _option(key: str, value: Any, short: str) -> str:
     text = " ".join(str(value).split())
     text = text if len(text) <= 70 else f"{text[:67]}..."
     return text if key == short else f"{key}: {text}"
+
+
+def _answers(step: Step, before: set[graph.Media]) -> bool:
+    """Whether the step may answer a call that the dialplan did not answer by a step of that name."""
+    if step.answers:
+        return step.word != "answer" and bool(before - {graph.Media.ANSWERED})
+    return step.needs_media and graph.Media.RINGING in before
 
 
 class _Tree:
@@ -124,11 +151,13 @@ class _Tree:
                 yield from self._branch("goto", step.flow, depth + 1)
                 continue
             note = ""
-            if step.needs_media and graph.Media.RINGING in self._media.get((name, index), ()):
+            if _answers(step, self._media.get((name, index), set())):
                 note = "   (answers the call)"
             yield f"{_INDENT * (depth + 1)}{summary(step)}{note}"
+            if queue := self._plan.queues.get(step.queue_name()):
+                yield f"{_INDENT * (depth + 2)}{queue.about()}"
             for branch in step.branches():
-                if branch.key:
+                if branch.key or (branch.outcome and branch.target != NEXT):
                     yield from self._branch(branch.outcome, branch.target, depth + 2)
         if any(branch.target == NEXT for branch in flow.steps[-1].branches()):
             yield f"{_INDENT * (depth + 1)}end of the flow: the call ends"

@@ -13,13 +13,19 @@ _URI = re.compile(
     r"(?P<host>\[[^\]]*\]|[^:;?>\s]*)"
 )
 
-BUILT_IN = frozenset({"from", "from_host", "to", "to_host", "source", "transport", "tenant", "call_id"})
+BUILT_IN = frozenset(
+    {"from", "from_host", "to", "to_host", "source", "transport", "trunk", "direction", "tenant", "call_id"}
+)
 """Variables that every call has; a dialplan reads but does not set them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """to_user, to_host: of the request URI. source: `host:port` or host of the peer. headers: by lower-case name."""
+    """to_user, to_host: of the request URI. source: `host:port` or host of the peer. headers: by lower-case name.
+
+    trunk: name of the trunk; empty without one. direction: inbound | outbound. load: percent of the process' places
+    that are taken, 0 to 100.
+    """
 
     to_user: str
     to_host: str = ""
@@ -28,6 +34,9 @@ class CallFacts:
     source: str = ""
     transport: str = "udp"
     headers: Mapping[str, str] = field(default_factory=dict)
+    trunk: str = ""
+    direction: str = "inbound"
+    load: float = 0.0
 
     @classmethod
     def of(
@@ -37,12 +46,18 @@ class CallFacts:
         source: str = "",
         transport: str = "udp",
         headers: Mapping[str, str] | None = None,
+        *,
+        trunk: str = "",
+        direction: str = "inbound",
+        load: float = 0.0,
     ) -> CallFacts:
         """From SIP or tel URIs, with or without name and angle brackets. Never raises: other text counts as a user."""
         to_user, to_host = split_uri(to_uri)
         from_user, from_host = split_uri(from_uri)
         lower = {name.lower(): value for name, value in (headers or {}).items()}
-        return cls(to_user, to_host, from_user, from_host, source, transport.lower(), lower)
+        return cls(
+            to_user, to_host, from_user, from_host, source, transport.lower(), lower, trunk, direction.lower(), load
+        )
 
     @property
     def source_host(self) -> str:
@@ -53,7 +68,7 @@ class CallFacts:
         return host if colon and port.isdigit() and ":" not in host else self.source
 
     def variables(self) -> dict[str, str]:
-        """`from`, `to`, their hosts, `source`, `transport` and `header.<lower-case name>`."""
+        """`from`, `to`, their hosts, `source`, `transport`, `trunk`, `direction` and `header.<lower-case name>`."""
         return {
             "from": self.from_user,
             "from_host": self.from_host,
@@ -61,6 +76,8 @@ class CallFacts:
             "to_host": self.to_host,
             "source": self.source_host,
             "transport": self.transport,
+            "trunk": self.trunk,
+            "direction": self.direction,
         } | {f"header.{name.lower()}": value for name, value in self.headers.items()}
 
 

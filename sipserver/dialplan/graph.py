@@ -9,7 +9,7 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 
 from sipserver.dialplan.plan import Flow
-from sipserver.dialplan.steps import END, NEXT, Answer, Early, Step
+from sipserver.dialplan.steps import END, NEXT, Bridge, Early, Step
 
 Node = tuple[str, int]
 Flows = Mapping[str, Flow]
@@ -130,13 +130,20 @@ def media_before(flows: Flows, entries: Iterable[str]) -> dict[Node, set[Media]]
         if media in states.setdefault(node, set()):
             continue
         states[node].add(media)
-        later = media_after(flows[node[0]].steps[node[1]], media)
-        waiting.extend((way, later) for way in ways(flows, node) if way is not None)
+        step = flows[node[0]].steps[node[1]]
+        for branch in step.branches():
+            way = after(flows, node, branch.target)
+            if way is not None:
+                waiting.extend((way, later) for later in media_after(step, branch.outcome, media))
     return states
 
 
-def media_after(step: Step, media: Media) -> Media:
-    """The call after a step: steps that need media answer a call that is still ringing."""
-    if isinstance(step, Answer) or (step.needs_media and media is Media.RINGING):
-        return Media.ANSWERED
-    return max(media, Media.EARLY) if isinstance(step, Early) else media
+def media_after(step: Step, outcome: str, media: Media) -> set[Media]:
+    """What the call may be after a step: steps that need media answer a call that is still ringing."""
+    if step.answers or outcome in step.answered_after or (step.needs_media and media is Media.RINGING):
+        return {Media.ANSWERED}
+    if isinstance(step, Early):
+        return {max(media, Media.EARLY)}
+    if isinstance(step, Bridge) and step.progress == "pass":
+        return {media, max(media, Media.EARLY)}
+    return {media}

@@ -1,22 +1,25 @@
 """One file to one `Plan`, or everything that is wrong with it, each with file, line, key and reason.
 
-Checks the syntax, every key, every name that is used, every sound file, and where calls can go. What the file says
-never makes it raise anything but `DialplanError`.
+Checks the syntax, every key, every name that is used, every sound file, and where calls can go; what is allowed and
+hardly meant is `advice`'s. What the file says never makes it raise anything but `DialplanError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sipserver import yaml_file
-from sipserver.dialplan import graph, template
+from sipserver.dialplan import graph, targets, template
+from sipserver.dialplan.advice import advise
 from sipserver.dialplan.facts import BUILT_IN
+from sipserver.dialplan.globs import bare
 from sipserver.dialplan.plan import Flow, Plan, PlanFile, zone
-from sipserver.dialplan.steps import END, LATER, NEXT, STEPS, Agent, Collect, Hangup, Play, SetStep, Step, When
+from sipserver.dialplan.steps import END, NEXT, STEPS, Agent, Collect, SetStep, Step
 from sipserver.errors import ConfigError, DialplanError
-from sipserver.yaml_check import check_all, meant, shown
+from sipserver.yaml_check import check_all, meant, problem_at
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -60,7 +63,6 @@ class _Check:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.errors: list[ConfigError] = []
-        self.warnings: list[ConfigError] = []
         self.placed: list[tuple[KeyPath, Step]] = []
 
     def report(self) -> Report:
@@ -68,8 +70,11 @@ class _Check:
         self.errors += mistakes
         flows = self._flows()
         self._names(flows)
-        if not self.errors and head is not None:
+        if head is not None:
+            self._calendars(head)
+        if not self.errors:
             self._loops(flows)
+        warnings: list[ConfigError] = []
         plan = None
         if not self.errors and head is not None:
             plan = Plan(
@@ -81,9 +86,13 @@ class _Check:
                 flows=flows,
                 routes=head.routes,
                 document=self.document,
+                targets=head.targets,
+                calendars=head.calendars,
+                queues=head.queues,
             )
-            self._advise(plan)
-        return Report(self.document.file, plan, _sorted(self.errors), _sorted(self.warnings))
+            self._targets(plan)
+            warnings = advise(plan)
+        return Report(self.document.file, None if self.errors else plan, _sorted(self.errors), _sorted(warnings))
 
     # --- steps
 
@@ -113,9 +122,6 @@ class _Check:
         else:
             self._error(at, _shape(item))
             return None
-        if word in LATER:
-            self._error(at, f"`{word}` {LATER[word]}")
-            return None
         if word not in STEPS:
             self._error(at, f"unknown step `{word}`{meant(word, STEPS)}; known are {', '.join(STEPS)}")
             return None
@@ -123,36 +129,44 @@ class _Check:
         self.errors += mistakes
         if step is not None:
             self.placed.append((at, step))
+            self.placed += [((*at, option), part) for option, part in step.inner()]
         return step
 
     # --- names
 
     def _names(self, flows: dict[str, Flow]) -> None:
-        agents = self.document.at(("agents",))
         for at, step in self.placed:
             for branch in step.branches():
-                if branch.key and branch.target not in (NEXT, END) and branch.target not in flows:
-                    self._error((*at, *branch.key), f"unknown flow `{branch.target}`{meant(branch.target, flows)}")
-            if isinstance(step, Agent) and not (isinstance(agents, dict) and step.use in agents):
-                self._error(
-                    (*at, "use"),
-                    f"unknown agent `{step.use}`{meant(step.use, agents if isinstance(agents, dict) else ())}",
-                )
-            if isinstance(step, Play):
-                self._sound((*at, "file"), step.file)
-            if isinstance(step, Collect):
-                if step.play:
-                    self._sound((*at, "play"), step.play)
-                self._settable((*at, "into"), [step.into])
-            if isinstance(step, SetStep):
-                self._settable(at, step.values)
-        variables = self.document.at(("variables",))
-        self._settable(("variables",), variables if isinstance(variables, dict) else ())
+                if branch.key and branch.target not in (NEXT, END):
+                    self._named((*at, *branch.key), "flow", branch.target, flows)
+            if isinstance(step, Agent):
+                self._named((*at, "use"), "agent", step.use, self._part("agents"))
+            if queue := step.queue_name():
+                self._named((*at, step.short), "queue", queue, self._part("queues"))
+            for key in step.sounds:
+                if name := getattr(step, key):
+                    self._sound((*at, key), name)
+            if isinstance(step, SetStep | Collect):
+                self._settable(at if isinstance(step, SetStep) else (*at, "into"), step.sets())
+        self._settable(("variables",), self._part("variables"))
         routes = self.document.at(("routes",))
         for index in range(len(routes) if isinstance(routes, list) else 0):
             flow = yaml_file.as_written(self.document.at(("routes", index, "flow")))
-            if isinstance(flow, str) and flow not in flows:
-                self._error(("routes", index, "flow"), f"unknown flow `{flow}`{meant(flow, flows)}")
+            if isinstance(flow, str):
+                self._named(("routes", index, "flow"), "flow", flow, flows)
+
+    def _calendars(self, head: PlanFile) -> None:
+        for index, route in enumerate(head.routes):
+            for name in map(bare, route.match.calendar or ()):
+                self._named(("routes", index, "match", "calendar"), "calendar", name, head.calendars)
+
+    def _part(self, key: str) -> Mapping[str, Any]:
+        written = self.document.at((key,))
+        return written if isinstance(written, dict) else {}
+
+    def _named(self, at: KeyPath, what: str, name: str, known: Iterable[str]) -> None:
+        if name not in known:
+            self._error(at, f"unknown {what} `{name}`{meant(name, known)}")
 
     def _sound(self, at: KeyPath, name: str) -> None:
         try:
@@ -169,6 +183,16 @@ class _Check:
 
     # --- where calls go
 
+    def _targets(self, plan: Plan) -> None:
+        for at, to in plan.callees():
+            if at[0] == "flows" and template.names(to):
+                if not plan.targets:
+                    self._error(at, f"`{to}` has variables: say under `targets` where calls may go, as in [+49*]")
+            elif targets.parse(to) is None:
+                self._error(at, f"`{to}` is no target: write {targets.FORMS}")
+            elif not targets.allows_target(plan, to):
+                self._error(at, f"`targets` does not allow `{to}`; it allows {', '.join(plan.targets)}")
+
     def _loops(self, flows: dict[str, Flow]) -> None:
         for circle in graph.spins(flows):
             self._error(
@@ -182,71 +206,8 @@ class _Check:
                 f"from here the call can never end ({names}): no `hangup`, no `end` and no end of a flow is reached",
             )
 
-    # --- warnings
-
-    def _advise(self, plan: Plan) -> None:
-        entries = [route.flow for route in plan.routes]
-        used = {name for name, _index in graph.reached(plan.flows, [(name, 0) for name in entries])}
-        for name in plan.flows:
-            if name not in used:
-                self._warn(("flows", name), "no route and no step leads to this flow")
-            for index in graph.dead_steps(plan.flows, name):
-                self._warn(("flows", name, index), "this step is never reached")
-        spoken_to = {step.use for _flow, _index, step in plan.steps() if isinstance(step, Agent)}
-        for name in plan.agents:
-            if name not in spoken_to:
-                self._warn(("agents", name), "no step uses this agent")
-        self._advise_media(plan, entries)
-        self._advise_variables(plan)
-        self._advise_routes(plan)
-
-    def _advise_media(self, plan: Plan, entries: list[str]) -> None:
-        for (name, index), states in graph.media_before(plan.flows, entries).items():
-            step = plan.flows[name].steps[index]
-            if step.hears and graph.Media.EARLY in states:
-                self._warn(
-                    ("flows", name, index),
-                    f"`{step.word}` before `answer`: most networks do not carry the caller's sound and digits yet",
-                )
-            if isinstance(step, Hangup) and "code" in step.model_fields_set and states == {graph.Media.ANSWERED}:
-                self._warn(("flows", name, index), "the code has no effect: the call is answered here")
-
-    def _advise_variables(self, plan: Plan) -> None:
-        known = set(BUILT_IN) | set(plan.variables)
-        for _flow, _index, step in plan.steps():
-            known |= (
-                set(step.values) if isinstance(step, SetStep) else {step.into} if isinstance(step, Collect) else set()
-            )
-        uses: list[tuple[KeyPath, tuple[str, ...]]] = []
-        for flow, index, step in plan.steps():
-            names = [name for text in step.templates() for name in template.names(text)]
-            uses.append((("flows", flow.name, index), (*names, *((step.var,) if isinstance(step, When) else ()))))
-        for agent, spec in plan.agents.items():
-            uses.append((("agents", agent, "prompt"), template.names(spec.prompt)))
-            uses.append((("agents", agent, "greeting"), template.names(spec.greeting)))
-        for at, used in uses:
-            for name in dict.fromkeys(used):
-                if name not in known and not name.lower().startswith("header."):
-                    self._warn(at, f"nothing sets the variable `{name}`{meant(name, known)}")
-
-    def _advise_routes(self, plan: Plan) -> None:
-        for index, route in enumerate(plan.routes):
-            for earlier in range(index):
-                if plan.routes[earlier].match.why() in ("always", route.match.why()):
-                    self._warn(("routes", index), f"route {earlier} takes all calls that this one matches")
-                    break
-        if self.document.at(("timezone",)) is None and any(route.match.hours for route in plan.routes):
-            self._warn(("routes",), "`hours` are in UTC because the file names no `timezone`")
-
     def _error(self, at: KeyPath, reason: str) -> None:
-        self.errors.append(self._problem(at, reason))
-
-    def _warn(self, at: KeyPath, reason: str) -> None:
-        self.warnings.append(self._problem(at, reason))
-
-    def _problem(self, at: KeyPath, reason: str) -> DialplanError:
-        stands = self.document.nearest(at)
-        return DialplanError(reason, file=self.document.file, line=self.document.line(at), key=shown(stands))
+        self.errors.append(problem_at(self.document, at, reason, DialplanError))
 
 
 def _sorted(problems: list[ConfigError]) -> tuple[ConfigError, ...]:

@@ -12,11 +12,14 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from sipserver.dialplan import template
-from sipserver.dialplan.agents import AgentSpec, Strict, Text, Variable
+from sipserver.dialplan.agents import DEFAULT_STT, AgentSpec, Strict, Text, Variable
+from sipserver.dialplan.calendars import Calendar
 from sipserver.dialplan.facts import CallFacts
-from sipserver.dialplan.match import Match
-from sipserver.dialplan.steps import Collect, Say, Step
-from sipserver.yaml_file import Document
+from sipserver.dialplan.globs import NOT, Globs
+from sipserver.dialplan.match import Match, Setting, Test
+from sipserver.dialplan.queues import QueueSpec
+from sipserver.dialplan.steps import Speaking, Step
+from sipserver.yaml_file import Document, KeyPath
 
 
 def zone(name: str) -> ZoneInfo:
@@ -32,18 +35,30 @@ def _zone_name(name: str) -> str:
     return name
 
 
+def _says_who(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if all(pattern.startswith(NOT) for pattern in patterns):
+        raise ValueError("says only where calls may not go; add where they may, such as `+49*`")
+    return patterns
+
+
 Name = Annotated[Text, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class Route(Strict):
-    """The flow of the calls that match. The first route that matches wins."""
+    """The flow of the calls that match. The first route that matches wins.
+
+    name: by which `percent` draws the callers; empty: the flow's. Routes of one name draw the same callers.
+    """
 
     match: Match = Match()
     flow: Text
+    name: Text = ""
 
 
 class PlanFile(Strict):
-    """A tenant's file. timezone: the zone of `hours`. variables: values that every call starts with.
+    """A tenant's file. timezone: the zone of `hours` and `calendar`. variables: values that every call starts with.
+
+    targets: globs of the numbers, users and `user@host` that calls may be sent to by bridge, transfer and queues.
 
     Each item of a flow is a step; `load` checks them one by one, so that a mistake names the step.
     """
@@ -51,7 +66,10 @@ class PlanFile(Strict):
     tenant: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     timezone: Annotated[Text, AfterValidator(_zone_name)] = "UTC"
     variables: dict[Variable, Text] = Field(default_factory=dict)
+    targets: Annotated[Globs, AfterValidator(_says_who)] = ()
+    calendars: dict[Name, Calendar] = Field(default_factory=dict)
     agents: dict[Name, AgentSpec] = Field(default_factory=dict)
+    queues: dict[Name, QueueSpec] = Field(default_factory=dict)
     flows: dict[Name, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
     routes: tuple[Route, ...] = Field(min_length=1)
 
@@ -87,14 +105,26 @@ class Plan:
     flows: Mapping[str, Flow]
     routes: tuple[Route, ...]
     document: Document = field(repr=False, compare=False)
+    targets: tuple[str, ...] = ()
+    calendars: Mapping[str, Calendar] = field(default_factory=dict)
+    queues: Mapping[str, QueueSpec] = field(default_factory=dict)
 
     def route(self, facts: CallFacts, now: datetime) -> int | None:
         """Index of the first route that matches; now: with a time zone."""
-        local = now.astimezone(self.zone)
+        same = Setting(now.astimezone(self.zone), self.calendars)
         for index, route in enumerate(self.routes):
-            if not route.match.miss(facts, local):
+            if route.match.holds(facts, same if route.match.percent is None else self.setting(index, now)):
                 return index
         return None
+
+    def setting(self, route: int, now: datetime) -> Setting:
+        """What a route's match looks at beside the call."""
+        chosen = self.routes[route]
+        return Setting(now.astimezone(self.zone), self.calendars, f"{self.tenant}/{chosen.name or chosen.flow}")
+
+    def tests(self, route: int, facts: CallFacts, now: datetime) -> tuple[Test, ...]:
+        """Every key of a route's match, compared with a call."""
+        return tuple(self.routes[route].match.tests(facts, self.setting(route, now)))
 
     def start_variables(self, facts: CallFacts, call_id: str = "") -> dict[str, str]:
         """A new dict with what a call's variables are before its first step."""
@@ -109,17 +139,46 @@ class Plan:
             for index, step in enumerate(flow.steps):
                 yield flow, index, step
 
+    def parts(self) -> Iterator[tuple[KeyPath, Step]]:
+        """Every step and the steps that are options of one, with the place where its options stand."""
+        for flow, index, step in self.steps():
+            at: KeyPath = ("flows", flow.name, index, step.word)
+            yield at, step
+            for option, part in step.inner():
+                yield (*at, option), part
+
+    def callees(self) -> Iterator[tuple[KeyPath, str]]:
+        """Whom steps and queues call, as it stands in the file, with the place where it does."""
+        for at, step in self.parts():
+            if step.callee:
+                yield (*at, step.callee), getattr(step, step.callee)
+        for name, queue in self.queues.items():
+            for index, agent in enumerate(queue.agents):
+                yield ("queues", name, "agents", index), agent
+
+    def transcribers(self) -> tuple[str, ...]:
+        """The speech-to-text engines that write down messages, greetings and what targets answer, in the order in which
+        they are asked. None when no step needs any.
+        """
+        return self.chain() if any(step.transcribes() for _at, step in self.parts()) else ()
+
+    def chain(self) -> tuple[str, ...]:
+        """The speech-to-text engines of the tenant's agents, else an agent's default. Never empty; not loaded for a
+        plan that needs none.
+        """
+        chains = [agent.stt for agent in self.agents.values()] or [DEFAULT_STT]
+        return tuple(dict.fromkeys(name for chain in chains for name in chain))
+
     def texts(self) -> Iterator[FixedText]:
         """Texts without variables, each once, in the order in which callers are likely to hear them."""
         found: dict[FixedText, None] = {}
         for agent in self.agents.values():
             for text in (agent.greeting, agent.filler, agent.nudge, agent.apology):
                 _add(found, text, agent.tts.use, agent.tts.voice, agent.language)
-        for _flow, _index, step in self.steps():
-            if isinstance(step, Say):
-                _add(found, step.text, step.tts, step.voice, step.language)
-            elif isinstance(step, Collect):
-                _add(found, step.say, step.tts, step.voice, step.language)
+        for _at, step in self.parts():
+            if isinstance(step, Speaking):
+                for text in step.spoken():
+                    _add(found, text, step.tts, step.voice, step.language)
         yield from found
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.edge import cells as cell_list
-from sipserver.edge import kamailio, render, rpc
+from sipserver.edge import kamailio, outside, render, rpc
 from sipserver.edge.cells import AnyCell, CellAddress, Entry
-from sipserver.edge.settings import EdgeSettings, TrunkSettings
+from sipserver.edge.settings import EdgeSettings
 from sipserver.log import logger
+from sipserver.trunks.settings import TrunkSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class Edge:
             self._loaded_at = time.monotonic()
 
     def _list(self, entries: Sequence[Entry]) -> str:
-        return cell_list.render(entries, f"udp:{render.host(self._settings.inside)}:{self._settings.inside_port}")
+        return cell_list.render(entries, f"udp:{outside.host(self._settings.inside)}:{self._settings.inside_port}")
 
     async def drain(self, on: bool) -> None:
         """New calls get 503 with Retry-After; running ones go on. Raises RpcError."""

@@ -11,16 +11,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from sipserver.edge import cells
+from sipserver.edge import cells, outside, ways
 from sipserver.edge.media import media_routes
-from sipserver.edge.settings import EdgeSettings, Listen, TrunkSettings
+from sipserver.edge.outside import host
+from sipserver.edge.settings import EdgeSettings, Listen
 from sipserver.errors import SettingsError
+from sipserver.trunks.settings import TrunkSettings
 
 CONFIG = "kamailio.cfg"
 TLS_CONFIG = "kamailio-tls.cfg"
@@ -35,6 +37,8 @@ REQUEST_MS = 1500
 DIALOG_MS = 16_000
 """How long the far end may take to answer a BYE or a re-INVITE."""
 RING_MS = 180_000
+OUTSIDE_MS = 10_000
+"""How long a peer may take for its first answer to what cells ask of it; then they try another trunk."""
 WINDOW = 16
 """Cells that are compared for a call."""
 IN_ORDER, IN_TURN = 8, 4
@@ -56,11 +60,14 @@ REFUSALS = 10
 """Refusals within a minute after which a stranger is not answered any more."""
 RELOAD_S = 1
 """Kamailio loads its list of cells at most this often; what read the list before must be through with it."""
+AUTHORITIES = Path("/etc/ssl/certs")
+"""Whom we believe who a TLS peer is, unless the settings name a list: the system's authorities by the hashes of their
+names (openssl-rehash(1)). A list of all of them would cost every start of Kamailio five seconds of CPU.
+"""
 MASK_IP = "127.0.0.8"
 """Stands in hidden headers where an address must stand; nothing is sent there."""
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _FORBIDDEN = re.compile(r"""["'\\$#;{}`]|[^\x20-\x7e]""")
 _UNPRINTED = "0" * 32
 _PRINTED = re.compile(r'edge=>configuration\) = "([0-9a-f]{32})"')
@@ -148,6 +155,7 @@ def _values(
         *(_socket(number, listen) for number, listen in enumerate(edge.listen)),
     ]
     users = _users(edge, trunks, passwords)
+    leaving = [ways.way(edge, trunk) for trunk in trunks if trunk.places_calls]
     return {
         "sockets": sockets,
         "tcp": any(socket["transport"] != "udp" for socket in sockets),
@@ -156,6 +164,7 @@ def _values(
         "cells_file": places.cells,
         "rpc_socket": places.rpc_socket,
         "tls_config": places.tls,
+        "authorities": AUTHORITIES,
         "children": edge.children,
         "tls": edge.tls if any(listen.transport == "tls" for listen in edge.listen) else None,
         "flood": edge.flood,
@@ -172,6 +181,10 @@ def _values(
         "trunks": [_trunk(trunk) for trunk in trunks],
         "codecs": trunks,
         "users": users,
+        "ways": leaving,
+        "certified": [way for way in leaving if way["transport"] == "tls"],
+        "exits": ways.exits(edge),
+        "known": sorted({address for trunk in trunks for address in outside.addresses(trunk)}),
         "anywhere": any(user["anywhere"] for user in users),
         "media": media_routes(edge, trunks, cell_codecs),
         "nonce_secret": word(secrets.nonce),
@@ -180,6 +193,7 @@ def _values(
         "answer_ms": ANSWER_MS,
         "request_ms": REQUEST_MS,
         "dialog_ms": DIALOG_MS,
+        "outside_ms": OUTSIDE_MS,
         "ring_ms": RING_MS,
         "window": WINDOW,
         "in_order": IN_ORDER,
@@ -201,20 +215,11 @@ def _values(
 
 
 def _socket(number: int, listen: Listen) -> dict[str, Any]:
-    advertise = ""
-    if listen.advertise:
-        name, colon, port = listen.advertise.rpartition(":")
-        bare_v6 = listen.advertise.count(":") > 1 and "[" not in listen.advertise
-        if not colon or listen.advertise.endswith("]") or bare_v6:
-            name, port = listen.advertise, str(listen.port)
-        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
-            raise SettingsError(f"{listen.advertise!r} is not host or host:port", key="edge.listen.advertise")
-        advertise = f"{host(name.strip('[]'))}:{port}"
     return {
         "transport": listen.transport,
         "address": host(listen.host),
         "port": listen.port,
-        "advertise": advertise,
+        "advertise": outside.advertised(listen) if listen.advertise else "",
         "name": f"outside{number}",
     }
 
@@ -260,17 +265,6 @@ def ha1_of(user: str, realm: str, password: str, digest: str) -> str:
     return (hashlib.sha256 if digest == "SHA-256" else lambda value: hashlib.md5(value, usedforsecurity=False))(
         text
     ).hexdigest()
-
-
-def host(text: str) -> str:
-    """An address (IPv6 in brackets) or a host name. Raises SettingsError."""
-    try:
-        address = ip_address(text)
-    except ValueError:
-        if not _HOST.fullmatch(text):
-            raise SettingsError(f"{text!r} is no address", key="edge") from None
-        return text
-    return f"[{address}]" if isinstance(address, IPv6Address) else str(address)
 
 
 def quoted(value: object) -> str:

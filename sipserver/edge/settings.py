@@ -1,67 +1,12 @@
-"""The `edge:` and `trunks:` parts of the settings."""
+"""The `edge:` part of the settings."""
 
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-Codec = Literal["opus", "G722", "PCMA", "PCMU"]
-
-
-class DigestUser(BaseModel):
-    """password_env: the environment variable that holds the password; it never stands in the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_.!~*'()+-]+$")
-    password_env: str
-
-
-class TrunkLimits(BaseModel):
-    """calls: at a time on all machines; 0: no limit. calls_per_s: new ones at this edge."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    calls: int = Field(default=0, ge=0)
-    calls_per_s: int = Field(default=0, ge=0)
-
-
-class TrunkSettings(BaseModel):
-    """Who may call and with what. A call belongs to the first trunk whose sources name its address; where a trunk has
-    digest users, they must answer a challenge too, from these sources or, if there are none, from anywhere.
-
-    srtp: encrypted sound (SDES or DTLS), through the media relay; `required` refuses plain RTP with 488, `never` the
-    encrypted.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    sources: tuple[str, ...] = ()
-    users: tuple[DigestUser, ...] = ()
-    codecs: tuple[Codec, ...] = Field(default=("G722", "PCMA", "PCMU"), min_length=1)
-    srtp: Literal["never", "allowed", "required"] = "allowed"
-    limits: TrunkLimits = TrunkLimits()
-
-    @field_validator("sources")
-    @classmethod
-    def _networks(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
-        for source in sources:
-            try:
-                ip_network(source)
-            except ValueError as error:
-                raise ValueError(f"{source!r} is not a network such as 192.0.2.0/24: {error}") from None
-        return sources
-
-    @model_validator(mode="after")
-    def _somebody(self) -> Self:
-        if not self.sources and not self.users:
-            raise ValueError("a trunk needs sources, users, or both: otherwise nobody can call through it")
-        return self
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Listen(BaseModel):

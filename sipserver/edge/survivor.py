@@ -63,7 +63,8 @@ class Survivor:
         if self.lives:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._gone.wait()
         await self.kill()
 
     async def kill(self) -> None:

@@ -10,17 +10,20 @@ import contextlib
 from typing import Any
 
 from sipserver import engines
+from sipserver.audio import hold_music
 from sipserver.bus import table
-from sipserver.bus.contract import Bus
+from sipserver.bus.contract import Bus, Json
 from sipserver.calls.commands import CallCommands
 from sipserver.dialplan import watch
 from sipserver.dialplan.watch import Snapshot
+from sipserver.edge import outside
 from sipserver.engines import EngineRoom
 from sipserver.exchange import Exchange
 from sipserver.fleet import speech
 from sipserver.fleet.control import Control
 from sipserver.fleet.presence import Presence
 from sipserver.fleet.process import ChildSpec
+from sipserver.fleet.registrar import REGISTER_AGAIN, TRUNKS, Registrar
 from sipserver.settings import Settings
 from sipserver.store.journal_sink import JournalSink
 
@@ -29,8 +32,11 @@ FLUSH_S = 5.0
 
 
 def preload(settings: Settings, strict: bool) -> Snapshot:
-    """The dialplans, read once for all cells, and the libraries that all of them will use. Raises DialplanError."""
+    """The dialplans, read once for all cells, the libraries that all of them will use, and the music on hold that they
+    share. Raises DialplanError.
+    """
     engines.preload(settings)
+    hold_music.gentle()
     table.preload(settings.bus)
     return watch.snapshot(settings.dialplans, strict=strict)
 
@@ -48,6 +54,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         limits=bus.limits,
         snapshot=spec.warm,
         capacity_hint=spec.capacity,
+        claims=bus.leases,
     )
 
     def facts() -> dict[str, Any]:
@@ -55,16 +62,33 @@ async def main(spec: ChildSpec, control: Control) -> None:
         presence.beat(now)
         return {**now, "journal": bus.journal.depth, "bus_up": bus.up}
 
+    registrar = Registrar(bus, exchange.cell.trunks)
+    commands = CallCommands(exchange.registry)
+
+    async def handle(verb: str, arguments: Json) -> Json:
+        if verb == REGISTER_AGAIN:
+            return await registrar.again()
+        if verb == TRUNKS:
+            return {"trunks": list(exchange.trunk_states())}
+        return await commands.handle(verb, arguments)
+
+    async def drain(deadline_s: float) -> None:
+        await registrar.close()
+        await exchange.drain(deadline_s)
+
     async with contextlib.AsyncExitStack() as stack:
         await bus.open()
         stack.push_async_callback(_close, bus)
-        await presence.open(CallCommands(exchange.registry).handle)
+        await presence.open(handle)
         stack.push_async_callback(presence.close)
         await stack.enter_async_context(exchange.running())
+        if any(trunk.register_ is not None or trunk.keepalive_s for trunk in settings.trunks):
+            registrar.open()
+            stack.push_async_callback(registrar.close)
         control.beat_with(facts)
         await control.ready(sip_port=exchange.cell.sip_port, calls=exchange.cell.inbound_limit)
         await control.obey(
-            drain=exchange.drain,
+            drain=drain,
             hurry=exchange.hurry,
             reload=lambda: exchange.start_task(_refresh(exchange), "refresh"),
         )
@@ -81,6 +105,7 @@ def cell_settings(spec: ChildSpec) -> Settings:
         "behind_edge": True,
         "tcp": False,
         "allow": (*sip.allow, edge.inside),
+        "edge_route": outside.route(edge).strip("<>"),
     }
     return spec.settings.model_copy(update={"sip": sip.model_copy(update=own)})
 

@@ -6,6 +6,7 @@ Owns the process of the supervisor. Refuses to know how the parts work.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import uuid
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from sipserver.fleet.process import become_subreaper, node_name, set_process_nam
 from sipserver.fleet.programs import Program
 from sipserver.fleet.supervisor import State, Supervisor
 from sipserver.settings import Settings
+from sipserver.trunks import secrets
 
 
 def run(loaded: Settings, settings_file: Path) -> int:
@@ -36,10 +38,12 @@ def run(loaded: Settings, settings_file: Path) -> int:
 
 
 def build(loaded: Settings, settings_file: Path, node: str) -> Supervisor:
-    """The supervisor with what the settings name: its bus, its edge, its media relay. Loop thread.
+    """The supervisor with what the settings name: its bus, its edge, its media relay. Loop thread. Raises SettingsError
+    for a trunk without its password.
 
     What systemd runs (`edge.run_by`) is used, but neither started nor stopped.
     """
+    secrets.check(loaded.trunks, os.environ)
     bus = table.make(loaded.bus, node=node, run=uuid.uuid4().hex)
     wanted = loaded.edge
     if not wanted.enabled:

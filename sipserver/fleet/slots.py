@@ -43,7 +43,8 @@ class Slots:
         """Until a place is given back, or for so long: a stranger tells nobody that it leaves a port."""
         self._freed.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._freed.wait(), at_most_s)
+            async with asyncio.timeout(at_most_s):
+                await self._freed.wait()
 
 
 def port_is_free(host: str, port: int) -> bool:

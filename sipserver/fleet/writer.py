@@ -159,7 +159,8 @@ class Writer:
 
     async def _closes_within(self, wait_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._closing.wait()
         return self._closing.is_set()
 
     # --- from the bus to the database ---------------------------------------------------------------------------------

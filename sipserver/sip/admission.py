@@ -16,20 +16,24 @@ REFUSAL_HEADER = "X-Sipserver-Refusal"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """why: source | limit | draining | pace, the key under which it is counted. kind: what the edge reads in
-    `X-Sipserver-Refusal`, so that it tries another cell; empty where no cell would take the call. Those that have a
-    kind pass and carry `Retry-After`.
+    """code: 0 for no answer at all. why: source | challenge | codec | trunk_pace | limit | draining | pace | ports, the
+    key under which it is counted. kind: what the edge reads in `X-Sipserver-Refusal`, so that it tries another cell;
+    empty where no cell would take the call. Those that have a kind pass and carry `Retry-After`. extra: more headers, a
+    name as often as needed.
     """
 
     code: int
     why: str
     kind: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
 
     def headers(self, retry_after_s: int) -> dict[str, str]:
         return {"Retry-After": str(retry_after_s), REFUSAL_HEADER: self.kind} if self.kind else {}
 
 
 SOURCE = Refusal(403, "source")
+SILENCE = Refusal(0, "source")
+TRUNK_PACE = Refusal(503, "trunk_pace", extra=(("Retry-After", "1"),))
 LIMIT = Refusal(486, "limit", "full")
 DRAINING = Refusal(503, "draining", "draining")
 PACE = Refusal(503, "pace", "full")

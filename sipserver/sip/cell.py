@@ -7,11 +7,14 @@ what a call does with its leg.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from sipserver.audio.playout import Playout
-from sipserver.errors import CapacityError, CarrierError, Draining
+from sipserver.errors import CapacityError, CarrierError
 from sipserver.log import logger
 from sipserver.sip import facts
 from sipserver.sip.admission import Admission
@@ -20,9 +23,13 @@ from sipserver.sip.leg import SipLeg
 from sipserver.sip.offer import SipOffer
 from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.settings import SipSettings
+from sipserver.sip.sip_trunks import SipTrunks
 from sipserver.sip.switchboard import Switchboard
 from sipserver.sip.thread import SipThread
+from sipserver.sip.trunk_desk import OnState, TrunkDesk
+from sipserver.trunks.settings import TrunkSettings
 
+T = TypeVar("T")
 OnLeg = Callable[[SipLeg], None]
 
 _SWITCH_S = 0.0005
@@ -34,11 +41,26 @@ class Cell:
 
     on_leg: called on the loop with each inbound leg that was let in, still unanswered; it must not block or raise.
     goodbye_s: how long `stop` waits for peers that do not answer the BYE. capacity_hint: calls that PJSIP holds, if
-    another process has counted them already (`capacity.count`).
+    another process has counted them already (`capacity.count`). trunks: of a single server; a cell behind an edge needs
+    only their rules for calls. passwords: by environment variable; None: the process's environment. on_trunk: called on
+    the loop with each new state of a trunk; must not block or raise.
     """
 
-    def __init__(self, settings: SipSettings, on_leg: OnLeg, *, goodbye_s: float = 2.0, capacity_hint: int = 0) -> None:
+    def __init__(
+        self,
+        settings: SipSettings,
+        on_leg: OnLeg,
+        *,
+        goodbye_s: float = 2.0,
+        capacity_hint: int = 0,
+        trunks: Sequence[TrunkSettings] = (),
+        passwords: Mapping[str, str] | None = None,
+        on_trunk: OnState | None = None,
+    ) -> None:
         self._goodbye_s = goodbye_s
+        self._trunks = trunks
+        self._passwords = os.environ if passwords is None else passwords
+        self.trunks = TrunkDesk(trunks, _Sender(self), on_trunk)
         self._capacity_hint = capacity_hint
         self._settings = settings
         self._on_leg = on_leg
@@ -51,11 +73,22 @@ class Cell:
         self._thread: SipThread | None = None
 
     async def start(self) -> None:
-        """Bind the ports and take calls. Raises ConfigError when a port is taken or the range of RTP ports is too
-        small.
+        """Bind the ports, take calls, register (behind an edge: whoever starts `trunks` says when). Raises ConfigError
+        when a port is taken, the range of RTP ports is too small, or a trunk cannot work.
         """
         sys.setswitchinterval(_SWITCH_S)
-        board = Switchboard(self._settings, self._admission, self._clock, self._tell, self._arrive, self._capacity_hint)
+        trunks = SipTrunks(self._settings, self._trunks, self._passwords)
+        trunks.accounts.on_registration = lambda *told: self._to_loop(self.trunks.registration, *told)
+        trunks.accounts.on_probe = lambda *told: self._to_loop(self.trunks.probe_ended, *told)
+        board = Switchboard(
+            self._settings,
+            self._admission,
+            self._clock,
+            self._tell,
+            self._arrive,
+            self._capacity_hint,
+            trunks,
+        )
         self._thread = SipThread(board.poll, translate)
         self._thread.every(1.0, board.supervise)
         await self._thread.start(board.open)
@@ -68,14 +101,17 @@ class Cell:
             capacity=self.capacity,
             inbound_limit=self.inbound_limit,
         )
+        if not self._settings.behind_edge:
+            self.trunks.start()
 
     async def stop(self) -> None:
         """End all calls, free the ports, end the thread. Peers that do not answer the BYE are given up."""
         thread, board = self._thread, self._board
         if thread is None or board is None:
             return
-        self._board = None
         self._admission.draining = True
+        await self.trunks.stop()
+        self._board = None
         await thread.submit(board.end_all)
         try:
             async with asyncio.timeout(self._goodbye_s):
@@ -96,27 +132,31 @@ class Cell:
         uri: str,
         *,
         headers: Mapping[str, str] | None = None,
+        from_uri: str = "",
         from_user: str = "",
         from_display: str = "",
+        trunk: str = "",
         timeout_s: float = 60.0,
     ) -> SipLeg:
-        """Place a call. Returns the leg as soon as the INVITE is sent: attach to it, then `await leg.answered()`.
-        Early media is heard before. Without an answer the call is cancelled after timeout_s. Raises CapacityError,
-        Draining, CarrierError.
+        """Place a call. Returns the leg as soon as the INVITE is sent: attach to it, then `await leg.answer()`. Early
+        media is heard before. Without an answer the call is cancelled after timeout_s and ends with 408. from_uri: of
+        From, `sip:user@host`; without it our own address with from_user. trunk: by which of the trunks; empty: none.
+        A draining cell still places calls: those that run may need a further leg. Raises CapacityError, CarrierError.
         """
         thread, board = self._running()
-        if self._admission.draining:
-            raise Draining("the cell is draining")
         if len(self._legs) >= self.capacity:
             raise CapacityError(f"all {self.capacity} calls of the cell are taken")
         custom = dict(headers or {})
-        from_uri = self._from(from_user, from_display)
+        sender = self._from(from_uri, from_user, from_display)
         line = MediaLine(Playout())
         serial = board.next_serial()
-        offer = SipOffer.of_dial(uri, from_uri, "", custom)
+        offer = SipOffer.of_dial(uri, sender, "", custom, trunk)
         leg = self._leg(serial, offer, line)
         try:
-            sip_call_id = await thread.submit(lambda: board.dial(serial, line, uri, custom, from_uri))
+            sip_call_id = await thread.submit(lambda: board.dial(serial, line, uri, custom, sender, trunk))
+        except CapacityError:
+            self._forget(serial)
+            raise
         except Exception as error:
             self._forget(serial)
             raise CarrierError(f"the call could not be placed: {error}") from None
@@ -125,6 +165,11 @@ class Cell:
         return leg
 
     # --- what others may know -----------------------------------------------------------------------------------------
+
+    @property
+    def tls_port(self) -> int:
+        """Where calls are taken by TLS; 0 when they are not."""
+        return self._running()[1].tls_port
 
     @property
     def sip_port(self) -> int:
@@ -148,6 +193,11 @@ class Cell:
     def calls(self) -> int:
         """Legs that are not gone yet."""
         return len(self._legs)
+
+    @property
+    def calls_by_trunk(self) -> Mapping[str, int]:
+        """Legs of both directions; those of no trunk under an empty name."""
+        return Counter(leg.offer.trunk for leg in self._legs.values())
 
     @property
     def draining(self) -> bool:
@@ -179,17 +229,17 @@ class Cell:
             raise CarrierError("the cell does not run")
         return self._thread, self._board
 
-    def _from(self, user: str, display: str) -> str:
-        if not user and not display:
+    def _from(self, uri: str, user: str, display: str) -> str:
+        if not uri and not user and not display:
             return ""
         host = self._settings.public_address or self._settings.host
         shown = display.replace("\\", "").replace('"', "")
         name = f'"{shown}" ' if shown else ""
-        return f"{name}<sip:{user or self._settings.user}@{host}:{self.sip_port}>"
+        return f"{name}<{uri or f'sip:{user or self._settings.user}@{host}:{self.sip_port}'}>"
 
     def _leg(self, serial: int, offer: SipOffer, line: MediaLine) -> SipLeg:
         control = _Control(self, serial)
-        leg = SipLeg(offer, control, line, stalled_s=self._settings.rtp_stalled_s)
+        leg = SipLeg(serial, offer, control, line, stalled_s=self._settings.rtp_stalled_s)
         self._legs[serial] = leg
         self._empty.clear()
         return leg
@@ -225,6 +275,11 @@ class Cell:
         if isinstance(fact, facts.Ended):
             self._forget(serial)
 
+    def _to_loop(self, function: Callable[..., object], *told: object) -> None:
+        """Sip thread."""
+        if self._thread is not None:
+            self._thread.to_loop(function, *told)
+
     def _wake(self) -> None:
         """Media clock thread."""
         if self._thread is not None:
@@ -241,14 +296,30 @@ class Cell:
             board = self._board
             self._thread.post(lambda: board.wire(serial))
 
-    def command(self, work: Callable[[Switchboard], None]) -> asyncio.Future[None]:
-        """Have the sip thread do something with a call. For the legs' controls."""
+    def command(self, work: Callable[[Switchboard], T]) -> asyncio.Future[T]:
+        """Have the sip thread do something. For the legs' controls and the trunks' desk."""
         thread, board = self._thread, self._board
         if thread is None or board is None:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             future.set_exception(CarrierError("the cell does not run"))
             return future
         return thread.submit(lambda: work(board))
+
+
+class _Sender:
+    """How the desk of the trunks reaches their accounts."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+
+    def register(self, trunk: str) -> Awaitable[None]:
+        return self._cell.command(lambda board: board.register(trunk))
+
+    def unregister(self, trunk: str) -> Awaitable[bool]:
+        return self._cell.command(lambda board: board.unregister(trunk))
+
+    def probe(self, trunk: str) -> Awaitable[None]:
+        return self._cell.command(lambda board: board.probe(trunk))
 
 
 class _Control:
@@ -266,6 +337,9 @@ class _Control:
 
     def wire(self) -> None:
         self._cell.wire(self._serial)
+
+    def refer(self, uri: str, replaced: int | None) -> Awaitable[None]:
+        return self._cell.command(lambda board: board.refer(self._serial, uri, replaced))
 
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]:
         return self._cell.command(lambda board: board.press(self._serial, keys, duration_ms))

@@ -17,6 +17,9 @@ BOTH_WAYS_S = 0.5
 _REMEMBERED = 16
 _FIELD = re.compile(r"(?im)^\s*(signal|duration)\s*=\s*([^\s]+)\s*$")
 
+_USUAL = "101"
+_EVENTS = re.compile(r"(?mi)^a=rtpmap:(\d+) telephone-event/8000")
+
 
 def of_info(message: SipText) -> tuple[str, int | None] | None:
     """Digit and duration in ms of an INFO body (application/dtmf-relay or application/dtmf), None if it holds no
@@ -54,3 +57,15 @@ class PressFilter:
             return False
         self._last[key.digit] = (key.method, now_s)
         return True
+
+
+def usual_payload_type(offer: str) -> str:
+    """An offer of ours with telephone-event as payload type 101 instead of PJSIP's 120, unless 101 is taken. Far ends
+    should send what was offered (RFC 3264, section 5.1); many send 101 whatever it was.
+    """
+    found = _EVENTS.search(offer)
+    if found is None or found.group(1) == _USUAL or re.search(rf"(?m)^a=rtpmap:{_USUAL}[ ]", offer):
+        return offer
+    ours = found.group(1)
+    offer = re.sub(rf"(?m)^(a=(?:rtpmap|fmtp):){ours} ", rf"\g<1>{_USUAL} ", offer)
+    return re.sub(rf"(?m)^(m=audio [^\r\n]*?) {ours}(?=[ \r\n]|$)", rf"\g<1> {_USUAL}", offer)

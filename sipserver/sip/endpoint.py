@@ -7,90 +7,92 @@ Owns the configuration and the transports; every PJSIP default that is unsafe fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import pjsua2 as pj
 
 from sipserver.audio.frame import FRAME_MS, RATE_HZ
 from sipserver.errors import ConfigError, InternalError, SipServerError
 from sipserver.log import logger
-from sipserver.sip import capacity, handles, native
+from sipserver.sip import capacity, handles, native, tls
+from sipserver.sip.accounts import AccountBook, IncomingCall
 from sipserver.sip.log_writer import LogWriter
-from sipserver.sip.settings import SipSettings
+from sipserver.sip.settings import SipSettings, SipTls
 
 _CODEC_IDS = {"PCMA": "PCMA/8000/1", "PCMU": "PCMU/8000/1", "G722": "G722/16000/1"}
 _TOP_PRIORITY = 200
 _PORT_ATTEMPTS = 20
 
 
-class IncomingCall(Protocol):
-    """The account's callback: sip thread, must not raise."""
+class _Endpoint(pj.Endpoint):  # type: ignore[misc]
+    """select: names the account for an INVITE that belongs to no dialog."""
 
-    def __call__(self, account: pj.Account, call_id: int, text: str, source: str) -> None: ...
+    select: Callable[[], pj.Account]
 
-
-class _Account(pj.Account):  # type: ignore[misc]
-    """Takes INVITEs that belong to no dialog. It registers nowhere and keeps no presence."""
-
-    incoming: IncomingCall
-
-    def onIncomingCall(self, prm: Any) -> None:  # noqa: N802
+    def onSelectAccount(self, prm: Any) -> None:  # noqa: N802
         try:
-            rdata = prm.rdata
-            self.incoming(self, prm.callId, rdata.wholeMsg, rdata.srcAddress)
+            prm.accountIndex = self.select().getId()
         except Exception:
-            logger("sip").exception("an incoming call could not be taken")
+            logger("sip").exception("no account for an incoming call")
 
-    def onIncomingSubscribe(self, prm: Any) -> None:  # noqa: N802
-        prm.code = 405
+    def onTransportState(self, prm: Any) -> None:  # noqa: N802
+        try:
+            tls.tell_failure(prm)
+        except Exception:
+            logger("sip").exception("the state of a connection was lost")
 
 
 class SipEndpoint:
     """Create with `open`; `poll` in between; `close` at the end. `pjsua2` allows one at a time in a process.
 
-    capacity_hint: what `capacity.count` said in another process, used where PJSIP cannot be asked; 0: find out.
+    accounts: opened and closed with it. capacity_hint: what `capacity.count` said in another process, used where PJSIP
+    cannot be asked; 0: find out. use_tls: whether trunks need TLS although `sip.tls` names no certificate.
     """
 
-    def __init__(self, settings: SipSettings, capacity_hint: int = 0) -> None:
+    def __init__(
+        self, settings: SipSettings, accounts: AccountBook, capacity_hint: int = 0, *, use_tls: bool = False
+    ) -> None:
         self._settings = settings
+        self._tls = use_tls or settings.tls is not None
         self._capacity_hint = capacity_hint
         self._opened: pj.Endpoint | None = None
-        self._account: _Account | None = None
+        self.accounts = accounts
+        self.codecs: tuple[str, ...] = settings.codecs
+        """That calls may use, in the order of preference. Set it before `open`."""
         self.port = 0
         """The UDP port (and the TCP port, when TCP is on) that the endpoint is bound to."""
+        self.tls_port = 0
+        """Where calls are taken by TLS; 0 when they are not."""
         self.version = ""
         self.capacity = 0
 
-    def open(self, incoming: IncomingCall, before_start: Callable[[], object]) -> None:
-        """Bring PJSIP up. before_start runs after `libInit`. Raises ConfigError when a port is
-        taken, or pj.Error; then `close` it."""
+    def open(
+        self, incoming: IncomingCall, before_start: Callable[[], object], trunk_of_call: Callable[[], str]
+    ) -> None:
+        """Bring PJSIP up. before_start runs after `libInit`. trunk_of_call: by which trunk the INVITE comes that PJSIP
+        is about to take; empty for none. Raises ConfigError when a port is taken, or pj.Error; then `close` it.
+        """
         capacity.quieten()
         found = self._capacity_hint
         if not found and native.function("pjsua_call_get_max_count") is None:
             found = capacity.probe()
-        self._opened = endpoint = pj.Endpoint()
+        self._opened = endpoint = _Endpoint()
+        endpoint.select = lambda: self.accounts.for_incoming(trunk_of_call())
         endpoint.libCreate()
         endpoint.libInit(_endpoint_config(self._settings))
         self.capacity = capacity.read() or found or 1
         self.version = str(endpoint.libVersion().full)
-        handles.enlarge(tcp=self._settings.tcp)
+        handles.enlarge(tcp=self._settings.tcp or self._tls)
         before_start()
         self._bind()
         endpoint.libStart()
         self.devices.setNoDev()  # the patch bay opens the null device when a call has media
         self._choose_codecs()
-        self._account = _Account()
-        self._account.incoming = incoming
-        self._account.create(_account_config(self._settings, self.port), True)
+        self.accounts.open(self.port, incoming)
 
     def poll(self, milliseconds: int) -> int:
         """Serve packets and timers, waiting up to so long for one."""
         return int(self._endpoint.libHandleEvents(milliseconds))
-
-    @property
-    def account(self) -> pj.Account:
-        assert self._account is not None
-        return self._account
 
     @property
     def devices(self) -> pj.AudDevManager:
@@ -98,10 +100,7 @@ class SipEndpoint:
 
     def close(self) -> None:
         """Destroy everything. The calls must be over: nothing is sent or waited for any more."""
-        if self._account is not None:
-            account, self._account = self._account, None
-            account.shutdown()
-            pj.Account.__swig_destroy__(account)
+        self.accounts.close()
         if self._opened is not None:
             endpoint, self._opened = self._opened, None
             endpoint.libDestroy(pj.PJSUA_DESTROY_NO_RX_MSG)
@@ -114,6 +113,8 @@ class SipEndpoint:
 
     def _bind(self) -> None:
         settings = self._settings
+        if self._tls:
+            self._bind_tls(settings.tls or SipTls())
         attempts = 1 if settings.port else _PORT_ATTEMPTS
         for attempt in range(attempts):
             udp = self._transport(pj.PJSIP_TRANSPORT_UDP, settings.port)
@@ -127,6 +128,18 @@ class SipEndpoint:
                 if attempt == attempts - 1:
                     raise
                 self._endpoint.transportClose(udp)
+
+    def _bind_tls(self, settings: SipTls) -> None:
+        host, public = self._settings.host, self._settings.public_address
+        try:
+            self._endpoint.transportCreate(pj.PJSIP_TRANSPORT_TLS, tls.caller_config(settings, host, public))
+            if settings.certificate is None:
+                return
+            config = tls.listener_config(settings, host, public)
+            number = self._endpoint.transportCreate(pj.PJSIP_TRANSPORT_TLS, config)
+        except pj.Error as error:
+            raise ConfigError(f"cannot start TLS on port {settings.port}: {error.reason}", key="sip.tls") from None
+        self.tls_port = int(self._endpoint.transportGetInfo(number).localName.rpartition(":")[2])
 
     def _transport(self, kind: int, port: int) -> int:
         config = pj.TransportConfig()
@@ -145,7 +158,7 @@ class SipEndpoint:
         """Only the codecs of the settings, in their order; Speex, iLBC, GSM and whatever else is linked are off."""
         for codec in self._endpoint.codecEnum2():
             self._endpoint.codecSetPriority(codec.codecId, 0)
-        for place, name in enumerate(self._settings.codecs):
+        for place, name in enumerate(self.codecs):
             self._endpoint.codecSetPriority(_CODEC_IDS[name], _TOP_PRIORITY - place)
 
 
@@ -164,31 +177,6 @@ def _endpoint_config(settings: SipSettings) -> pj.EpConfig:
     log.msgLogging = 1 if settings.pjsip_log_level >= 4 else 0
     log.decor = 0
     log.writer = LogWriter().given()
-    return config
-
-
-def _account_config(settings: SipSettings, port: int) -> pj.AccountConfig:
-    config = pj.AccountConfig()
-    host = settings.public_address or settings.host
-    config.idUri = f"sip:{settings.user}@{host}:{port}"
-    config.regConfig.registerOnAdd = False
-    call, nat, media = config.callConfig, config.natConfig, config.mediaConfig
-    call.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
-    call.timerMinSESec, call.timerSessExpiresSec = settings.min_session_expires_s, settings.session_expires_s
-    call.prackUse = pj.PJSUA_100REL_NOT_USED
-    nat.iceEnabled = nat.turnEnabled = False
-    nat.sipStunUse = nat.mediaStunUse = pj.PJSUA_STUN_USE_DISABLED
-    nat.contactRewriteUse = nat.viaRewriteUse = nat.sdpNatRewriteUse = 0
-    nat.sipOutboundUse = nat.udpKaIntervalSec = 0
-    media.lockCodecEnabled = False  # no re-INVITE only because a peer's answer names two codecs
-    media.streamKaEnabled = False
-    media.srtpUse = pj.PJMEDIA_SRTP_DISABLED
-    first, last = settings.rtp_ports
-    transport = media.transportConfig
-    transport.port, transport.portRange = first, last - first
-    transport.boundAddress = settings.media_host or settings.host
-    if settings.public_address:
-        transport.publicAddress = settings.public_address
     return config
 
 

@@ -16,19 +16,57 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """The three-way handshake is complete: the ACK came, or was sent."""
+    """The three-way handshake is complete: the ACK came, or was sent. can_refer, can_replace: what the peer's Allow and
+    Supported say, True where it sent no Allow.
+    """
+
+    can_refer: bool = True
+    can_replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A provisional answer came to our INVITE."""
+    """A provisional answer came to our INVITE. media: with SDP."""
 
     code: int
+    media: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReferStatus:
+    """What the peer says about our REFER: its refusal, or its NOTIFY's status line. final: nothing follows. refused: it
+    did not take the REFER at all.
+    """
+
+    code: int
+    reason: str
+    final: bool
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """The peer asked by REFER to be replaced by somebody else. code: our answer."""
+
+    code: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Another dialog has taken the call's place. by: replaces | refer."""
+
+    by: str
+    uri: str
+    source: str
+    sip_call_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class MediaUp:
-    """The audio stream runs, for the first time or after a re-INVITE. held: the peer does not want to hear us."""
+    """The audio stream runs, for the first time or after a re-INVITE. held: the peer does not want to hear us.
+    encrypted: by SRTP; None on a call whose trunk does not offer it.
+    """
 
     codec: str
     payload_type: int
@@ -36,6 +74,7 @@ class MediaUp:
     remote: str
     telephone_event: int | None
     held: bool
+    encrypted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +117,4 @@ class Ended:
     last: Snapshot | None
 
 
-Fact = Message | Confirmed | Progress | MediaUp | Key | Snapshot | Ended
+Fact = Message | Confirmed | Progress | ReferStatus | Referred | Replaced | MediaUp | Key | Snapshot | Ended

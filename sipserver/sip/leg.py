@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sipserver.audio import tones
 from sipserver.audio.frame import SILENCE_PAYLOAD, Frame
@@ -22,11 +22,16 @@ from sipserver.events import (
     DigitsSent,
     Emit,
     Event,
+    Fault,
     LegAnswered,
     LegDisconnected,
     LegHeld,
+    LegProgress,
+    LegReplaced,
     LegResumed,
     MediaStarted,
+    ReferProgress,
+    ReferReceived,
     SipMessage,
 )
 from sipserver.log import logger
@@ -41,6 +46,10 @@ OnMedia = Callable[[Frame, Frame], None]
 
 _EARLIER_EVENTS = 1000  # kept until `attach`; beyond it the oldest go
 _UNAVAILABLE = 480
+NO_ANSWER = 408
+"""What a call that we place ends with when nobody answered in time."""
+REFER_S = 70.0
+"""How long the peer of a REFER may take to tell how it went; a phone rings a minute at most."""
 _PAUSE_MS = 60  # PJSIP's pause between two digits that it sends, rounded up
 
 
@@ -53,20 +62,31 @@ class Control(Protocol):
 
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]: ...
 
+    def refer(self, uri: str, replaced: int | None) -> Awaitable[None]: ...
+
     def wire(self) -> None:
         """Connect the sound as the line wants it. Nothing when the call is gone."""
         ...
 
 
 class SipLeg:
-    """All methods: loop thread. Made by the cell."""
+    """All methods: loop thread. Made by the cell. serial: the cell's name for it, also when another dialog takes the
+    place of the leg's first one.
+    """
 
-    def __init__(self, offer: SipOffer, control: Control, line: MediaLine, *, stalled_s: float) -> None:
+    def __init__(self, serial: int, offer: SipOffer, control: Control, line: MediaLine, *, stalled_s: float) -> None:
+        self.serial = serial
+        self.can_refer = True
+        self.can_replace = False
         self._offer = offer
         self._control = control
         self._line = line
         line.playout.first_use = lambda: self._want(speaks=True)
+        self._stalled_s = stalled_s
         self._watch = RtpWatch(stalled_s)
+        self._refer_code: int | None = None  # None: we have no REFER out
+        self._refer_refused = False
+        self._refer_over = asyncio.Event()
         self._presses = PressFilter()
         self._earlier: deque[Event] = deque(maxlen=_EARLIER_EVENTS)
         self._emit: Emit = self._earlier.append
@@ -74,7 +94,7 @@ class SipLeg:
         self._media: facts.MediaUp | None = None
         self._info_seen = False
         self._accepted = False  # we said 200
-        self._own_cause = ""
+        self._own_end: tuple[int, str] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._gone: LegDisconnected | None = None
         self._media_up = asyncio.Event()
@@ -113,22 +133,37 @@ class SipLeg:
         """Send the far end's sound straight back to it, within PJMEDIA; `on_media` tells it as played."""
         self._want(loops=on)
 
+    def feed(self, other: SipLeg, on: bool) -> None:
+        """Send the far end's sound to another leg of the cell as well, within PJMEDIA; see `calls.leg.Leg`."""
+        feeds = self._line.wanted.feeds
+        self._want(feeds=feeds | {other.serial} if on else feeds - {other.serial})
+
     async def ring(self) -> None:
-        """180 Ringing. Raises CarrierError when the leg is gone."""
+        """180 Ringing. Raises CarrierError when the leg is gone. Nothing on a leg that we place."""
         self._require()
+        if self._placed:
+            return
         await self._control.respond(180, "", {})
 
     async def early(self) -> None:
-        """183 with SDP; returns when media flows. After a late offer it returns at once: media waits for the ACK."""
+        """183 with SDP; returns when media flows. After a late offer it returns at once: media waits for the ACK.
+        Nothing on a leg that we place.
+        """
         self._require()
+        if self._placed:
+            return
         await self._control.respond(183, "", {})
         if self._offer.has_sdp:
             await self._first(self._media_up)
 
     async def answer(self) -> None:
         """200 OK; returns when the ACK came or media runs. Raises CarrierError when the leg is or goes away. Answering
-        twice does nothing. Cancelling it does not take the answer back."""
+        twice does nothing. Cancelling it does not take the answer back. On a leg that we place: `answered`.
+        """
         self._require()
+        if self._placed:
+            await self.answered()
+            return
         if not self._accepted:
             self._accepted = True
             await self._control.respond(200, "", {})
@@ -169,6 +204,24 @@ class SipLeg:
             clip.finish()
             await clip.heard()
 
+    async def refer(self, to_uri: str, *, replaces: SipLeg | None = None) -> int:
+        """See `calls.leg.Leg`. One at a time: CallerError while another one runs."""
+        self._require()
+        if self._refer_code is not None:
+            raise CallerError("a transfer of this leg is under way")
+        self._refer_code = 0
+        self._refer_over.clear()
+        try:
+            await self._control.refer(to_uri, None if replaces is None else replaces.serial)
+            await self._first(self._refer_over, timeout_s=REFER_S)
+            if not self._refer_over.is_set():
+                raise CarrierError("the peer does not tell how the transfer went", NO_ANSWER)
+            if self._refer_refused:
+                raise CarrierError("the peer does not take the transfer", self._refer_code)
+            return self._refer_code
+        finally:
+            self._refer_code = None
+
     # --- beyond calls.leg.Leg: for legs that we place -----------------------------------------------------------------
 
     async def answered(self) -> None:
@@ -188,7 +241,7 @@ class SipLeg:
     def give_up(self) -> None:
         """Cancel the call if nobody has answered. For the cell."""
         if self._gone is None and not self._confirmed.is_set():
-            self._end_ourselves("no answer", 408)
+            self._end_ourselves("no answer", NO_ANSWER)
 
     @property
     def is_gone(self) -> bool:
@@ -209,10 +262,12 @@ class SipLeg:
             case facts.Message():
                 message = SipText.parse(fact.text)
                 self._emit(SipMessage(fact.direction, message.summary, fact.peer, redact(fact.text)))
+            case facts.Progress():
+                self._emit(LegProgress(fact.code, fact.media))
             case facts.Confirmed():
-                if not self._confirmed.is_set() and self._offer.direction == "outbound":
-                    self._emit(LegAnswered(200))
-                self._confirmed.set()
+                self._confirmed_by(fact)
+            case facts.ReferStatus() | facts.Referred() | facts.Replaced():
+                self._transferred(fact)
             case facts.MediaUp():
                 self._media_changed(fact)
             case facts.Key():
@@ -238,7 +293,11 @@ class SipLeg:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _want(self, **changes: bool) -> None:
+    @property
+    def _placed(self) -> bool:
+        return self._offer.direction == "outbound"
+
+    def _want(self, **changes: Any) -> None:
         self._line.wanted = replace(self._line.wanted, **changes)
         self._rewire()
 
@@ -275,14 +334,24 @@ class SipLeg:
     def _media_changed(self, media: facts.MediaUp) -> None:
         before, self._media = self._media, media
         self._watch.codec = media.codec
-        if before is None or (before.codec, before.remote, before.telephone_event) != (
+        if before is None or (before.codec, before.remote, before.telephone_event, before.encrypted) != (
             media.codec,
             media.remote,
             media.telephone_event,
+            media.encrypted,
         ):
             self._emit(
-                MediaStarted(media.codec, media.payload_type, media.clock_hz, media.remote, media.telephone_event)
+                MediaStarted(
+                    media.codec,
+                    media.payload_type,
+                    media.clock_hz,
+                    media.remote,
+                    media.telephone_event,
+                    media.encrypted,
+                )
             )
+            if media.encrypted is False:
+                self._emit(Fault("srtp", f"the peer of {self._offer.trunk} takes no keys: its sound is not encrypted"))
         if media.held != (before is not None and before.held):
             self._emit(LegHeld() if media.held else LegResumed())
         self._rewire()
@@ -293,15 +362,35 @@ class SipLeg:
         for event in self._watch.observe(seen, held=held):
             self._emit(event)
 
+    def _confirmed_by(self, fact: facts.Confirmed) -> None:
+        self.can_refer, self.can_replace = fact.can_refer, fact.can_replace
+        if not self._confirmed.is_set() and self._placed:
+            self._emit(LegAnswered(200))
+        self._confirmed.set()
+
+    def _transferred(self, fact: facts.ReferStatus | facts.Referred | facts.Replaced) -> None:
+        match fact:
+            case facts.ReferStatus():
+                self._emit(ReferProgress(fact.code, fact.final))
+                if fact.final and self._refer_code is not None:
+                    self._refer_code, self._refer_refused = fact.code, fact.refused
+                    self._refer_over.set()
+            case facts.Referred():
+                self._emit(ReferReceived(fact.code, fact.target))
+            case facts.Replaced():  # what was learnt of the old peer does not hold for the new one
+                self._watch, self._info_seen = RtpWatch(self._stalled_s), False
+                self._emit(LegReplaced(fact.by, fact.uri, fact.source, fact.sip_call_id))
+
     def _end_ourselves(self, cause: str, code: int) -> None:
-        logger("sip").warning("ending the call", cause=cause, sip_call_id=self._offer.sip_call_id)
-        self._own_cause = cause
+        logger("sip").info("ending the call", cause=cause, sip_call_id=self._offer.sip_call_id)
+        self._own_end = code, cause
         self._ending = asyncio.create_task(self.hangup(code), name="end leg")
 
     def _end(self, end: facts.Ended) -> None:
         if end.last is not None:
             self._emit(self._watch.report(end.last))
-        self._gone = LegDisconnected(end.code, self._own_cause or end.cause, end.by_peer)
+        code, cause = self._own_end or (end.code, end.cause)
+        self._gone = LegDisconnected(code, cause, end.by_peer)
         self._emit(self._gone)
         self._line.playout.flush()
         self._ended.set()

@@ -10,14 +10,15 @@ behaviour remains, and a warning says so.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
-from ctypes import Structure, byref, c_char_p, c_int, c_ssize_t, c_void_p
+from collections.abc import Callable, Iterable
+from ctypes import byref
 from typing import Any
 
 from sipserver.log import logger
 from sipserver.sip import native
 from sipserver.sip.admission import DRAINING, LIMIT, NO_PORTS, PACE, Refusal
 from sipserver.sip.native import PjString
+from sipserver.sip.pj_module import OnMessage, PjList, PjModule
 
 SERVED = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "UPDATE", "INFO", "PRACK")
 OUTSIDE_DIALOGS = frozenset({"INVITE", "ACK", "OPTIONS"})
@@ -26,40 +27,13 @@ NEEDS_DIALOG = frozenset({"BYE", "CANCEL"})
 """What gets 481 when it belongs to no dialog."""
 
 _PRIORITY = 50  # behind the dialog layer (32) and its usages (48), before pjsua's own modules (64)
-_ON_REQUEST = ctypes.CFUNCTYPE(c_int, c_void_p)
-
-
-class _List(Structure):
-    _fields_ = (("prev", c_void_p), ("next", c_void_p))
-
-
-class _Module(Structure):
-    """`struct pjsip_module` of pjsip/sip_module.h."""
-
-    _fields_ = (
-        ("prev", c_void_p),
-        ("next", c_void_p),
-        ("name", c_char_p),
-        ("name_length", c_ssize_t),
-        ("id", c_int),
-        ("priority", c_int),
-        ("load", c_void_p),
-        ("start", c_void_p),
-        ("stop", c_void_p),
-        ("unload", c_void_p),
-        ("on_rx_request", _ON_REQUEST),
-        ("on_rx_response", c_void_p),
-        ("on_tx_request", c_void_p),
-        ("on_tx_response", c_void_p),
-        ("on_tsx_state", c_void_p),
-    )
-
-
 NO_METHOD = Refusal(405, "method")
 NO_DIALOG = Refusal(481, "dialog")
 
-Decide = Callable[[str], Refusal | None]
-"""Method of a request outside any dialog -> how to refuse it, None to let PJSIP serve it. Sip thread."""
+Decide = Callable[[str, int], Refusal | None]
+"""Method of a request outside any dialog and the address of its `pjsip_rx_data` -> how to refuse it, None to let PJSIP
+serve it. Sip thread.
+"""
 
 
 class MethodGate:
@@ -69,14 +43,14 @@ class MethodGate:
         self._decide = decide
         self._retry_after_s = retry_after_s
         self._name = b"mod-sipserver-methods"
-        self._callback = _ON_REQUEST(self._on_request)
-        self._module = _Module(
+        self._callback = OnMessage(self._on_request)
+        self._module = PjModule(
             name=self._name, name_length=len(self._name), id=-1, priority=_PRIORITY, on_rx_request=self._callback
         )
         self._endpoint: int | None = None
         self._pool: int | None = None
         self._kept: list[Any] = []
-        self._headers: dict[Refusal, _List] = {}
+        self._headers: dict[Refusal, PjList] = {}
         self.refused = 0
 
     def install(self) -> bool:
@@ -91,14 +65,14 @@ class MethodGate:
         if needed is None:
             logger("sip").warning("this PJSIP hides its symbols: unserved methods outside dialogs are left to it")
             return False
-        endpoint, register, self._unregister, pool, self._release, self._describe, self._respond, header, insert = (
-            needed
-        )
+        endpoint, register, self._unregister, self._new_pool, self._release = needed[:5]
+        self._describe, self._respond, self._create, self._insert = needed[5:]
         self._endpoint = endpoint()
-        self._pool = pool(self._name, 1024, 1024)
-        self._headers[NO_METHOD] = self._header_list({"Allow": ", ".join(SERVED)}, header, insert)
+        self._pool = self._new_pool(self._name, 1024, 1024)
+        self._headers[NO_METHOD] = self._header_list([("Allow", ", ".join(SERVED))], self._pool, self._kept)
         for refusal in (LIMIT, DRAINING, PACE, NO_PORTS):
-            self._headers[refusal] = self._header_list(refusal.headers(self._retry_after_s), header, insert)
+            fields = refusal.headers(self._retry_after_s).items()
+            self._headers[refusal] = self._header_list(fields, self._pool, self._kept)
         if register(self._endpoint, byref(self._module)) != 0 or self._module.id < 0:
             logger("sip").warning("PJSIP refused the module for unserved methods")
             self._release(self._pool)
@@ -112,28 +86,43 @@ class MethodGate:
             self._release(self._pool)
             self._endpoint = self._pool = None
 
-    def _header_list(self, fields: Mapping[str, str], create: Any, insert: Any) -> _List:
-        head = _List()
+    def _header_list(self, fields: Iterable[tuple[str, str]], pool: int, kept: list[Any]) -> PjList:
+        """kept: what must live as long as the list."""
+        head = PjList()
         head.prev = head.next = ctypes.addressof(head)
-        self._kept.append(head)
-        for field in fields.items():
+        kept.append(head)
+        for field in fields:
             name, value = (PjString.of(text.encode()) for text in field)
-            insert(byref(head), create(self._pool, byref(name), byref(value)))
-            self._kept += [name, value]
+            self._insert(byref(head), self._create(pool, byref(name), byref(value)))
+            kept += [name, value]
         return head
+
+    def _answer(self, rdata: int, refusal: Refusal) -> None:
+        """PJSIP copies the headers."""
+        if not refusal.extra:
+            headers = self._headers.get(refusal)
+            self._respond(
+                self._endpoint, rdata, refusal.code, None, byref(headers) if headers is not None else None, None
+            )
+            return
+        pool = self._new_pool(self._name, 1024, 1024)
+        try:
+            kept: list[Any] = []
+            head = self._header_list(refusal.extra, pool, kept)
+            self._respond(self._endpoint, rdata, refusal.code, None, byref(head), None)
+        finally:
+            self._release(pool)
 
     def _on_request(self, rdata: int) -> int:
         """1: answered here, 0: the next module's turn. Must not raise into C."""
         try:
             method = method_of(self._describe(rdata) or b"")
-            refusal = self._decide(method)
+            refusal = self._decide(method, rdata)
             if refusal is None:
                 return 0
             self.refused += 1
-            headers = self._headers.get(refusal)
-            self._respond(
-                self._endpoint, rdata, refusal.code, None, byref(headers) if headers is not None else None, None
-            )
+            if refusal.code and method != "ACK":
+                self._answer(rdata, refusal)
             return 1
         except Exception:
             logger("sip").exception("a request outside dialogs could not be refused")

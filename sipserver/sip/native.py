@@ -43,6 +43,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjsua_get_pjmedia_endpt": (c_void_p, ()),
     "pjmedia_endpt_get_ioqueue": (c_void_p, (c_void_p,)),
     "pjsip_rx_data_get_info": (c_char_p, (c_void_p,)),
+    "pjsip_tx_data_get_info": (c_char_p, (c_void_p,)),
     "pjsip_endpt_register_module": (c_int, (c_void_p, c_void_p)),
     "pjsip_endpt_unregister_module": (c_int, (c_void_p, c_void_p)),
     "pjsip_endpt_respond_stateless": (c_int, (c_void_p, c_void_p, c_int, POINTER(PjString), c_void_p, c_void_p)),
@@ -60,6 +61,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "pjmedia_null_port_create": (c_int, (c_void_p, c_uint, c_uint, c_uint, c_uint, POINTER(c_void_p))),
     "pjmedia_port_get_frame": (c_int, (c_void_p, c_void_p)),
     "pjmedia_port_put_frame": (c_int, (c_void_p, c_void_p)),
+    "_ZN2pj9SipRxData6fromPjER13pjsip_rx_data": (None, (c_void_p, c_void_p)),  # void SipRxData::fromPj(pjsip_rx_data &)
 }
 
 
@@ -81,6 +83,18 @@ def function(name: str) -> Any | None:
     if found is not None:
         found.restype, found.argtypes = _SIGNATURES[name][0], list(_SIGNATURES[name][1])
     return found
+
+
+def read_message(rdata: int) -> tuple[str, str] | None:
+    """Text and source (`host:port`) of a received message by pjsua2's own conversion, None where it is hidden. rdata:
+    address of a `pjsip_rx_data`. Bytes that are no UTF-8 come as surrogates.
+    """
+    convert = function("_ZN2pj9SipRxData6fromPjER13pjsip_rx_data")
+    if convert is None:
+        return None
+    seen: Any = import_module("pjsua2").SipRxData()
+    convert(int(seen.this), rdata)
+    return str(seen.wholeMsg), str(seen.srcAddress)
 
 
 def functions(*names: str) -> tuple[Any, ...] | None:

@@ -61,7 +61,9 @@ class SipOffer:
         )
 
     @classmethod
-    def of_dial(cls, uri: str, from_uri: str, sip_call_id: str, headers: Mapping[str, str]) -> SipOffer:
+    def of_dial(
+        cls, uri: str, from_uri: str, sip_call_id: str, headers: Mapping[str, str], trunk: str = ""
+    ) -> SipOffer:
         """From a call that we place. source: what the URI names, it is not resolved here."""
         target = uri_of(uri)
         host = target.partition(":")[2].rpartition("@")[2].partition(";")[0].partition("?")[0]
@@ -76,6 +78,7 @@ class SipOffer:
             transport=transport,
             sip_call_id=sip_call_id,
             headers=MappingProxyType({name.lower(): value for name, value in headers.items()}),
+            trunk=trunk,
         )
 
 

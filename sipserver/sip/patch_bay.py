@@ -17,7 +17,7 @@ from sipserver.log import logger
 from sipserver.sip import native_port
 from sipserver.sip.native_port import Jack, NativePort
 from sipserver.sip.pcm import PcmCopy
-from sipserver.sip.port import NO_WIRES, LegJack, MediaClock, MediaLine
+from sipserver.sip.port import NO_WIRES, LegJack, MediaClock, MediaLine, Wires
 from sipserver.sip.swig_port import SwigPort
 
 REST_S = 0.2
@@ -37,15 +37,21 @@ class LegPort:
 
     def wire(self, audio: pj.AudioMedia, line: MediaLine, *, afresh: bool) -> None:
         """Connect the call's sound as the line wants it. afresh: `audio` is new, nothing of it is connected yet."""
-        before = NO_WIRES if afresh else line.wired
-        wanted = line.wanted
+        self._change(audio, NO_WIRES if afresh else line.wired, wanted := line.wanted)
+        line.wired = wanted
+
+    def unwire(self, audio: pj.AudioMedia, line: MediaLine) -> None:
+        """Disconnect the call's sound, whatever its line wants."""
+        self._change(audio, line.wired, NO_WIRES)
+        line.wired = NO_WIRES
+
+    def _change(self, audio: pj.AudioMedia, before: Wires, wanted: Wires) -> None:
         if wanted.hears != before.hears:
             self.port.listen(audio, wanted.hears)
         if wanted.speaks != before.speaks:
             self.port.speak(audio, wanted.speaks)
         if wanted.loops != before.loops:
             (audio.startTransmit if wanted.loops else audio.stopTransmit)(audio)
-        line.wired = wanted
 
 
 class PatchBay:
@@ -94,6 +100,11 @@ class PatchBay:
             self._clock.stopped()
         self._resting.append((time.monotonic(), leg))
         self._idle_since_s = time.monotonic()
+
+    def exchange(self, one: LegPort, other: LegPort) -> None:
+        """Two calls exchange their lines: each port serves the other one's from now on."""
+        one.jack.line, other.jack.line = other.jack.line, one.jack.line
+        self._share()
 
     @property
     def running(self) -> bool:

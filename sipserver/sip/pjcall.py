@@ -1,41 +1,84 @@
 """One pjsua2 call: its callbacks turned into facts for the loop, its commands carried out. Sip thread only.
 
-PJSIP's unsafe answers for calls are replaced here: a REFER is refused (PJSIP would dial out), INVITE with Replaces is
-refused (it would take over a call), a redirect ends the call. No exception may leave a callback: it would pass
-through C.
+PJSIP's unsafe answers for calls are replaced here: a REFER makes it dial out and an INVITE with Replaces takes over a
+call only where the host says so, and a redirect ends the call unless it was dialled otherwise. No exception may leave a
+callback: it would pass through C.
+
+One call may take another one's place (`take_over`): whoever knows the old one by its serial then has the new one.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
 import pjsua2 as pj
 
 from sipserver.log import logger
-from sipserver.sip import digits, in_dialog, stream
-from sipserver.sip.facts import Confirmed, Ended, Fact, Key, MediaUp, Message, Progress, Snapshot
+from sipserver.sip import codec_filter, digits, in_dialog, stream
+from sipserver.sip.call_sound import CallSound, Neighbours
+from sipserver.sip.facts import (
+    Confirmed,
+    Ended,
+    Fact,
+    Key,
+    MediaUp,
+    Message,
+    Progress,
+    Referred,
+    ReferStatus,
+    Replaced,
+    Snapshot,
+)
 from sipserver.sip.message import SipText
-from sipserver.sip.patch_bay import LegPort, PatchBay
 from sipserver.sip.port import MediaLine
+from sipserver.trunks.settings import Srtp
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+REFERRED_RING_S = 180.0
+"""How long somebody may ring whom a peer's REFER asked for (RFC 3261, timer C)."""
+_REQUEST_PENDING = 491
 _SIP_STATUS_ERRORS = 170_000  # PJSIP_ERRNO_FROM_SIP_STATUS
 _LIVE = (pj.PJSUA_CALL_MEDIA_ACTIVE, pj.PJSUA_CALL_MEDIA_LOCAL_HOLD, pj.PJSUA_CALL_MEDIA_REMOTE_HOLD)
 
 
-class Host(Protocol):
+class Host(Neighbours, Protocol):
     """What a call needs from the cell. Sip thread, but `tell` any thread."""
 
-    patch_bay: PatchBay
     record_messages: bool
 
     def tell(self, serial: int, fact: Fact) -> None: ...
 
     def let_go(self, serial: int) -> None:
         """The call is over: destroy it once the callback has returned."""
+        ...
+
+    def may_refer(self, call: PjCall, target: str) -> bool:
+        """Whether the peer of a call may have us call somebody in its place, and a leg is free for it."""
+        ...
+
+    def may_replace(self, call: PjCall, text: str, source: str) -> bool:
+        """Whether this INVITE may take the call's place. source: host:port it came from."""
+        ...
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        """The next call that PJSIP places on the account goes out by the trunk."""
+        ...
+
+    def take_back(self) -> None:
+        """It has gone out."""
+        ...
+
+    def adopt(self, account: pj.Account, trunk: str, call_id: int = ...) -> PjCall:
+        """A call of the cell that no leg knows (yet), under a serial of its own and the rules of the trunk."""
+        ...
+
+    def took_over(self, new: PjCall, old: PjCall) -> None:
+        """Both have exchanged their serials."""
         ...
 
 
@@ -57,15 +100,24 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self, host: Host, serial: int, account: pj.Account, line: MediaLine, call_id: int = pj.PJSUA_INVALID_ID
     ) -> None:
         super().__init__(account, call_id)
-        self.serial = serial
+        self.account = account
+        self.trunk = ""
+        self.redirects = False
         self.inbound = call_id != pj.PJSUA_INVALID_ID
+        self.srtp: Srtp = "off"
+        self.codecs: tuple[str, ...] = ()
+        """That the call may use, in the order of our preference; empty for those of the cell."""
+        self.heir: PjCall | None = None  # took our place; what is left of our dialog is told as its
+        self._refer_taken = False  # our REFER was answered 2xx
+        self._heirs_of: PjCall | None = None  # whose place we take when we are answered
+        self._coming: PjCall | None = None  # who takes ours when it is answered
         self._host = host
-        self._line = line
-        self._port: LegPort | None = None
-        self._audio: int | None = None  # index of the audio stream
+        self._sound = CallSound(self, serial, line, host)
         self._stream: int | None = None  # address of the pjmedia_stream
         self._before = Snapshot(0.0)  # totals of streams that are gone
         self._media: MediaUp | None = None
+        self._began_s = time.monotonic()
+        self._again_at_s: float | None = None  # when to send a re-INVITE again
         self._ended_by_us = False
         self._refusing = False
         self._own_cause = ""
@@ -119,16 +171,58 @@ class PjCall(pj.Call):  # type: ignore[misc]
         prm.method, prm.duration, prm.digits = pj.PJSUA_DTMF_METHOD_RFC2833, duration_ms, keys
         self.sendDtmf(prm)
 
-    def wire(self) -> None:
-        """Connect the sound as the line wants it now; nothing while there is no media, which does the same."""
-        if self._port is not None and self._audio is not None and self._line.wanted != self._line.wired:
-            self._port.wire(self.getAudioMedia(self._audio), self._line, afresh=False)
+    def refer(self, uri: str, replaced: PjCall | None) -> None:
+        """Send REFER; with Replaces when a dialog is named that the new call shall replace."""
+        prm = pj.CallOpParam(True)
+        self._refer_taken = False
+        if replaced is None:
+            self.xfer(uri, prm)
+        else:
+            self.xferReplaces(replaced, prm)
+
+    @property
+    def serial(self) -> int:
+        return self._sound.serial
+
+    @property
+    def sound(self) -> CallSound:
+        return self._sound
+
+    def take_over(self, old: PjCall, by: str) -> None:
+        """Become what the other call was: whoever knows it by its serial has us. It has no leg any more."""
+        self._sound.take_over(old._sound)
+        old.heir = self
+        self._host.took_over(self, old)
+        info = self.getInfo()
+        self._tell(Replaced(by, str(info.remoteUri), self._peer, str(info.callIdString)))
+        if self._media is not None:
+            self._tell(self._media)
+        self._sound.wire()
+        for feeder in self._host.feeders_of(self.serial):
+            feeder.wire()
+
+    def give_up(self, now_s: float) -> None:
+        """Cancel what a peer's REFER asked for when nobody answers it; the peer reads it in the NOTIFY."""
+        if self._heirs_of is not None and now_s - self._began_s > REFERRED_RING_S:
+            self.end(487)
+
+    def try_again(self, now_s: float) -> None:
+        """Send the re-INVITE that met one of the peer's (491), once its time has come (RFC 3261, section 14.1: after
+        2.1 to 4 s in a dialog that we began, up to 2 s in one of the peer's).
+        """
+        if self._again_at_s is None or now_s < self._again_at_s:
+            return
+        self._again_at_s = None
+        try:
+            self.reinvite(pj.CallOpParam(True))
+        except pj.Error as error:
+            logger("sip").info("a re-INVITE is not sent again", reason=error.reason)
 
     def snapshot(self) -> Snapshot | None:
         """The leg's RTP totals now, None while there never was a stream."""
-        if self._audio is None or self._stream is None:
+        if self._sound.index is None or self._stream is None:
             return stream.at(self._before, time.monotonic()) if self._media is not None else None
-        return stream.snapshot(self, self._audio, self._stream, self._before)
+        return stream.snapshot(self, self._sound.index, self._stream, self._before)
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -141,10 +235,16 @@ class PjCall(pj.Call):  # type: ignore[misc]
         elif event.type == pj.PJSIP_EVENT_TX_MSG:
             self._seen(sent=body.txMsg.tdata)
         info = self.getInfo()
+        if self._heirs_of is not None:
+            self._host.take_back()
         if info.state == pj.PJSIP_INV_STATE_EARLY and not self.inbound:
-            self._tell(Progress(int(info.lastStatusCode)))
+            self._tell(Progress(int(info.lastStatusCode), _has_sdp(event, body)))
         elif info.state == pj.PJSIP_INV_STATE_CONFIRMED:
-            self._tell(Confirmed())
+            if self._heirs_of is not None:
+                old, self._heirs_of = self._heirs_of, None
+                old._coming = None
+                self.take_over(old, "refer")
+            self._tell(self._confirmed())
             if self.inbound and self._media is None and event.type == pj.PJSIP_EVENT_RX_MSG:
                 self._check_answer(body.rxMsg.rdata.wholeMsg)
         elif info.state == pj.PJSIP_INV_STATE_DISCONNECTED:
@@ -169,6 +269,24 @@ class PjCall(pj.Call):  # type: ignore[misc]
             transaction = state.tsx
             if transaction.role == pj.PJSIP_ROLE_UAS and transaction.state == pj.PJSIP_TSX_STATE_TRYING:
                 self._on_request(transaction.method, rdata)
+            elif transaction.role == pj.PJSIP_ROLE_UAC:
+                self._on_response(transaction.method, int(transaction.statusCode))
+
+    @_guarded
+    def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
+        ours, theirs = prm.sdp, prm.remSdp.wholeSdp
+        written = ours.wholeSdp
+        wanted = codec_filter.limited(written, self.codecs, theirs) if self.codecs else written
+        if not theirs:
+            wanted = digits.usual_payload_type(wanted)
+        if wanted != written:
+            ours.wholeSdp = wanted
+
+    @_guarded
+    def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
+        """A re-INVITE or UPDATE. PJSIP would answer 500 where the codecs that we leave have none of the offer."""
+        if self.codecs and not codec_filter.common(prm.offer.wholeSdp, self.codecs):
+            prm.statusCode = 488
 
     @_guarded
     def onCallMediaState(self, prm: Any) -> None:  # noqa: N802
@@ -177,24 +295,22 @@ class PjCall(pj.Call):  # type: ignore[misc]
             if media.type != pj.PJMEDIA_TYPE_AUDIO or media.status not in _LIVE or media.audioConfSlot < 0:
                 continue
             held = media.status == pj.PJSUA_CALL_MEDIA_REMOTE_HOLD
-            self._audio = index
-            self._line.muted = held
-            if self._port is None:
-                self._port = self._host.patch_bay.take(self._line)
-            self._port.wire(self.getAudioMedia(index), self._line, afresh=True)
+            self._sound.come(index, held=held)
             self._media = stream.describe(self, index, held, self._media)
+            if self.srtp != "off":
+                self._media = replace(self._media, encrypted=stream.is_encrypted(self))
             self._tell(self._media)
             return
 
     @_guarded
     def onStreamCreated(self, prm: Any) -> None:  # noqa: N802
         self._stream = int(prm.stream)
-        self._audio = int(prm.streamIdx)
+        self._sound.index = int(prm.streamIdx)
 
     @_guarded
     def onStreamDestroyed(self, prm: Any) -> None:  # noqa: N802
-        if self._stream is not None and self._audio is not None:
-            self._before = stream.snapshot(self, self._audio, self._stream, self._before)
+        if self._stream is not None and self._sound.index is not None:
+            self._before = stream.snapshot(self, self._sound.index, self._stream, self._before)
         self._stream = None
 
     @_guarded
@@ -208,14 +324,37 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @_guarded
     def onCallTransferRequest(self, prm: Any) -> None:  # noqa: N802
+        """With 202 PJSIP calls the target on our account, and tells the peer by NOTIFY how that goes."""
         prm.statusCode = 603
+        target = str(prm.dstUri)
+        if self.heir is None and self._host.may_refer(self, target):
+            prm.newCall = new = self._host.adopt(self.account, self.trunk)
+            new._heirs_of, self._coming = self, new
+            self._host.lend(self.account, self.trunk)
+            prm.statusCode = 202
+        self._tell(Referred(int(prm.statusCode), target))
+
+    @_guarded
+    def onCallTransferStatus(self, prm: Any) -> None:  # noqa: N802
+        final = bool(prm.finalNotify)
+        self._tell(ReferStatus(int(prm.statusCode), str(prm.reason), final, refused=final and not self._refer_taken))
+        prm.cont = not prm.finalNotify
 
     @_guarded
     def onCallReplaceRequest(self, prm: Any) -> None:  # noqa: N802
         prm.statusCode = 603
+        if self.heir is None and self._host.may_replace(self, prm.rdata.wholeMsg, prm.rdata.srcAddress):
+            prm.statusCode = 200
+
+    @_guarded
+    def onCallReplaced(self, prm: Any) -> None:  # noqa: N802
+        """PJSIP has answered an INVITE that replaces us; it ends our dialog by itself."""
+        prm.newCall = new = self._host.adopt(self.account, self.trunk, prm.newCallId)
+        self._ended_by_us = True
+        new.take_over(self, "replaces")
 
     def onCallRedirected(self, prm: Any) -> int:  # noqa: N802
-        return int(pj.PJSIP_REDIRECT_REJECT)
+        return int(pj.PJSIP_REDIRECT_ACCEPT_REPLACE if self.redirects else pj.PJSIP_REDIRECT_REJECT)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -233,14 +372,32 @@ class PjCall(pj.Call):  # type: ignore[misc]
         elif method not in in_dialog.LEFT_TO_PJSIP:
             in_dialog.respond(rdata, 405)
 
+    def _on_response(self, method: str, status: int) -> None:
+        if method == "REFER" and 200 <= status < 300:
+            self._refer_taken = True
+        elif method in ("INVITE", "UPDATE") and status == _REQUEST_PENDING and self._media is not None:
+            # PJSIP would not try again, and a session that it wanted to refresh would end
+            low_s, high_s = (0.0, 2.0) if self.inbound else (2.1, 4.0)
+            self._again_at_s = time.monotonic() + random.uniform(low_s, high_s)  # noqa: S311 # nosec B311
+
     def _check_answer(self, ack: str) -> None:
         """Our 200 carried the offer; an ACK without the answer leaves a call that can never have media."""
         if not SipText.parse(ack).has_sdp:
             self._own_cause = "the ACK brought no SDP"
             self.end(488)
 
+    def _confirmed(self) -> Confirmed:
+        allowed = self.remoteHasCap(pj.PJSIP_H_ALLOW, "", "REFER")
+        supported = self.remoteHasCap(pj.PJSIP_H_SUPPORTED, "", "replaces")
+        return Confirmed(allowed != pj.PJSIP_DIALOG_CAP_UNSUPPORTED, supported == pj.PJSIP_DIALOG_CAP_SUPPORTED)
+
     def _tell(self, fact: Fact) -> None:
-        self._host.tell(self.serial, fact)
+        """Of a dialog that was replaced, or is about to replace another, the leg's record has the messages."""
+        kin = self.heir or self._heirs_of
+        if kin is None:
+            self._host.tell(self.serial, fact)
+        elif isinstance(fact, Message):
+            self._host.tell(kin.serial, fact)
 
     def _seen(self, received: Any = None, sent: Any = None) -> None:
         if not self._host.record_messages:
@@ -260,11 +417,19 @@ class PjCall(pj.Call):  # type: ignore[misc]
         if self._refusing and self._host.record_messages:
             # PJSIP reports the end before it sends the refusal, and does not show it: only its first line is known
             self._tell(Message("sent", self._peer, f"SIP/2.0 {code} {cause}"))
-        if self._port is not None:
-            self._host.patch_bay.give(self._port)
-            self._port = None
+        if self._heirs_of is not None:
+            self._heirs_of._coming = None
+        if self._coming is not None:
+            self._coming.end(487)
+        self._sound.go()
         self._tell(Ended(code, cause, by_peer, last))
         self._host.let_go(self.serial)
+
+
+def _has_sdp(event: Any, body: Any) -> bool:
+    if event.type != pj.PJSIP_EVENT_TSX_STATE or body.tsxState.type != pj.PJSIP_EVENT_RX_MSG:
+        return False
+    return SipText.parse(body.tsxState.src.rdata.wholeMsg).has_sdp
 
 
 def _came_from_peer(event: Any, body: Any) -> bool:

@@ -24,11 +24,15 @@ _now_ns = time.monotonic_ns
 
 @dataclass(frozen=True, slots=True)
 class Wires:
-    """Which ways a call's sound takes. hears: to the loop. speaks: from the playout. loops: straight back."""
+    """Which ways a call's sound takes. hears: to the loop. speaks: from the playout. loops: straight back.
+
+    feeds: to these other calls of the cell, by their serials, within the bridge.
+    """
 
     hears: bool = True
     speaks: bool = False
     loops: bool = False
+    feeds: frozenset[int] = frozenset()
 
 
 NO_WIRES = Wires(hears=False)

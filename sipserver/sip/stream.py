@@ -14,6 +14,7 @@ from sipserver.sip.facts import MediaUp, Snapshot
 _FRAMES_A_PACKET = 2
 """The jitter buffer counts in the codec's frames: 10 ms for G.711 and G.722, whose packets are mostly 20 ms."""
 
+_SRTP_AT_WORK = "SRTP status: Active"
 _RTP_VERSION_2 = 0x80
 _PEER_SSRC_AT = 40
 """Offset in `pjmedia_rtp_session` (pjmedia/rtp.h): 12 bytes header, 20 of sequence control, payload type, sequence
@@ -44,6 +45,11 @@ def describe(call: pj.Call, index: int, held: bool, before: MediaUp | None) -> M
         telephone_event=event if event > 0 else None,
         held=held,
     )
+
+
+def is_encrypted(call: pj.Call) -> bool:
+    """Whether SRTP is at work. Only PJSIP's description of a call tells; it costs some 0.1 ms."""
+    return _SRTP_AT_WORK in str(call.dump(True, ""))
 
 
 def at(seen: Snapshot, now_s: float) -> Snapshot:

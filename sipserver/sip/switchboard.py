@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pjsua2 as pj
 
 from sipserver.audio.playout import Playout
-from sipserver.errors import CarrierError
+from sipserver.errors import CapacityError, CarrierError
 from sipserver.log import logger
-from sipserver.sip import capacity, pcm, rtp_reader
-from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, Admission, Refusal
+from sipserver.sip import capacity, pcm, rtp_reader, targets
+from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SILENCE, SOURCE, Admission, Refusal
+from sipserver.sip.call_sound import CallSound
+from sipserver.sip.challenges import ChallengeLimit
 from sipserver.sip.endpoint import SipEndpoint
 from sipserver.sip.facts import Fact, Message
 from sipserver.sip.handles import Pace
@@ -31,10 +34,17 @@ from sipserver.sip.port import MediaClock, MediaLine
 from sipserver.sip.priority import raise_priority
 from sipserver.sip.rtp_ports import RtpPorts
 from sipserver.sip.settings import SipSettings
+from sipserver.sip.sip_trunks import SipTrunks
+from sipserver.sip.strangers import StrangersSilence
 
 Tell = Callable[[int, Fact], None]
 Arrive = Callable[[int, SipOffer, MediaLine], None]
 
+_TOO_MANY = 70_010  # PJ_ETOOMANY
+REPLACED_LINGER_S = 4.0
+"""How long the peer of a replaced call has to hang it up."""
+
+_CHALLENGE = 401
 _ANY = ("0.0.0.0", "")  # noqa: S104
 
 
@@ -49,8 +59,11 @@ class Switchboard:
         tell: Tell,
         arrive: Arrive,
         capacity_hint: int = 0,
+        trunks: SipTrunks | None = None,
     ) -> None:
         self._settings = settings
+        self._trunks = trunks or SipTrunks(settings)
+        self._replaced: deque[tuple[float, PjCall]] = deque()
         self._capacity_hint = capacity_hint
         self._admission = admission
         self._clock = clock
@@ -61,27 +74,32 @@ class Switchboard:
         self._over: list[PjCall] = []
         self._endpoint: SipEndpoint | None = None
         self._gate = MethodGate(self._decide, settings.retry_after_s)
+        self._silence = StrangersSilence(self._trunks.door.is_stranger)
+        self._challenges = ChallengeLimit()
         self._pace = Pace()
         self._rtp_ports = RtpPorts(settings.media_host or settings.host, *settings.rtp_ports)
         self._tidy = Tidy()
         self.tell = tell
         self.patch_bay: PatchBay
         self.record_messages = settings.record_messages
-        self.port = 0
+        self.port = self.tls_port = 0
         self.capacity = 0
         self.version = ""
 
     def open(self) -> None:
         """Start PJSIP. Raises ConfigError."""
-        endpoint = SipEndpoint(self._settings, self._capacity_hint)
+        trunks = self._trunks
+        endpoint = SipEndpoint(self._settings, trunks.accounts, self._capacity_hint, use_tls=trunks.use_tls)
+        endpoint.codecs = trunks.codecs
         try:
-            endpoint.open(self._on_incoming, self._gate.install)
+            endpoint.open(self._on_incoming, self._install, lambda: trunks.door.passing)
         except Exception:
-            self._gate.remove()
+            self._remove()
             endpoint.close()
             raise
         self._endpoint = endpoint  # only now: a poll of what is not open would abort the process
         self.port, self.capacity, self.version = endpoint.port, endpoint.capacity, endpoint.version
+        self.tls_port = endpoint.tls_port
         self._clock.read_rtp = rtp_reader.take_over()
         self._clock.thread_began = raise_priority
         self.patch_bay = PatchBay(endpoint.devices, self._clock, pcm.choose, spare=2 * self.capacity)
@@ -101,6 +119,7 @@ class Switchboard:
         self._bury()
         if self._endpoint is not None:
             self._endpoint.poll(milliseconds)
+            self.take_back()
             self._drop_refused()
             if not self.patch_bay.running:
                 self._clock.read_rtp()  # frees the keys of closed sockets
@@ -109,10 +128,14 @@ class Switchboard:
         """Once a second: the counters of each call, the clock's rest, memory that nobody uses."""
         for call in [call for call in self._calls.values() if not call.isActive()]:
             call.lost(None)
-        for serial, call in self._calls.items():
+        now_s = time.monotonic()
+        for serial, call in tuple(self._calls.items()):
+            call.try_again(now_s)
+            call.give_up(now_s)
             seen = call.snapshot()
             if seen is not None:
                 self.tell(serial, seen)
+        self._end_replaced()
         self.patch_bay.rest()
         self._tidy.look(time.monotonic(), len(self._calls))
 
@@ -122,23 +145,42 @@ class Switchboard:
         self._calls.clear()
         self._bury(closing=True)
         self.patch_bay.close()
-        self._gate.remove()
+        self._remove()
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             endpoint.close()
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    def dial(self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str) -> str:
-        """Send an INVITE; returns its Call-ID. Raises pj.Error when PJSIP cannot."""
-        assert self._endpoint is not None
-        call = PjCall(self, serial, self._endpoint.account, line)
+    def dial(
+        self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
+    ) -> str:
+        """Send an INVITE; returns its Call-ID. Raises CapacityError when no account is left, else pj.Error."""
+        call = PjCall(self, serial, self._trunks.for_outgoing(trunk, self.busy_trunks()), line)
+        self._trunks.assign(call, trunk)
         self._calls[serial] = call
         try:
-            return call.dial(uri, headers, from_uri)
+            return call.dial(uri, {**headers, **self._trunks.headers_of(trunk)}, from_uri)
+        except pj.Error as error:
+            self.let_go(serial)
+            if error.status == _TOO_MANY:  # a call that was given up keeps its slot until its INVITE times out
+                raise CapacityError(f"PJSIP holds {self.capacity} calls, and all are taken") from None
+            raise
         except Exception:
             self.let_go(serial)
             raise
+
+    def register(self, trunk: str) -> None:
+        """Send REGISTER. Raises CapacityError when PJSIP has no account left."""
+        self._trunks.accounts.register(trunk, self.busy_trunks())
+
+    def unregister(self, trunk: str) -> bool:
+        """False when there is nothing to end."""
+        return self._trunks.accounts.unregister(trunk)
+
+    def probe(self, trunk: str) -> None:
+        """Send OPTIONS."""
+        self._trunks.accounts.probe(trunk)
 
     def respond(self, serial: int, code: int, reason: str, headers: Mapping[str, str]) -> None:
         with self._unless_lost(serial) as call:
@@ -148,11 +190,14 @@ class Switchboard:
         with self._unless_lost(serial) as call:
             call.end(code)
 
+    def refer(self, serial: int, uri: str, replaced: int | None) -> None:
+        self._call(serial).refer(uri, None if replaced is None else self._call(replaced))
+
     def wire(self, serial: int) -> None:
         """Connect the call's sound as its line wants it now, unless the call is gone."""
         call = self._calls.get(serial)
         if call is not None:
-            call.wire()
+            call.sound.wire()
 
     def press(self, serial: int, keys: str, duration_ms: int) -> None:
         self._call(serial).press(keys, duration_ms)
@@ -169,7 +214,75 @@ class Switchboard:
         if call is not None:
             self._over.append(call)
 
+    def _install(self) -> None:
+        self._gate.install()
+        if self._trunks.door.is_kept:
+            self._silence.install()
+        if self._trunks.have_credentials:
+            self._challenges.install()
+
+    def _remove(self) -> None:
+        self._challenges.remove()
+        self._silence.remove()
+        self._gate.remove()
+
+    def busy_trunks(self) -> set[str]:
+        """Those that calls use now."""
+        return {call.trunk for call in (*self._calls.values(), *self._over)}
+
+    # --- what calls ask of each other ---------------------------------------------------------------------------------
+
+    def sound_of(self, serial: int) -> CallSound | None:
+        call = self._calls.get(serial)
+        return call.sound if call is not None else None
+
+    def feeders_of(self, serial: int) -> tuple[CallSound, ...]:
+        return tuple(call.sound for call in self._calls.values() if call.sound.feeds(serial))
+
+    def may_refer(self, call: PjCall, target: str) -> bool:
+        """By the policy of the trunk that the call belongs to, and while PJSIP has a slot for one more."""
+        trunk = self._trunks.named(call.trunk)
+        return trunk is not None and targets.allowed(trunk.refer_to, target) and self._taken() < self.capacity
+
+    def may_replace(self, call: PjCall, text: str, source: str) -> bool:
+        """Only the trunk of a call may replace it, and only where its settings say so."""
+        if self._trunks.door.enter(source, text) is not None:
+            return False
+        offer = self._offer(text, source)
+        trunk = self._trunks.named(offer.trunk)
+        return trunk is not None and trunk.replaces and offer.trunk == call.trunk
+
+    def lend(self, account: pj.Account, trunk: str) -> None:
+        self._trunks.accounts.lend(account, trunk)
+
+    def take_back(self) -> None:
+        self._trunks.accounts.take_back()
+
+    def adopt(self, account: pj.Account, trunk: str, call_id: int = pj.PJSUA_INVALID_ID) -> PjCall:
+        serial = self.next_serial()
+        call = self._calls[serial] = PjCall(self, serial, account, MediaLine(Playout()), call_id)
+        self._trunks.assign(call, trunk)
+        return call
+
+    def took_over(self, new: PjCall, old: PjCall) -> None:
+        self._calls[new.serial], self._calls[old.serial] = new, old
+        self._replaced.append((time.monotonic(), old))
+
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _end_replaced(self) -> None:
+        """The peer of a call that another one has replaced hangs it up; if it does not, we do."""
+        while self._replaced and time.monotonic() - self._replaced[0][0] > REPLACED_LINGER_S:
+            _, call = self._replaced.popleft()
+            if call in self._calls.values() and call.isActive():
+                call.end(480)
+
+    def _taken(self) -> int:
+        return capacity.taken() or len(self._calls)
+
+    def _offer(self, text: str, source: str) -> SipOffer:
+        offer = SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
+        return self._trunks.shown(offer)
 
     @contextmanager
     def _unless_lost(self, serial: int) -> Iterator[PjCall]:
@@ -215,19 +328,34 @@ class Switchboard:
                 pj.Call.__swig_destroy__(call)
         self._over = waiting
 
-    def _decide(self, method: str) -> Refusal | None:
+    def _decide(self, method: str, rdata: int) -> Refusal | None:
+        door = self._trunks.door
+        refusal = door.knock(method, rdata)
+        if refusal is not None:
+            return self._turned_away(refusal) if method == "INVITE" else refusal
         if method in NEEDS_DIALOG:
             return NO_DIALOG
         if method not in OUTSIDE_DIALOGS:
             return NO_METHOD
         if method == "OPTIONS" and self._admission.draining:
             return DRAINING
-        return self._no_room() if method == "INVITE" else None
+        if method != "INVITE":
+            return None
+        refusal = self._trunks.unacceptable(door.invite) if door.invite is not None else None
+        return self._turned_away(refusal) if refusal is not None else self._no_room()
+
+    def _turned_away(self, refusal: Refusal) -> Refusal:
+        """Challenges are no news, and what is dropped is a flood or a scanner."""
+        if refusal.code not in (SILENCE.code, _CHALLENGE):
+            source = self._trunks.door.source
+            logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
+        return self._admission.counted(refusal)
 
     def _no_room(self) -> Refusal | None:
-        """Before PJSIP opens sockets for the call."""
-        full = (capacity.taken() or len(self._calls)) >= self.capacity
-        refusal = self._admission.crowded(self._inbound(), full=full)
+        """Before PJSIP opens sockets for the call. That all inbound places are taken is seen later: an INVITE that
+        replaces a call needs none.
+        """
+        refusal = self._admission.crowded(0, full=self._taken() >= self.capacity)
         if refusal is not None:
             logger("sip").info("call refused", why=refusal.why, code=refusal.code)
             return refusal
@@ -238,6 +366,13 @@ class Switchboard:
             return self._admission.counted(NO_PORTS)
         return None
 
+    def _refusal(self, source: str, text: str, inbound: int) -> Refusal | None:
+        door = self._trunks.door
+        if not door.is_kept:
+            return self._admission.decide(source, inbound)
+        refusal = door.enter(source, text) or self._trunks.unacceptable(SipText.parse(text))
+        return self._admission.counted(refusal) if refusal is not None else self._admission.crowded(inbound)
+
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:
         serial = self.next_serial()
         line = MediaLine(Playout())
@@ -245,12 +380,14 @@ class Switchboard:
         inbound = self._inbound()
         self._calls[serial] = call
         self._fresh.append(serial)
-        refusal = self._admission.decide(source, inbound)
+        refusal = self._refusal(source, text, inbound)
         if refusal is not None:
             logger("sip").info("call refused", why=refusal.why, code=refusal.code, source=source)
-            call.respond(refusal.code, "", refusal.headers(self._settings.retry_after_s))
+            headers = {**refusal.headers(self._settings.retry_after_s), **dict(refusal.extra)}
+            call.respond(refusal.code or SOURCE.code, "", headers)
             return
-        offer = SipOffer.of_invite(SipText.parse(text), source, behind_edge=self._settings.behind_edge)
+        offer = self._offer(text, source)
+        self._trunks.assign(call, offer.trunk)
         self._arrive(serial, offer, line)
         if self.record_messages:
             self.tell(serial, Message("received", source, text))

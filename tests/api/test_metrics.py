@@ -51,6 +51,10 @@ COUNTED: list[tuple[Event, str, dict[str, str], float]] = [
     (events.MediaStalled(silent_ms=600), "media_stalled_total", {}, 1),
     (events.MediaSourceChanged(old="a:1", new="b:2"), "media_source_changed_total", {}, 1),
     (events.DigitReceived(digit="1", method="info"), "digits_total", {"method": "info"}, 1),
+    (events.QueueLeft("sales", "timeout", 9000), "queue_callers_total", {"reason": "timeout"}, 1),
+    (events.QueueLeft("sales", "timeout", 9000), "queue_wait_seconds_count", {}, 0),
+    (events.QueueLeft("sales", "answered", 9000), "queue_wait_seconds_sum", {}, 9),
+    (events.VoicemailLeft("box", "a.wav", 900, "key"), "voicemails_total", {"ended_by": "key"}, 1),
     (events.TurnEnded("silence", 400, 900), "turns_total", {"reason": "silence"}, 1),
     (events.BargeIn("noise", 500), "barge_ins_total", {"decision": "noise"}, 1),
     (events.Speculation("kept"), "speculations_total", {"state": "kept"}, 1),
@@ -149,6 +153,8 @@ def test_probes_are_read_at_scrape_time() -> None:
             refused=lambda: {"capacity": 5},
             media_clock_late_s=lambda: {"max": 0.004},
             tick_age_s=lambda: {"sip": 0.5},
+            callers_waiting=lambda: {"sales": 4},
+            longest_wait_s=lambda: {"sales": 61.5},
             record_faults=lambda: {"dropped": 3},
         )
     )
@@ -160,6 +166,8 @@ def test_probes_are_read_at_scrape_time() -> None:
     assert value(metrics, "calls_refused_total", reason="capacity") == 5
     assert value(metrics, "media_clock_late_seconds", statistic="max") == 0.004
     assert value(metrics, "tick_age_seconds", part="sip") == 0.5
+    assert value(metrics, "callers_waiting", queue="sales") == 4
+    assert value(metrics, "longest_wait_seconds", queue="sales") == 61.5
     assert value(metrics, "record_faults_total", kind="dropped") == 3
 
 
@@ -168,3 +176,33 @@ def test_two_instances_do_not_share_a_registry() -> None:
     told(first, events.CallStarted(direction="inbound"))
     assert value(second, "calls_started_total", direction="inbound") is None
     assert value(second, "build_info", version=__version__) == 1
+
+
+def test_parties_bridges_and_transfers_are_counted() -> None:
+    metrics = Metrics()
+    told(
+        metrics,
+        events.PartyEnded(party="party-1", outcome="busy", code=486),
+        events.Bridged(party="party-2", after_ms=12),
+        events.Unbridged(party="party-2", reason="caller_hangup"),
+        events.TransferEnded(mode="blind", outcome="answered", took_ms=2500),
+        events.AnswererDetected(answerer="machine", after_ms=1800),
+        events.ReferReceived(code=603, target="sip:x@y"),
+        events.LegReplaced(by="replaces"),
+    )
+    assert value(metrics, "parties_total", outcome="busy") == 1
+    assert value(metrics, "bridge_setup_seconds_sum") == pytest.approx(0.012)
+    assert value(metrics, "bridges_ended_total", reason="caller_hangup") == 1
+    assert value(metrics, "transfers_total", mode="blind", outcome="answered") == 1
+    assert value(metrics, "transfer_seconds_sum", mode="blind") == pytest.approx(2.5)
+    assert value(metrics, "answerers_total", answerer="machine") == 1
+    assert value(metrics, "refers_received_total", code="603") == 1
+    assert value(metrics, "legs_replaced_total", by="replaces") == 1
+
+
+def test_a_partys_answer_is_no_set_up_of_the_call_and_its_packets_are_counted_by_themselves() -> None:
+    metrics = Metrics()
+    told(metrics, events.LegAnswered(leg="party-1"), rtp(received=100), rtp(received=40, leg="party-1"))
+    told(metrics, rtp(received=150), rtp(received=60, leg="party-1"))
+    assert value(metrics, "call_setup_seconds_count") == 0
+    assert value(metrics, "rtp_packets_total", fate="received") == 210

@@ -17,17 +17,20 @@ from sipserver.agent.voice import AudioCache
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import call as call_module
 from sipserver.calls.call import Call
+from sipserver.calls.conference import Rooms
 from sipserver.calls.limits import Limits
+from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
+from sipserver.calls.scribe import Scribe
 from sipserver.calls.services import LimitsOf, Services
 from sipserver.calls.settings import CallSettings
 from sipserver.dialplan import load
 from sipserver.dialplan.book import Book
 from sipserver.errors import DialplanError, ProviderRejected
 from sipserver.events import Stamped
-from sipserver.speech.contract import TtsCapabilities
+from sipserver.speech.contract import Stt, TtsCapabilities
 from tests.fakes.leg import FakeLeg, breathe
 from tests.fakes.records import FakeRecords
 from tests.fakes.talk import FakeConverse
@@ -69,10 +72,17 @@ class Stage:
         self.listened: list[Stamped] = []
         self.book = Book()
         no_engine: Any = None
-        self.engines = Engines(vad=no_engine, stt={}, tts={"fake": self.tts}, llm={})
+        self.stt: dict[str, Stt] = {}
+        self.engines = Engines(vad=no_engine, stt=self.stt, tts={"fake": self.tts}, llm={})
         self.clock: Callable[[], int] = time.monotonic_ns
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
+        self.load = 0.0
+        self.head = ""
+        """Further keys at the top of the dialplan."""
+        self.outbound: Outbound | None = None
+        self.rooms = Rooms()
+        self.scribe = Scribe()
         self.registries: list[Registry] = []
 
     def registry(self, records: RecordSink | None = None, **settings: Any) -> Registry:
@@ -88,13 +98,17 @@ class Stage:
             listeners=(self.listened.append,),
             limits=self.limits,
             limits_of=self.limits_of,
+            load=lambda: self.load,
+            outbound=self.outbound,
+            rooms=self.rooms,
+            scribe=self.scribe,
         )
         self.registries.append(Registry(services))
         return self.registries[-1]
 
     def plan(self, flows: str, name: str = "demo.yaml") -> None:
         """Load the flows (YAML below `flows:`); calls to anybody run the flow `main`."""
-        text = f"tenant: acme\nagents:\n  desk: {self.desk}\nflows:\n{flows}\n"
+        text = f"tenant: acme\n{self.head}\nagents:\n  desk: {self.desk}\nflows:\n{flows}\n"
         text += "routes:\n  - match: {to: '*'}\n    flow: main\n"
         report = load.check_document(yaml_file.parse_text(text, self.folder / name, DialplanError))
         assert report.plan is not None, report.errors
@@ -126,6 +140,7 @@ class Stage:
     async def close(self) -> None:
         for registry in self.registries:
             await registry.drain(0)
+        await self.scribe.close()
         await self.recorder.close()
 
 

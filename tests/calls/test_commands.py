@@ -50,5 +50,5 @@ async def test_unknown_calls_and_verbs_are_the_askers_fault(stage: Stage) -> Non
     for verb in ("status", "hangup"):
         with pytest.raises(UnknownCall, match="no call nobody"):
             await commands.handle(verb, {"call": "nobody"})
-    with pytest.raises(CallerError, match="there are calls, status, hangup"):
+    with pytest.raises(CallerError, match="there are calls, status, hangup, originate, "):
         await commands.handle("dance", {})

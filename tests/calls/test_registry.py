@@ -15,6 +15,7 @@ from sipserver.calls.states import State
 from sipserver.dialplan.book import Book
 from sipserver.events import CallEnded, CallLimited, CallRouted
 from tests.calls.conftest import Stage
+from tests.fakes.dialplans import plan
 from tests.fakes.leg import FakeLeg, FakeOffer, breathe
 
 WAITING = "  main: [answer, {wait: 60}]"
@@ -27,6 +28,18 @@ async def test_no_route_is_404_and_has_a_record(stage: Stage) -> None:
     assert leg.actions == ["reject 404"]
     assert stage.records.calls[0][1]["tenant"] == ""
     assert stage.records.of(CallEnded)[0].sip_code == 404
+
+
+@pytest.mark.parametrize(
+    ("trunk", "load", "reason"), [("carrier", 50.0, "rejected"), ("", 50.0, "no_route"), ("carrier", 49.0, "no_route")]
+)
+async def test_routes_see_trunk_direction_and_load(stage: Stage, trunk: str, load: float, reason: str) -> None:
+    stage.load = load
+    routes = "- {match: {trunk: carrier, direction: inbound, load: '>= 50'}, flow: main}"
+    stage.book = Book((plan("main: [{hangup: 480}]", routes=routes),))
+    leg = FakeLeg(FakeOffer(trunk=trunk))
+    stage.registry().accept(leg)
+    assert await stage.ended(leg) == reason
 
 
 async def test_calls_by_id_and_by_state(stage: Stage) -> None:

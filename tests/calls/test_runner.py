@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from sipserver.calls import runner
+from sipserver.calls.steps import EXECUTORS
+from sipserver.dialplan.steps import STEPS, Wait
 from sipserver.events import CallEnded, CallRouted, CallStateChanged, Fault, StepEntered, VariableSet
 from tests.calls.conftest import Stage, outcomes
 from tests.fakes.leg import FakeLeg, FakeOffer
@@ -107,6 +109,17 @@ async def test_a_media_step_answers_unless_early_media_runs(stage: Stage) -> Non
             await early.ticks(1)
     assert leg.actions == ["answer", "hangup"]
     assert early.actions == ["early", "answer", "hangup"]
+
+
+async def test_a_step_that_answers_does_so_out_of_early_media(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wait, "answers", True)
+    leg, _ = stage.call("  main: [early, {wait: 0.01}]")
+    assert await stage.ended(leg) == "dialplan_hangup"
+    assert leg.actions == ["early", "answer", "hangup"]
+
+
+def test_every_step_that_loads_is_at_work() -> None:
+    assert set(EXECUTORS) == set(STEPS.values())
 
 
 async def test_a_loop_without_waiting_ends_the_call(stage: Stage) -> None:

@@ -28,6 +28,17 @@ def test_repair_leaves_a_good_file_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "good.wav").read_bytes() == before
 
 
+@pytest.mark.parametrize(("keep", "left"), [(2, 2), (0, 0), (9, 3)])
+def test_the_end_of_a_file_can_be_cut_off_and_more_written(tmp_path: Path, keep: int, left: int) -> None:
+    writer = wav.WavWriter(tmp_path / "cut.wav", 2)
+    writer.write(b"aabbccddeeff")
+    writer.truncate(keep)
+    writer.write(b"xxyy")
+    writer.close()
+    with wave.open(str(tmp_path / "cut.wav")) as file:
+        assert file.readframes(100) == b"aabbccddeeff"[: 4 * left] + b"xxyy"
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"x" * 100, wav.header(7, 0)])
 def test_repair_refuses_what_is_no_recording(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other"

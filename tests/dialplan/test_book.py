@@ -40,6 +40,30 @@ def to(user: str) -> CallFacts:
     return CallFacts(user, source="127.0.0.1:5060")
 
 
+def test_what_steps_say_to_anybody_is_a_fixed_text() -> None:
+    found = plan(
+        """
+        main:
+          - conference: {room: a, announce: Somebody., language: de, on: {failed: next}}
+          - queue: {name: a, position_say: Please wait., voice: joe, on: {failed: next}}
+          - transfer: {to: 1, mode: warm, announce: "From {from}.", on: {failed: next}}
+          - transfer: {to: 1, mode: warm, announce: A call., tts: own, on: {failed: next}}
+          - voicemail: {box: a, greeting: Hello.}
+        """,
+        head="queues: {a: {agents: [1]}}",
+    )
+    assert list(found.texts()) == [
+        FixedText("Somebody.", "", "", "de"),
+        FixedText("Please wait.", "", "joe", "en"),
+        FixedText("A call.", "own", "", "en"),
+        FixedText("Hello.", "", "", "en"),
+    ]
+    unknown = Book((found,)).unknown_engines(("whisper",), (), ())
+    assert [str(problem) for problem in unknown] == [
+        "acme.yaml:8: flows.main[3].transfer.tts: the settings have no engine `own` under `speech.tts`"
+    ]
+
+
 def test_the_first_route_of_the_first_plan_that_matches_wins() -> None:
     first = plan("a: [answer]\nb: [answer]", routes="- {match: {to: 1*}, flow: a}\n- {match: {to: 11}, flow: b}")
     second = plan("c: [answer]", routes="- flow: c", file=Path("b.yaml"))
@@ -89,6 +113,58 @@ def test_engines_that_the_settings_do_not_have_are_named_with_their_line() -> No
         "acme.yaml:11: agents.ada.tts.fallback: the settings have no engine `cloud` under `speech.tts`",
         "acme.yaml:15: flows.main[1].say.tts: the settings have no engine `own` under `speech.tts`",
     ]
+
+
+def test_the_engine_of_an_announcement_is_one_too() -> None:
+    transfer = "transfer: {to: '1', mode: warm, announce: Hello., tts: cloud}"
+    talk = f"main:\n  - agent: {{use: ada, {transfer}, on: {{failed: end}}}}"
+    found = Book((plan(talk, head="agents: {ada: {prompt: x}}"),))
+    assert [str(problem) for problem in found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"})] == [
+        "acme.yaml:5: flows.main[0].agent.transfer.tts: the settings have no engine `cloud` under `speech.tts`"
+    ]
+    assert FixedText("Hello.", "cloud", "", "en") in list(found.plans[0].texts())
+
+
+@pytest.mark.parametrize("step", ["amd: {transcript: true}", "voicemail: {box: a}"])
+def test_steps_that_have_something_written_down_need_an_engine_for_it(step: str) -> None:
+    found = Book((plan(f"main: [{{{step}}}]"),))
+    assert found.plans[0].transcribers() == ("whisper",)
+    (problem,) = found.unknown_engines(stt={"other"}, tts={"piper"}, llm={"local"})
+    assert f"acme.yaml:3: flows.main[0].{step.partition(':')[0]}" in str(problem)
+    assert str(problem).endswith("the settings have no engine `whisper` under `speech.stt`")
+    assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm={"local"}) == ()
+
+
+def test_an_amd_by_ear_needs_no_engine() -> None:
+    found = Book((plan("main: [amd]"),))
+    assert found.plans[0].transcribers() == ()
+    assert found.unknown_engines(stt=(), tts=(), llm=()) == ()
+
+
+VOICE = "transfer: {to: '1', mode: warm, announce: Hello., accept_by: %s, on: {failed: next}}"
+
+
+@pytest.mark.parametrize("accept_by", ["voice", "either"])
+def test_a_target_that_accepts_by_voice_needs_an_engine(accept_by: str) -> None:
+    found = Book((plan(f"main:\n  - answer\n  - {VOICE % accept_by}"),))
+    assert [str(problem) for problem in found.unknown_engines(stt={"other"}, tts={"piper"}, llm=())] == [
+        "acme.yaml:5: flows.main[1].transfer.accept_by: the settings have no engine `whisper` under `speech.stt`"
+    ]
+    assert found.unknown_engines(stt={"whisper"}, tts={"piper"}, llm=()) == ()
+    assert found.plans[0].transcribers() == ("whisper",)
+
+
+def test_a_target_that_accepts_by_a_key_needs_none() -> None:
+    found = Book((plan(f"main:\n  - answer\n  - {VOICE % 'digit'}"),))
+    assert found.unknown_engines(stt=(), tts={"piper"}, llm=()) == ()
+    assert found.plans[0].transcribers() == ()
+
+
+def test_a_target_of_an_agent_is_written_down_by_the_engines_of_the_agents() -> None:
+    transfer = VOICE.replace(", on: {failed: next}", "") % "voice"
+    talk = f"main:\n  - agent: {{use: ada, {transfer}, on: {{failed: end}}}}"
+    found = Book((plan(talk, head="agents: {ada: {prompt: x, stt: [fast, slow]}}"),))
+    assert found.plans[0].transcribers() == ("fast", "slow")
 
 
 def test_the_default_fallback_need_not_exist() -> None:

@@ -89,6 +89,17 @@ def test_a_call_is_explained(folder: Path) -> None:
     assert "no: hours weekends does not match mon 12:00 UTC" in monday.stdout
 
 
+def test_trunk_load_and_direction_can_be_said(folder: Path) -> None:
+    match = "{trunk: carrier, direction: outbound, load: < 80}"
+    (folder / "a.yaml").write_text(written("main: [answer]", routes=f"- {{match: {match}, flow: main}}"))
+    words = ["explain", "--to", "1", "--path", str(folder), "--trunk", "carrier"]
+    assert run(*words, "--outbound", "--load", "79").exit_code == 0
+    full = run(*words, "--outbound", "--load", "80")
+    assert full.exit_code == 1
+    assert "no: load < 80 does not match 80 %" in full.stdout
+    assert "no: direction outbound does not match inbound" in run(*words).stdout
+
+
 def test_files_with_mistakes_are_left_out_and_named(folder: Path) -> None:
     (folder / "a.yaml").write_text(written("main: [answer]"))
     (folder / "b.yaml").write_text(written("main: [answr]", tenant="beta"))

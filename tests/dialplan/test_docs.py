@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from sipserver.dialplan.agents import AgentSpec, Example, HttpTool, LlmChoice, TtsChoice, Turn
+from sipserver.dialplan.calendars import Calendar
 from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.match import Match
 from sipserver.dialplan.plan import PlanFile
+from sipserver.dialplan.queues import QueueSpec
 from sipserver.dialplan.steps import STEPS, SetStep, Step
 from tests.fakes.dialplans import report
 
-TEXT = (Path(__file__).parents[2] / "docs" / "dialplan.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "dialplan.md").read_text()
+DEMO = ROOT / "dialplans" / "demo.yaml"
+"""Beside it lie the sounds that examples name."""
 _ROW = re.compile(r"^\| `(?P<name>[\w.]+)` \| (?P<default>.*?) \| ", re.MULTILINE)
 _IN_WORDS = {"none", "see below", "an empty object"}
 
@@ -69,11 +76,14 @@ def test_no_step_is_told_that_does_not_exist() -> None:
 
 def test_every_match_key() -> None:
     text = section("## Routes")
-    assert [f"| `{field.alias or name}` |" in text for name, field in Match.model_fields.items()] == [True] * 7
+    told = [field.alias or name for name, field in Match.model_fields.items() if f"| `{field.alias or name}` |" in text]
+    assert told == [field.alias or name for name, field in Match.model_fields.items()]
 
 
 def test_every_key_of_the_file_and_of_agents() -> None:
     check(PlanFile, section("## The file"))
+    check(Calendar, section("### Calendars"))
+    check(QueueSpec, section("## Queues"))
     agents, *parts = re.split(r"\n`(?:llm|tts|turn|examples|http_tools)\b", section("## Agents"))
     check(AgentSpec, agents)
     choices: tuple[type[BaseModel], ...] = (LlmChoice, TtsChoice, Turn, Example, HttpTool)
@@ -86,8 +96,35 @@ def test_every_variable() -> None:
     assert {name for name in BUILT_IN if f"`{name}`" not in text} == set()
 
 
-def test_the_example_loads_without_advice() -> None:
-    example = re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    assert example is not None
-    found = report(example[1])
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+ELSEWHERE: dict[str, Any] = {
+    "tenant": "acme",
+    "timezone": "Europe/Berlin",
+    "targets": ["*", "*@*"],
+    "calendars": {"holidays": {"country": "DE"}},
+    "queues": {"sales": {"agents": ["201"]}},
+    "agents": {"support": {"prompt": "You answer the phone."}},
+    "flows": {name: ["hangup"] for name in ("main", "message", "sorry", "bye", "closed", "assistant", "drop")},
+    "routes": [{"flow": "main"}],
+}
+"""What the examples that are no whole files leave out."""
+
+
+def whole(example: str) -> str:
+    """A file of which an example is all, some top-level keys, or the steps of the first flow."""
+    if example.startswith("- "):
+        others = {name: steps for name, steps in ELSEWHERE["flows"].items() if name != "main"}
+        example = f"flows:\n  main:\n{indent(example, '    ')}{indent(yaml.safe_dump(others), '  ')}"
+    said = re.findall(r"^(\w+):", example, re.MULTILINE)
+    return example + yaml.safe_dump({key: value for key, value in ELSEWHERE.items() if key not in said})
+
+
+def test_the_first_example_loads_without_advice() -> None:
+    found = report(EXAMPLES[0])
     assert [str(problem) for problem in found.errors + found.warnings] == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_loads(example: str) -> None:
+    found = report(whole(example), DEMO)
+    assert [str(problem) for problem in found.errors] == []

@@ -9,6 +9,7 @@ from typing import Any
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.explain import MAX_DEPTH, explain, flow_lines
 from sipserver.dialplan.facts import CallFacts
+from sipserver.dialplan.match import draw
 from sipserver.dialplan.plan import Plan
 from tests.fakes.dialplans import plan
 
@@ -48,6 +49,7 @@ def test_every_route_until_the_one_that_takes_the_call() -> None:
                 no: to 2* does not match 100
               route 1, line 16: to=1* hours=mon-fri 20:00-24:00 -> main
                 takes the call
+                hours mon-fri 20:00-24:00 matches mon 22:00 GMT
 
             flow main
             """
@@ -99,3 +101,59 @@ def test_long_texts_are_cut_and_lines_joined() -> None:
     text = tree(plan("main:\n  - say: |\n      One\n      two " + "x" * 100))
     assert "say: One two xxx" in text
     assert "...   (answers the call)" in text
+
+
+PBX = """
+main:
+  - bridge: {to: "{to}@pbx", headers: {X-A: "{from}"}, on: {busy: wait, failed: end}}
+wait:
+  - queue: {name: sales, language: de, on: {timeout: box, failed: box}}
+box:
+  - voicemail: {box: sales, on: {empty: end}}
+  - transfer: {to: "201", mode: warm, announce: A call., on: {answered: wait, failed: end}}
+"""
+HEAD = """
+timezone: Europe/Berlin
+targets: ["*@pbx", "20?"]
+queues: {sales: {agents: ["201"]}}
+calendars: {party: {dates: 11-23}}
+"""
+
+
+def test_steps_that_bring_others_in_tell_where_every_outcome_leads() -> None:
+    assert tree(plan(PBX, head=HEAD)) == dedent(
+        """\
+        flow main
+          bridge: {to}@pbx, headers: {X-A: {from}}
+            busy -> flow wait
+              queue: sales, language: de   (answers the call)
+                served by 201, whoever dials in (longest_idle, 20 s each, at most 50 wait)
+                timeout -> flow box
+                  voicemail: sales   (answers the call)
+                    empty -> end the call
+                  transfer: 201, mode: warm, announce: A call.
+                    answered -> flow wait (see above)
+                    failed -> end the call
+                  end of the flow: the call ends
+                failed -> flow box (see above)
+                answered -> end the call
+              end of the flow: the call ends
+            failed -> end the call
+            answered -> end the call
+          end of the flow: the call ends"""
+    )
+
+
+def test_what_the_moment_says_to_a_route_is_told() -> None:
+    match = "{hours: '!weekends', calendar: party, percent: 100, load: < 80}"
+    routes = f"- {{match: {{calendar: '!party'}}, flow: box}}\n- {{match: {match}, flow: main}}"
+    text = lines(plan(PBX, head=HEAD, routes=routes), from_user="ada", trunk="carrier", direction="outbound", load=66.6)
+    assert text.startswith("call to 1 from ada (udp, unknown source, trunk carrier, outbound, load 66.6 %) at mon")
+    assert "no: calendar !party does not match 2026-11-23 (11-23)\n" in text
+    assert (
+        "    takes the call\n"
+        "    hours !weekends matches mon 23:00 CET\n"
+        "    calendar party matches 2026-11-23 (11-23)\n"
+        f"    percent 100 matches this caller's place {draw('acme/main', 'ada'):g}\n"
+        "    load < 80 matches 66.6 %\n"
+    ) in text

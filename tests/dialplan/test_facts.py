@@ -53,6 +53,8 @@ def test_a_call_knows_its_parties_and_headers() -> None:
         "to_host": "here",
         "source": "192.0.2.1",
         "transport": "tcp",
+        "trunk": "",
+        "direction": "inbound",
         "header.x-account": "42",
     }
     assert variables.keys() - {"header.x-account"} <= BUILT_IN

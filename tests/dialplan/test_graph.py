@@ -8,7 +8,20 @@ from hypothesis import strategies as st
 from sipserver.dialplan import graph
 from sipserver.dialplan.graph import Flows, Media, Node
 from sipserver.dialplan.plan import Flow
-from sipserver.dialplan.steps import Answer, Early, Echo, Goto, Hangup, Say, Step, Wait, When
+from sipserver.dialplan.steps import (
+    Answer,
+    Bridge,
+    Early,
+    Echo,
+    Goto,
+    Hangup,
+    Say,
+    Step,
+    Transfer,
+    Voicemail,
+    Wait,
+    When,
+)
 
 NAMES = ["a", "b", "c", "d"]
 _TARGET = st.sampled_from([*NAMES, "next", "end"])
@@ -90,5 +103,20 @@ def test_the_state_of_the_call_before_each_step() -> None:
         ("b", 0): {Media.RINGING, Media.EARLY},
         ("b", 1): {Media.EARLY, Media.ANSWERED},
     }
-    assert graph.media_after(Early(), Media.ANSWERED) is Media.ANSWERED
-    assert graph.media_after(Answer(), Media.EARLY) is Media.ANSWERED
+    assert graph.media_after(Early(), "done", Media.ANSWERED) == {Media.ANSWERED}
+    assert graph.media_after(Answer(), "done", Media.EARLY) == {Media.ANSWERED}
+
+
+def test_a_bridge_answers_the_call_when_the_other_side_answers() -> None:
+    there = {"answered": "b", "failed": "c", "busy": "c", "no_answer": "c", "declined": "c"}
+    for progress, unreached in (("pass", {Media.RINGING, Media.EARLY}), ("local", {Media.RINGING})):
+        bridge = Bridge.model_validate({"to": "1", "progress": progress, "on": there})
+        before = graph.media_before(flows({"a": [bridge], "b": [Echo()], "c": [Echo()]}), ["a"])
+        assert before["b", 0] == {Media.ANSWERED}
+        assert before["c", 0] == unreached
+
+
+def test_a_transfer_and_voicemail_answer_also_out_of_early_media() -> None:
+    for step in (Transfer.model_validate({"to": "1", "on": {"failed": "end"}}), Voicemail(box="1")):
+        for outcome in step.outcomes:
+            assert graph.media_after(step, outcome, Media.EARLY) == {Media.ANSWERED}

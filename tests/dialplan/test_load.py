@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sipserver import yaml_file
@@ -62,8 +62,6 @@ def test_a_file_becomes_a_plan() -> None:
     [
         ("answr", "acme.yaml:5: flows.main[0]: unknown step `answr`, did you mean `answer`?; known are answer, early"),
         ("dial: x", "acme.yaml:5: flows.main[0].dial: unknown step `dial`; known are"),
-        ("transfer: {to: x}", "acme.yaml:5: flows.main[0].transfer: `transfer` is not supported by this version yet"),
-        ("bridge", "acme.yaml:5: flows.main[0]: `bridge` is not supported by this version yet"),
         ("say", "acme.yaml:5: flows.main[0].text: this key is required"),
         ("say:", "acme.yaml:5: flows.main[0].say.text: this key is required"),
         ("say: [a]", "acme.yaml:5: flows.main[0].say: should be text"),
@@ -116,6 +114,95 @@ def test_a_wrong_step_is_named_with_its_line(step: str, message: str) -> None:
     found = errors(f"main:\n  - {step}", head=AGENT)
     assert len(found) == 1
     assert found[0].startswith(message)
+
+
+SALES = "targets: ['+49*', '!+49900*', '*@pbx']\nqueues: {sales: {agents: ['+4930']}}"
+
+
+@pytest.mark.parametrize(
+    ("step", "head", "message"),
+    [
+        (
+            "agent: {use: ada, transfer: {to: '+4989'}, on: {failed: end}}",
+            f"targets: ['+4930*']\n{AGENT}",
+            "6: flows.main[0].agent.transfer.to: `targets` does not allow `+4989`; it allows +4930*",
+        ),
+        (
+            "agent: {use: ada, transfer: {to: '+4989', music: no.wav}, on: {failed: end}}",
+            AGENT,
+            "5: flows.main[0].agent.transfer.music: no such file: no.wav",
+        ),
+        (
+            "agent: {use: ada, transfer: {to: 1, mode: blind, keep: agent}, on: {failed: end}}",
+            AGENT,
+            "5: flows.main[0].agent.transfer: `keep: agent` needs `mode: attended` or `mode: warm`",
+        ),
+        (
+            "transfer: {to: 1, accept_by: voice, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer: `accept_by` needs `mode: warm`",
+        ),
+        (
+            "transfer: {to: 1, mode: warm, announce: a, accept_by: voice, accept: 2, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer: `accept` is a key, and with `accept_by: voice` none counts",
+        ),
+        (
+            "transfer: {to: 1, keep: agent, on: {failed: end}}",
+            "",
+            "4: flows.main[0].transfer.keep: ",
+        ),
+        (
+            "bridge: {to: '{x}', on: {failed: end}}",
+            "",
+            "4: flows.main[0].bridge.to: `{x}` has variables: say under `targets` where calls may go, as in [+49*]",
+        ),
+        (
+            "transfer: {to: +4989, on: {failed: end}}",
+            "targets: 1*",
+            "5: flows.main[0].transfer.to: `targets` does not allow `+4989`; it allows 1*",
+        ),
+        ("transfer: {to: +499001, on: {failed: end}}", SALES, "6: flows.main[0].transfer.to: `targets` does not allow"),
+        ("bridge: {to: a b, on: {failed: end}}", "", "4: flows.main[0].bridge.to: `a b` is no target: write a number"),
+        ("bridge: +4930", "", "4: flows.main[0].bridge: `bridge` must say where to go on for `failed`"),
+        ("bridge: {to: 1, music: a.ogg, on: {failed: end}}", "", "4: flows.main[0].bridge.music: no such file: a.ogg"),
+        (
+            "queue: {name: sale, on: {failed: end}}",
+            SALES,
+            "6: flows.main[0].queue.name: unknown queue `sale`, did you mean `sales`?",
+        ),
+        ("serve: sale", SALES, "6: flows.main[0].serve: unknown queue `sale`, did you mean `sales`?"),
+        ("answer", "queues: {sales: {agents: ['{x}']}}", "2: queues.sales.agents[0]: `{x}` is no target"),
+        ("answer", "targets: 1*\nqueues: {sales: {agents: [200]}}", "3: queues.sales.agents[0]: `targets` does not"),
+        ("answer", "queues: {sales: {agent: [200]}}", "2: queues.sales.agent: unknown key, did you mean `agents`?"),
+        ("answer", "targets: ['!1*']", "2: targets: says only where calls may not go"),
+        ("answer", "targets: []", "2: targets: should not be empty"),
+        ("answer", "calendars: {a: {dates: [12-24, 12-32]}}", "2: calendars.a.dates[1]: `12-32`: there is no such day"),
+        ("answer", "calendars: {a: {country: QQ}}", "2: calendars.a: no public holidays are known"),
+    ],
+)
+def test_where_calls_may_go_is_checked(step: str, head: str, message: str) -> None:
+    found = errors(f"main:\n  - {step}", head=head)
+    assert len(found) == 1
+    assert found[0].startswith(f"acme.yaml:{message}")
+
+
+def test_targets_with_variables_are_left_to_the_call() -> None:
+    step = "bridge: {to: 'sip:{to}@pbx', on: {failed: end}}"
+    found = plan(f"main: [{step}]", head=SALES)
+    assert list(found.callees()) == [
+        (("flows", "main", 0, "bridge", "to"), "sip:{to}@pbx"),
+        (("queues", "sales", "agents", 0), "+4930"),
+    ]
+    assert found.targets == ("+49*", "!+49900*", "*@pbx")
+
+
+def test_calendars_are_found_by_name() -> None:
+    head = "calendars: {holidays: {dates: 12-24}}"
+    routes = "- {match: {calendar: '!holidays'}, flow: main}\n- {match: {calendar: [holidays, hollidays]}, flow: main}"
+    assert errors("main: [answer]", head=head, routes=routes) == [
+        "acme.yaml:7: routes[1].match.calendar: unknown calendar `hollidays`, did you mean `holidays`?"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +359,31 @@ def test_loops_that_wait_and_can_end_are_fine(flows: str) -> None:
         ("main:\n  - say: a\n  - hangup", {}, []),
         ("main: [answer]", {"routes": "- flow: main\n- {match: {to: a}, flow: main}"}, ["route 0 takes all calls"]),
         ("main: [answer]", {"routes": "- {match: {hours: weekdays}, flow: main}"}, ["`hours` are in UTC"]),
+        (
+            "main: [answer]",
+            {"routes": "- {match: {calendar: x}, flow: main}", "head": "calendars: {x: {dates: 12-24}}"},
+            ["`calendar` is in UTC"],
+        ),
+        (
+            "main: [answer]",
+            {"head": "calendars: {x: {dates: 12-24}}"},
+            ["2: calendars.x: no route asks for this calendar"],
+        ),
+        (
+            "main: [answer]\nb: [answer]",
+            {"routes": "- {match: {percent: 5}, flow: main}\n- {match: {percent: 5}, flow: b}"},
+            [],
+        ),
+        (
+            "main: [answer]\nb: [answer]",
+            {"routes": "- {match: {percent: 5}, flow: main, name: x}\n- {match: {percent: 5}, flow: b, name: x}"},
+            ["route 0 takes all calls that this one matches"],
+        ),
+        (
+            "main: [answer]",
+            {"head": "queues: {sales: {}}"},
+            ["2: queues.sales: no step `queue` leads callers here", "2: queues.sales: nobody serves this queue"],
+        ),
     ],
 )
 def test_advice_is_a_warning(flows: str, more: dict[str, str], advice: list[str]) -> None:
@@ -292,9 +404,7 @@ def test_prompts_may_use_variables() -> None:
     assert unknown == ("nobody", "header.X-Name")
 
 
-_WORDS = st.sampled_from(
-    [*STEPS, "transfer", "main", "b", "next", "end", "on", "none", "other", "done", "failed", "1", "x"]
-)
+_WORDS = st.sampled_from([*STEPS, "main", "b", "next", "end", "on", "none", "other", "done", "failed", "1", "x"])
 _VALUES: Any = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 700) | st.floats() | _WORDS | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS | st.text(max_size=4), inner, max_size=3),
@@ -317,6 +427,11 @@ _OPTIONS = st.sampled_from(
         "flow",
         "code",
         "seconds",
+        "to",
+        "name",
+        "queue",
+        "box",
+        "music",
     ]
 )
 _STEP = _WORDS | st.dictionaries(st.sampled_from(list(STEPS)), _VALUES | st.dictionaries(_OPTIONS, _VALUES), max_size=2)
@@ -328,10 +443,37 @@ _FILE = st.fixed_dictionaries(
         ),
         "routes": st.lists(st.fixed_dictionaries({"flow": _WORDS}, optional={"match": _VALUES}), max_size=2) | _VALUES,
     },
-    optional={"agents": _VALUES, "variables": _VALUES, "timezone": _VALUES},
+    optional={
+        "targets": _VALUES,
+        "queues": _VALUES | st.dictionaries(_WORDS, st.fixed_dictionaries({}, optional={"agents": _VALUES})),
+        "calendars": _VALUES | st.dictionaries(_WORDS, st.fixed_dictionaries({}, optional={"dates": _VALUES})),
+        "agents": _VALUES,
+        "variables": _VALUES,
+        "timezone": _VALUES,
+    },
 )
 
 
+def test_advice_about_steps_with_others() -> None:
+    head = "queues: {sales: {agents: [201]}, support: {}}"
+    flows = """
+        main:
+          - bridge: {to: 1, on: {failed: next}}
+          - collect: {on: {none: next, other: next}}
+          - voicemail: "{nobody}"
+          - queue: {name: sales, position_say: "{position}", on: {failed: end, timeout: agents}}
+          - queue: {name: support, on: {failed: end}}
+        agents:
+          - serve: support
+    """
+    found = warnings(flows, head=head)
+    assert [problem.removeprefix("acme.yaml:") for problem in found] == [
+        "6: flows.main[1]: `collect` before `answer`: most networks do not carry the caller's sound and digits yet",
+        "7: flows.main[2]: nothing sets the variable `nobody`",
+    ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_FILE)
 def test_no_document_raises_anything_but_a_dialplan_error(value: Any) -> None:
     text = yaml.safe_dump(value, allow_unicode=True)

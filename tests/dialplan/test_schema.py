@@ -13,16 +13,19 @@ from sipserver.dialplan.schema import schema
 from sipserver.dialplan.steps import STEPS
 from tests.fakes.dialplans import report, written
 
-SCHEMA = schema()
 DEMO = Path(__file__).parents[2] / "dialplans" / "demo.yaml"
 
 
 def valid(value: Any) -> bool:
-    return bool(Draft202012Validator(SCHEMA).is_valid(value))
+    return bool(Draft202012Validator(schema()).is_valid(value))
 
 
 def test_it_is_a_json_schema() -> None:
-    Draft202012Validator.check_schema(SCHEMA)
+    Draft202012Validator.check_schema(schema())
+
+
+def test_it_is_one_with_every_step() -> None:
+    Draft202012Validator.check_schema(schema())
 
 
 def test_the_demo_is_valid() -> None:
@@ -82,21 +85,82 @@ def test_what_an_editor_should_underline(step: str) -> None:
     assert not valid(yaml_file.parse_text(written(f"main:\n  - {step}"), Path("x")).value)
 
 
-@pytest.mark.parametrize("match", ["{to: '1*'}", "{to: [1, 2], hours: weekdays}", "{headers: {X-A: [a, b]}}", "{}"])
+HEAD = (
+    "agents: {ada: {prompt: x}}\ntargets: ['*']\nqueues: {sales: {agents: [201], strategy: all}}\n"
+    "calendars: {x: {dates: 12-24}, y: {country: DE}}"
+)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "bridge: {to: +4930, from: '{from}', headers: {X-A: 1}, progress: local, on: {failed: end, answered: next}}",
+        "transfer: {to: 100, mode: blind, on: {failed: end}}",
+        "transfer: {to: 100, mode: warm, announce: a, accept: 1, on: {failed: end}}",
+        "amd",
+        "agent: {use: ada, transfer: {to: 100, keep: agent}, on: {failed: end}}",
+        "transfer: {to: 100, mode: warm, announce: a, accept_by: voice, on: {failed: end}}",
+        "amd: 3",
+        "amd: {beep_s: 20, on: {beep: end}}",
+        "conference: {room: a, pin: 4711, on: {failed: end}}",
+        "queue: {name: sales, exit: '*', on: {failed: end, abandoned: end}}",
+        "serve: sales",
+        "voicemail: '{to}'",
+        "voicemail: {box: a, transcript: false, on: {recorded: end}}",
+    ],
+)
+def test_steps_with_others_that_load_are_valid(step: str) -> None:
+    text = written(f"main:\n  - {step}\n  - goto: end", head=HEAD)
+    assert report(text).errors == ()
+    assert valid(yaml_file.parse_text(text, Path("x")).value)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "bridge",
+        "bridge: +4930",
+        "bridge: {to: 1, on: {failed: end, caller_gone: end}}",
+        "bridge: {to: 1, progress: none, on: {failed: end}}",
+        "transfer: {to: 1, mode: cold, on: {failed: end}}",
+        "transfer: {to: 1, keep: agent, on: {failed: end}}",
+        "transfer: {to: 1, mode: warm, announce: a, accept_by: nod, on: {failed: end}}",
+        "amd: {on: {robot: end}}",
+        "queue: {on: {failed: end}}",
+        "voicemail",
+    ],
+)
+def test_steps_with_others_that_an_editor_should_underline(step: str) -> None:
+    assert not valid(yaml_file.parse_text(written(f"main:\n  - {step}"), Path("x")).value)
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        "{to: '1*'}",
+        "{to: [1, 2], hours: weekdays}",
+        "{headers: {X-A: [a, b]}}",
+        "{}",
+        "{trunk: '!a', direction: inbound, percent: 20, load: < 80}",
+    ],
+)
 def test_matches_are_one_value_or_a_list(match: str) -> None:
     text = written("main: [answer]", routes=f"- {{match: {match}, flow: main}}")
     assert report(text).errors == ()
     assert valid(yaml_file.parse_text(text, Path("x")).value)
 
 
-@pytest.mark.parametrize("match", ["{too: a}", "{to: []}", "{transport: sctp}", "a"])
+@pytest.mark.parametrize(
+    "match", ["{too: a}", "{to: []}", "{transport: sctp}", "a", "{percent: 101}", "{direction: up}"]
+)
 def test_other_matches_are_underlined(match: str) -> None:
     text = written("main: [answer]", routes=f"- {{match: {match}, flow: main}}")
     assert not valid(yaml_file.parse_text(text, Path("x")).value)
 
 
 def test_every_step_is_described() -> None:
+    definitions = schema()["$defs"]
     for word, step in STEPS.items():
-        definition = SCHEMA["$defs"][f"step_{word}"]
+        definition = definitions[f"step_{word}"]
         forms = definition.get("anyOf", [definition])
         assert all(form["description"] == " ".join((step.__doc__ or "").split()) for form in forms)

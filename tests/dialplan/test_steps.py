@@ -7,7 +7,25 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sipserver.dialplan.steps import LATER, STEPS, Collect, Goto, Hangup, Say, SetStep, Wait, When
+from sipserver.dialplan.steps import (
+    STEPS,
+    Agent,
+    Amd,
+    Bridge,
+    Collect,
+    Conference,
+    Goto,
+    Hangup,
+    Queue,
+    Say,
+    Serve,
+    SetStep,
+    Step,
+    Transfer,
+    Voicemail,
+    Wait,
+    When,
+)
 
 
 def when(**options: Any) -> When:
@@ -143,7 +161,132 @@ def test_texts_with_variables_are_known() -> None:
         Say.model_validate("Hi {name!r}")
 
 
+def bridge(**options: Any) -> Bridge:
+    return Bridge.model_validate({"to": "100", "on": {"failed": "sorry"}, **options})
+
+
+def transfer(**options: Any) -> Transfer:
+    return Transfer.model_validate({"to": "100", "on": {"failed": "sorry"}, **options})
+
+
+def test_a_call_ends_after_a_connection_unless_the_file_says_otherwise() -> None:
+    for step in (bridge(), transfer()):
+        assert [(branch.outcome, branch.target) for branch in step.branches()] == [
+            ("failed", "sorry"),
+            ("answered", "end"),
+            ("busy", "next"),
+            ("no_answer", "next"),
+            ("declined", "next"),
+        ]
+        assert step.target("answered") == "end"
+    assert bridge(on={"failed": "sorry", "answered": "survey"}).target("answered") == "survey"
+
+
+@pytest.mark.parametrize("step", [Bridge, Transfer])
+def test_who_calls_somebody_says_what_follows_a_failure(step: type[Step]) -> None:
+    with pytest.raises(ValidationError, match=r"must say where to go on for `failed`: on: \{failed: ...\}"):
+        step.model_validate("+4930123")
+
+
+def test_all_that_is_said_about_the_other_side_may_hold_variables() -> None:
+    step = bridge(**{"to": "{a}", "trunk": "{b}", "from": "{c}", "display": "{d}", "headers": {"X-E": "{e}"}})
+    assert step.from_ == "{c}"
+    assert step.templates() == ("{a}", "{b}", "{c}", "{d}", "{e}")
+    assert transfer(mode="warm", announce="{f} calls").templates() == ("100", "{f} calls")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"mode": "warm"}, "`mode: warm` needs `announce`"),
+        ({"announce": "A call."}, "`announce` needs `mode: warm`; with `mode: attended` nobody is asked"),
+        ({"mode": "blind", "accept": "2"}, "`accept` needs `mode: warm`; with `mode: blind` nobody is asked"),
+        ({"mode": "warm", "announce": "a", "accept": "12"}, "pattern"),
+        ({"on": {"failed": "end", "caller_gone": "end"}}, "unknown outcome `caller_gone`"),
+        ({"headers": {"X A": "1"}}, "pattern"),
+        ({"headers": {"X-A": "1\r\nVia: x"}}, "pattern"),
+        ({"to": ""}, "at least 1"),
+        ({"to": "{a"}, "is not a variable"),
+        ({"ring_s": 0}, "greater than 0"),
+    ],
+)
+def test_a_transfer_refuses_what_cannot_be(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        transfer(**options)
+    assert reason in str(caught.value)
+
+
+def test_what_is_said_is_known_with_its_voice() -> None:
+    step = transfer(mode="warm", announce="A call.", accept="*", voice="x")
+    assert step.spoken() == ("A call.",)
+    assert step.voice == "x"
+    assert transfer().spoken() == ()
+    assert Voicemail.model_validate({"box": "sales", "greeting": "Hi."}).spoken() == ("Hi.",)
+    assert Voicemail.model_validate("sales").spoken() == ()
+
+
+def test_who_answered_need_not_be_branched_on() -> None:
+    step = Amd.model_validate(None)
+    assert {branch.target for branch in step.branches()} == {"next"}
+    assert Amd.model_validate(3).wait_s == 3
+
+
+def test_a_queue_says_positions_unless_it_is_told_not_to() -> None:
+    on = {"failed": "end"}
+    assert Queue.model_validate({"name": "a", "on": on}).spoken() == ("You are number {position} in the queue.",)
+    assert Queue.model_validate({"name": "a", "on": on, "position_say_every_s": 0}).spoken() == ()
+    assert Queue.model_validate({"name": "a", "on": on}).sets() == ("position",)
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "reason"),
+    [
+        (Queue, {"name": "a", "on": {"failed": "end", "abandoned": "end"}}, "`abandoned` needs `exit`"),
+        (Queue, {"name": "a", "on": {"failed": "end"}, "position_say_every_s": 1}, "at least 5"),
+        (Conference, {"room": "a/b", "on": {"failed": "end"}}, "`a/b` is no name"),
+        (Conference, {"room": "a", "pin": "12a", "on": {"failed": "end"}}, "pattern"),
+        (Voicemail, {"box": ".."}, "`..` is no name"),
+        (Serve, {"queue": "a", "exit": "12"}, "pattern"),
+    ],
+)
+def test_gatherings_refuse_what_cannot_be(step: type[Step], options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        step.model_validate(options)
+    assert reason in str(caught.value)
+
+
+def test_rooms_boxes_and_pins_may_hold_variables() -> None:
+    step = Conference.model_validate({"room": "team-{header.x-room}", "pin": "{pin}", "on": {"failed": "end"}})
+    assert step.templates() == ("team-{header.x-room}", "{pin}")
+    assert Voicemail.model_validate("{to}").templates() == ("{to}",)
+
+
 def test_the_table_has_every_step_by_its_word() -> None:
     assert all(step.word == word for word, step in STEPS.items())
-    assert not STEPS.keys() & LATER.keys()
     assert all(step.required <= set(step.outcomes) for step in STEPS.values())
+
+
+def test_an_agent_may_hand_over_and_its_own_branches_say_where_to_go_on() -> None:
+    plain = Agent.model_validate({"use": "a", "on": {"failed": "end"}})
+    assert "answered" not in [branch.outcome for branch in plain.branches()]
+    step = Agent.model_validate({"use": "a", "transfer": {"to": "{from}"}, "on": {"failed": "end", "transfer": "b"}})
+    assert {branch.outcome: branch.target for branch in step.branches()} == {
+        "failed": "end",
+        "transfer": "b",
+        "answered": "end",
+        "done": "next",
+        "silence": "next",
+        "max_duration": "next",
+    }
+    assert step.templates() == ("{from}",)
+
+
+def test_who_answers_is_no_outcome_of_an_agent_that_calls_nobody() -> None:
+    with pytest.raises(ValidationError, match="`answered` needs the option `transfer`"):
+        Agent.model_validate({"use": "a", "on": {"failed": "end", "answered": "b"}})
+
+
+def test_the_transfer_of_an_agent_has_no_branches() -> None:
+    transfer = {"to": "1", "on": {"failed": "end"}}
+    with pytest.raises(ValidationError, match="it has no branches of its own"):
+        Agent.model_validate({"use": "a", "transfer": transfer, "on": {"failed": "end"}})

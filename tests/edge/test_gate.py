@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sipserver.edge.settings import DigestUser, FloodSettings, TrunkLimits, TrunkSettings
+from sipserver.edge.settings import FloodSettings
+from sipserver.trunks.settings import DigestUser, TrunkLimits, TrunkSettings
 from tests.faults.torture import BAD_SDP, BROKEN, ODD_BUT_VALID
 from tests.servers.kamailio import (
     LAB,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sipserver.edge.cells import CellAddress
+from sipserver.trunks.settings import TrunkSettings
 from tests.harness.server import ServerProcess, free_range, free_sip_port
 from tests.servers.kamailio import Caller, header, port_of, running, status_of
 
@@ -80,6 +81,31 @@ async def test_no_call_and_no_place_is_lost(tmp_path: Path) -> None:
     took = {port: len(re.findall(rf"to cell 127\.0\.0\.1:{port}:", lines)) for port in ports}
     assert all(took.values()), took
     assert took[full.port] < CALLS / 4, took  # it refused, and was left alone for a while each time
+
+
+async def test_no_call_that_a_cell_places_is_lost(tmp_path: Path) -> None:
+    """The carrier rings for a moment: of a 180 and a 200 in one breath, which two processes of Kamailio read, the 200
+    may come first. PJSIP does not mind, SIPp gives the call up.
+    """
+    first, last = free_range(6)
+    carrier_port, cell_port = range(first, last + 1, 2)[:2]
+    trunk = TrunkSettings(name="carrier", host=f"127.0.0.1:{carrier_port}")
+    async with (
+        _sipp("carrier-200", tmp_path, "-p", str(carrier_port), "-aa"),
+        running(tmp_path, (), (trunk,)) as edge,
+    ):
+        await edge.set_cells([CellAddress("127.0.0.1", cell_port, ROOM)])
+        errors = tmp_path / "errors"
+        async with _sipp(
+            "placer-200", tmp_path, "-p", str(cell_port), "-m", str(CALLS), "-r", str(RATE), "-d", "400", "-aa",
+            "-key", "carrier", f"127.0.0.1:{carrier_port}", "-s", "+4930123456",
+            "-timeout", f"{LIMIT_S}s", "-timeout_error", "-trace_err", "-error_file", str(errors),
+            f"127.0.0.1:{edge.settings.inside_port}",
+        ) as cell:  # fmt: skip
+            code = await asyncio.wait_for(cell.wait(), LIMIT_S + 5)
+        assert code == 0, errors.read_text()[-2000:] if errors.exists() else code
+        assert (await edge.state()).counters["tmx.2xx_transactions"] >= 2 * CALLS
+    assert len(re.findall(r"to trunk carrier", (tmp_path / "kamailio.log").read_text())) == CALLS
 
 
 PLAN = """

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sipserver.edge.media import media_routes
-from sipserver.edge.settings import EdgeSettings, RtpengineSettings, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, RtpengineSettings
+from sipserver.trunks.settings import TrunkSettings
 from tests.servers.rtpengine import MiniKamailio
 
 CELLS = ("G722", "PCMA", "PCMU")
@@ -47,7 +48,7 @@ def test_the_relay_may_be_on_either_family(control: str, socket: str) -> None:
 
 @pytest.mark.parametrize("relay", [None, "always", "needed"])
 @pytest.mark.parametrize("codecs", [("PCMA",), ("opus",), ("opus", "G722", "PCMU")])
-@pytest.mark.parametrize("srtp", ["never", "allowed", "required"])
+@pytest.mark.parametrize("srtp", ["off", "offered", "required"])
 def test_kamailio_reads_it(tmp_path: Path, relay: str | None, codecs: tuple[str, ...], srtp: str) -> None:
     settings = None if relay is None else RtpengineSettings.model_validate({"relay": relay})
     kamailio = MiniKamailio(tmp_path, [5060], settings, trunk(codecs=codecs, srtp=srtp))

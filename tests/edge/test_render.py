@@ -17,8 +17,9 @@ from sipserver.edge import render
 from sipserver.edge.cells import CellAddress, Entry, merge, parse
 from sipserver.edge.cells import render as render_cells
 from sipserver.edge.edge import Edge
-from sipserver.edge.settings import DigestUser, EdgeSettings, Listen, TlsSettings, TrunkLimits, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, Listen, RtpengineSettings, TlsSettings
 from sipserver.errors import SettingsError
+from sipserver.trunks.settings import DigestUser, TrunkLimits, TrunkSettings
 from tests.harness.server import free_sip_port
 from tests.servers.kamailio import edge_settings
 
@@ -173,6 +174,23 @@ _ALL: dict[str, tuple[dict[str, Any], tuple[TrunkSettings, ...]]] = {
     "limits": ({}, (LAB.model_copy(update={"limits": TrunkLimits(calls_per_s=5)}),)),
     "open, in the open": ({"open": True, "topology_hiding": False}, ()),
     "one transport": ({"listen": (Listen(transport="udp", host="::1"),)}, (LAB,)),
+    "calls out": (
+        {
+            "listen": (
+                Listen(transport="udp", host="127.0.0.1"),
+                Listen(transport="udp", host="::1", advertise="2001:db8::7"),
+                Listen(transport="tcp", host="::1", port=5070),
+            ),
+            "rtpengine": RtpengineSettings(),
+        },
+        (
+            TrunkSettings(name="name", host="sip.example.net", limits=TrunkLimits(calls_per_s=5)),
+            TrunkSettings(name="four", host="192.0.2.1:5070", srtp="required", codecs=("opus",)),
+            TrunkSettings(name="six", host="[2001:db8::1]", transport="tcp", srtp="off"),
+            TrunkSettings(name="proxy", registrar="example.net", outbound_proxy="[2001:db8::1]:5062"),
+        ),
+    ),
+    "calls out, in the open": ({"topology_hiding": False}, (TrunkSettings(name="out", host="192.0.2.1"),)),
     "the whole world": ({}, (TrunkSettings(name="all", sources=("0.0.0.0/0", "::/0")),)),
 }
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sipserver.edge.settings import RtpengineSettings, TrunkSettings
+from sipserver.edge.settings import RtpengineSettings
+from sipserver.trunks.settings import TrunkSettings
 from tests.fakes.echo_cell import EchoCell
 from tests.harness.phone import Phone, tone
 from tests.harness.routed_phone import RoutedPhone, RoutedPhone6
@@ -317,11 +318,11 @@ CRYPTO = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJh
 @pytest.mark.parametrize(
     ("srtp", "profile", "code"),
     [
-        ("never", "RTP/SAVP", 488),
-        ("never", "RTP/AVP", 200),
+        ("off", "RTP/SAVP", 488),
+        ("off", "RTP/AVP", 200),
         ("required", "RTP/AVP", 488),
         ("required", "RTP/SAVP", 200),
-        ("allowed", "RTP/WHAT", 488),
+        ("offered", "RTP/WHAT", 488),
     ],
 )
 def test_encryption_by_trunk(build: Build, srtp: str, profile: str, code: int) -> None:

@@ -152,4 +152,8 @@ class EchoCell:
             self.packets.append(packet)
             self.sources.add(peer)
             if not self.refusal:
-                self._rtp.sendto(packet, peer)
+                self.echo(self._rtp, packet, peer)
+
+    def echo(self, endpoint: socket.socket, packet: bytes, peer: tuple[str, int]) -> None:
+        """RTP thread."""
+        endpoint.sendto(packet, peer)

@@ -13,7 +13,7 @@ from sipserver.audio.frame import FRAME_SAMPLES, Frame, Samples
 from sipserver.audio.playout import Playout
 from sipserver.calls.leg import OnMedia
 from sipserver.errors import CarrierError
-from sipserver.events import DigitReceived, Emit, Event, LegAnswered, LegDisconnected
+from sipserver.events import DigitReceived, Emit, Event, LegAnswered, LegDisconnected, ReferProgress
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class FakeOffer:
 
 
 class FakeLeg:
-    """actions: what the call asked for, in order. slow_answer: `answer` waits until `go_on` is set."""
+    """actions: what the call asked for, in order. slow_answer: `answer` waits until `go_on` is set; then it is refused
+    with `refusal` if there is one. feeds: the legs that hear this one. refer_answer: what comes of a REFER.
+    """
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class FakeLeg:
         wants_inband_digits: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._clock = clock
+        self.clock = clock
         self.offer = offer or FakeOffer()
         self.playout = Playout()
         self.wants_inband_digits = wants_inband_digits
@@ -53,6 +55,10 @@ class FakeLeg:
         self.media = False
         self.heard = True
         self.looped = False
+        self.feeds: set[FakeLeg] = set()
+        self.can_refer = self.can_replace = True
+        self.refer_answer: int | CarrierError = 200
+        self.refusal = 0
         self.played: list[Samples] = []
         self._earlier: list[Event] = []
         self._emit: Emit | None = None
@@ -72,6 +78,19 @@ class FakeLeg:
     def loop_back(self, on: bool) -> None:
         self.looped = on
 
+    def feed(self, other: FakeLeg, on: bool) -> None:
+        if on:
+            self.feeds.add(other)
+        else:
+            self.feeds.discard(other)
+
+    async def refer(self, to_uri: str, *, replaces: FakeLeg | None = None) -> int:
+        self._do(f"refer {to_uri}{' replaces' if replaces is not None else ''}")
+        if isinstance(self.refer_answer, CarrierError):
+            raise self.refer_answer
+        self.tell(ReferProgress(code=self.refer_answer, final=True))
+        return self.refer_answer
+
     async def ring(self) -> None:
         self._do("ring")
 
@@ -83,6 +102,8 @@ class FakeLeg:
         self._do("answer")
         if self.slow_answer:
             await self.go_on.wait()
+            if self.refusal:
+                raise CarrierError("refused", self.refusal)
             self._alive()
         self.media = True
         self.tell(LegAnswered())
@@ -119,7 +140,7 @@ class FakeLeg:
     def tick_now(self, inbound: Samples | None = None) -> Samples:
         """One media tick, synchronously. Returns what was played in it."""
         payload = self.playout.pull()
-        at_ns = self._clock()
+        at_ns = self.clock()
         outbound = Frame.silence(at_ns) if payload is None else Frame.of_payload(payload, at_ns)
         heard = Frame.silence(at_ns) if inbound is None else Frame(inbound, at_ns)
         if self.looped:

@@ -142,12 +142,12 @@ class RtpPeer:
 
     @asynccontextmanager
     async def stream(
-        self, to_port: int, payload: bytes = b"\xff" * 160, *, payload_type: int = 0, ptime_ms: int = 20
+        self, to_port: int, *payloads: bytes, payload_type: int = 0, ptime_ms: int = 20
     ) -> AsyncIterator[None]:
-        """Send the payload every ptime while the block runs."""
+        """Send one of the payloads (without any: silence) every ptime while the block runs, again and again."""
 
         async def flow() -> None:
-            while True:
+            for payload in itertools.cycle(payloads or (b"\xff" * 160,)):
                 self.send(to_port, payload, payload_type=payload_type, step=ptime_ms * 8)
                 await asyncio.sleep(ptime_ms / 1000)
 

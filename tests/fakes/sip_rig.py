@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from sipserver.events import Event
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
 from sipserver.sip.settings import SipSettings
+from sipserver.trunks.settings import TrunkSettings
 
 E = TypeVar("E", bound=Event)
 TIMEOUT_S = 5.0
@@ -91,10 +92,13 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Rig]:
+async def running(
+    *, trunks: Sequence[TrunkSettings] = (), passwords: Mapping[str, str] | None = None, **settings: Any
+) -> AsyncIterator[Rig]:
     """A cell on a free port with these settings."""
     legs: asyncio.Queue[SipLeg] = asyncio.Queue()
-    cell = Cell(SipSettings(**{"port": 0, "rtp_ports": (20_000, 20_199), **settings}), legs.put_nowait, goodbye_s=0.2)
+    wanted = SipSettings(**{"port": 0, "rtp_ports": (20_000, 20_199), **settings})
+    cell = Cell(wanted, legs.put_nowait, goodbye_s=0.2, trunks=trunks, passwords=passwords or {})
     await cell.start()
     try:
         yield Rig(cell, legs)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sipserver.agent.conversation import Conversation
-from sipserver.agent.options import Engines, Outcome
+from sipserver.agent.options import Engines, Fetch, Outcome
 from sipserver.agent.voice import AudioCache, Voice
 from sipserver.audio.frame import FRAME_MS, Frame
 from sipserver.audio.playout import Playout
@@ -85,6 +85,7 @@ class Stage:
         digits: FakeDigits | None = None,
         variables: dict[str, str] | None = None,
         cache: AudioCache | None = None,
+        fetch: Fetch | None = None,
         **options: Any,
     ) -> None:
         self.stt = stt or [FakeStt()]
@@ -106,6 +107,7 @@ class Stage:
         )
         self._variables = variables or {}
         self._cache = cache or AudioCache()
+        self._fetch = fetch
         self._waiting: list[tuple[Callable[[Event], bool], asyncio.Future[Event]]] = []
 
     async def __aenter__(self) -> Stage:
@@ -124,6 +126,7 @@ class Stage:
             digits=self.digits,
             variables=self._variables,
             voice=voice,
+            fetch=self._fetch,
             clock=now_ns,
         )
         self.phone.hear = self.conversation.hear

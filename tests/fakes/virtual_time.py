@@ -6,6 +6,7 @@ import asyncio
 import functools
 import selectors
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec
 
 Given = ParamSpec("Given")
@@ -32,6 +33,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = _Selector()
         super().__init__(self._virtual)
+        self._threads = ThreadPoolExecutor(1)
+        self.set_default_executor(self._threads)
+
+    async def shutdown_default_executor(self) -> None:
+        """Waits in real time: threads know no other."""
+        self._threads.shutdown()
 
     def time(self) -> float:
         return self._virtual.now_s

@@ -12,8 +12,9 @@ import pytest
 
 from tests.harness.phone import Phone, tone
 from tests.harness.records import ended
-from tests.harness.server import ServerProcess
+from tests.harness.server import ServerProcess, free_range
 from tests.peers.rtp import strongest_hz
+from tests.peers.three import three
 
 PLAN = """
 tenant: disk
@@ -22,6 +23,14 @@ flows:
 routes:
   - match: {to: record}
     flow: record
+"""
+
+BRIDGE = """
+tenant: disk
+flows:
+  bridge: [{bridge: {to: "202", trunk: here, record: true, on: {failed: end}}}]
+routes:
+  - flow: bridge
 """
 
 SIZE_KB = 128
@@ -64,6 +73,30 @@ def test_the_call_goes_on_when_the_disk_is_full(tmp_path: Path, small_disk: Path
         phone.bye()
         (record,) = ended(server.database, phone.call_id)
         assert record.recording_status == "complete"
+
+
+@pytest.mark.peers
+def test_two_go_on_talking_when_the_disk_is_full(tmp_path: Path, small_disk: Path) -> None:
+    port = free_range(8)[0]
+    trunk = {
+        "name": "here", "sources": ["127.0.0.1/32"], "host": f"127.0.0.1:{port}", "number_format": "as_is",
+        "srtp": "off",
+    }  # fmt: skip
+    overrides = {"calls": {"recordings": str(small_disk)}, "trunks": [trunk]}
+    with (
+        ServerProcess(tmp_path / "server", {"disk.yaml": BRIDGE}, overrides) as server,
+        three(server, tmp_path, {"callee": port}) as there,
+    ):
+        there.listen("callee", "callee-200-far-end-bye")
+        there.place("caller", "caller-200-bye", user="bridge")
+        there.hear_each_other()
+        there.happened("recording.failed")
+        there.hear_each_other()
+        there.far["caller"].go_on()
+        there.all_content()
+        record = there.record()
+        assert (record.reason, record.recording_status) == ("caller_hangup", "failed")
+        assert "space" in record.of("recording.failed")[0]["reason"].lower()
 
 
 def test_the_call_goes_on_when_the_folder_cannot_be_written(tmp_path: Path) -> None:

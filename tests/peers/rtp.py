@@ -8,6 +8,7 @@ refuses to know what the call is about: a `Script` says what to send.
 from __future__ import annotations
 
 import audioop
+import queue
 import socket
 import struct
 import threading
@@ -76,12 +77,22 @@ class Script:
 
 @dataclass
 class Heard:
-    """payloads: audio payloads in order of arrival, with their payload type."""
+    """payloads: all payloads in order of arrival, with their payload type. timestamps: theirs."""
 
     payloads: list[tuple[int, bytes]] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
 
     def signal(self, codec: Codec) -> Signal:
         return codec.decode(b"".join(payload for kind, payload in self.payloads if kind == codec.payload_type))
+
+    def digits(self) -> str:
+        """Keys by RFC 4733, one for each timestamp: packets of one key share theirs (section 2.5.1.2)."""
+        pressed = {
+            at: payload[0]
+            for at, (kind, payload) in zip(self.timestamps, list(self.payloads), strict=False)
+            if kind == TELEPHONE_EVENT
+        }
+        return "".join("0123456789*#ABCD"[code] for code in pressed.values())
 
 
 def strongest_hz(samples: Signal, rate_hz: int) -> float:
@@ -107,17 +118,34 @@ def tone(frequencies: tuple[float, ...], milliseconds: int, rate_hz: int, start:
 class RtpPeer:
     """One socket, one thread. It sends nothing before the first packet came. Use as a context manager."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
         self._script = script
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind((host, 0))
         self._socket.settimeout(0.1)
         self.port = int(self._socket.getsockname()[1])
         self.heard = Heard()
         self.sent = 0
         self._peer: tuple[str, int] | None = None
         self._closed = threading.Event()
+        self._quiet = threading.Event()
+        self._keys: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._receive), threading.Thread(target=self._send)]
+
+    @property
+    def media(self) -> tuple[str, int]:
+        """Where the far end sends from, and listens. Raises AssertionError before it has sent anything."""
+        assert self._peer is not None, "nothing was heard yet"
+        return self._peer
+
+    def press(self, digits: str) -> None:
+        """Keys in the middle of the call, after those of the script."""
+        for digit in digits:
+            self._keys.put(digit)
+
+    def fall_silent(self) -> None:
+        """Send nothing any more."""
+        self._quiet.set()
 
     def _receive(self) -> None:
         while not self._closed.is_set():
@@ -127,6 +155,7 @@ class RtpPeer:
                 continue
             if len(packet) > 12 and packet[0] >> 6 == 2:
                 self._peer = peer
+                self.heard.timestamps.append(int.from_bytes(packet[4:8], "big"))
                 self.heard.payloads.append((packet[1] & 0x7F, packet[12:]))
 
     def _send(self) -> None:
@@ -138,8 +167,9 @@ class RtpPeer:
             if self._closed.is_set():
                 return
             head = struct.pack("!BBHII", 0x80, payload_type | marker << 7, sequence & 0xFFFF, timestamp, 0x51EE7)
-            self._socket.sendto(head + payload, self._peer)
-            sequence, self.sent = sequence + 1, self.sent + 1
+            if not self._quiet.is_set():
+                self._socket.sendto(head + payload, self._peer)
+                sequence, self.sent = sequence + 1, self.sent + 1
             due += self._script.ptime_ms / 1000
             self._closed.wait(max(0.0, due - time.monotonic()))
 
@@ -164,9 +194,8 @@ class RtpPeer:
                 yield audio(frequencies)
                 clock += step
 
-        if script.digits:
-            yield from stretch(script.lead_ms)
-        for digit in script.digits:
+        def press(digit: str) -> Iterator[tuple[int, int, int, bytes]]:
+            nonlocal clock
             if script.method == "inband":
                 yield from stretch(script.digit_ms, TONE_PAIRS[digit])
             else:
@@ -175,8 +204,15 @@ class RtpPeer:
                     yield marker and script.method == "rfc4733", TELEPHONE_EVENT, began, payload
                     clock += step
             yield from stretch(script.gap_ms)
+
+        if script.digits:
+            yield from stretch(script.lead_ms)
+        for digit in script.digits:
+            yield from press(digit)
         while True:
-            yield from stretch(1000, (script.tone_hz,) if script.tone_hz else ())
+            while not self._keys.empty():
+                yield from press(self._keys.get())
+            yield from stretch(100 // script.ptime_ms * script.ptime_ms, (script.tone_hz,) if script.tone_hz else ())
 
     def __enter__(self) -> RtpPeer:
         for thread in self._threads:

@@ -6,6 +6,7 @@ Owns the command line. Refuses to know what a scenario should lead to; `test_sip
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -33,7 +34,9 @@ class Outcome:
 class Sipp:
     """A SIPp process with one call. folder: where it runs and its traces go.
 
-    server_port: whom to call; 0 for a scenario that is called. Use as a context manager: leaving it ends the process.
+    server_port: whom to call; 0 for a scenario that is called. port: its own, the two after it are its too; 0: any.
+    host: its own address, one of the loopback's. unique: of the Call-ID, for a server that gets the same call again.
+    Use as a context manager: leaving it ends the process.
     """
 
     def __init__(
@@ -47,23 +50,27 @@ class Sipp:
         limit_s: float = LIMIT_S,
         keys: Mapping[str, str | int] | None = None,
         options: tuple[str, ...] = (),
+        port: int = 0,
+        host: str = "127.0.0.1",
+        unique: str = "",
     ) -> None:
-        self.name = name
-        self.port, _ = free_range(8)
-        self.sip_call_id = f"{name}-1@127.0.0.1"
+        self.name, self.host = name, host
+        self.port = port or free_range(8)[0]
+        self.sip_call_id = f"{name}{unique}-1@{host}"
         self._limit_s, self._folder = limit_s, folder
         self._errors, self._messages = folder / f"{name}.errors", folder / f"{name}.messages"
         self._command = [
             *("sipp", "-sf", str(SCENARIOS / f"{name}.xml"), "-m", "1", "-l", "1", "-r", "20"),
-            *("-i", "127.0.0.1", "-p", str(self.port), "-bind_local"),
-            *("-ci", "127.0.0.1", "-cp", str(self.port + 1), "-mi", "127.0.0.1", "-mp", str(self.port + 2)),
-            *("-t", "t1" if tcp else "u1", "-cid_str", f"{name}-%u@%s", "-s", user),
+            *("-i", host, "-p", str(self.port), "-bind_local"),
+            *("-ci", host, "-cp", str(self.port + 1), "-mi", host, "-mp", str(self.port + 2)),
+            *("-t", "t1" if tcp else "u1", "-cid_str", f"{name}{unique}-%u@%s", "-s", user),
             *("-nostdin", "-timeout", f"{limit_s:g}s", "-timeout_error", "-recv_timeout", "8s"),
             *("-trace_err", "-error_file", str(self._errors), "-trace_msg", "-message_file", str(self._messages)),
             *(piece for key, value in (keys or {}).items() for piece in ("-key", key, str(value))),
             *options,
             *((f"127.0.0.1:{server_port}",) if server_port else ()),
         ]
+        self._is_called = not server_port
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Sipp:
@@ -74,7 +81,17 @@ class Sipp:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        if self._is_called:
+            self._await_port()
         return self
+
+    def _await_port(self) -> None:
+        """Until it listens; what is sent before is lost."""
+        mine = f":{self.port:04X} "
+        deadline = time.monotonic() + self._limit_s
+        while not any(mine in Path(table).read_text() for table in ("/proc/net/udp", "/proc/net/tcp")):
+            assert time.monotonic() < deadline, f"{self.name} does not listen"
+            time.sleep(0.01)
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
@@ -86,6 +103,16 @@ class Sipp:
         """The exit code. Raises TimeoutExpired when SIPp outlives its own limit."""
         assert self._process is not None
         return self._process.wait(self._limit_s + 5)
+
+    @property
+    def is_over(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
+    @property
+    def messages(self) -> str:
+        """Every SIP message so far, in order."""
+        return self._messages.read_text(errors="replace") if self._messages.exists() else ""
 
     @property
     def trace(self) -> str:

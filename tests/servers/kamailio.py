@@ -19,7 +19,8 @@ from typing import Any
 
 from sipserver.edge.cells import CellAddress
 from sipserver.edge.edge import Edge
-from sipserver.edge.settings import EdgeSettings, FloodSettings, Listen, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, FloodSettings, Listen
+from sipserver.trunks.settings import TrunkSettings
 from tests.fakes.sip_peer import body_of, header, sdp, status_of
 from tests.harness.server import free_sip_port
 

@@ -19,7 +19,8 @@ import jinja2
 
 from sipserver.edge.media import media_routes
 from sipserver.edge.rtpengine import config_file, log_file, render
-from sipserver.edge.settings import EdgeSettings, RtpengineSettings, TrunkSettings
+from sipserver.edge.settings import EdgeSettings, RtpengineSettings
+from sipserver.trunks.settings import TrunkSettings
 from tests.harness.server import ROOT, free_port, free_range, free_sip_port
 
 READY_S = 10
@@ -54,6 +55,8 @@ request_route {
 			if (is_method("ACK") && t_check_trans()) t_relay();
 			exit;
 		}
+		$var(inside) = 0;
+		if (is_direction("upstream")) $var(inside) = 1;
 		if (is_method("INVITE|UPDATE")) {
 			route(MEDIA_OFFER);
 			if ($rc < 0) {
@@ -75,6 +78,7 @@ request_route {
 	if (!is_method("INVITE")) exit;
 	t_check_trans();
 	record_route();
+	$var(inside) = 0;
 	$avp(trunk) = "{{ trunk }}";
 	route(MEDIA_OFFER);
 	if ($rc < 0) {
@@ -187,6 +191,7 @@ class MiniKamailio:
                 port=self.port,
                 cells=cells,
                 trunk=trunk.name,
+                codecs=(trunk,),
             )
         )
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from sipserver.errors import CarrierError
+from sipserver.errors import CapacityError, CarrierError
 from sipserver.events import DigitReceived, LegAnswered, LegDisconnected, MediaStarted, SipMessage
 from tests.fakes.sip_peer import SipPeer, body_of, header, sdp
 from tests.fakes.sip_rig import Listener, running
@@ -50,6 +50,22 @@ async def test_dials_hears_early_media_and_is_answered() -> None:
         assert len(listener.of(LegAnswered)) == 1
         summaries = [one.summary for one in listener.of(SipMessage) if one.direction == "sent"]
         assert summaries == ["INVITE", "ACK", "BYE"]
+
+
+async def test_digits_are_offered_as_most_expect_them_and_heard_so() -> None:
+    async with running() as rig, SipPeer.open(rig.port) as peer:
+        media = await peer.rtp()
+        leg = await rig.cell.dial(f"sip:x@127.0.0.1:{peer.port}")
+        listener = Listener(leg)
+        invite = await peer.receive("INVITE")
+        assert "a=rtpmap:101 telephone-event/8000" in body_of(invite)
+        assert "a=fmtp:101 0-16" in body_of(invite)
+        assert re.search(r"^m=audio \d+ RTP/AVP [\d ]*101\r$", body_of(invite), re.M)
+        peer.answer(invite, "200 OK", body=sdp(media.port))
+        await leg.answered()
+        assert (await listener.event(MediaStarted)).telephone_event == 101
+        await media.press(media_port(invite), 7)
+        assert (await listener.event(DigitReceived)).digit == "7"
 
 
 @pytest.mark.parametrize("status", ["486 Busy Here", "404 Not Found", "603 Decline"])
@@ -118,6 +134,16 @@ async def test_a_uri_that_is_none_raises(uri: str) -> None:
         with pytest.raises(CarrierError, match="could not be placed"):
             await rig.cell.dial(uri)
         assert rig.cell.calls == 0
+
+
+async def test_calls_that_were_given_up_and_keep_their_slot_are_told_as_no_room() -> None:
+    """PJSIP keeps what a deaf far end has not answered until its INVITE times out (RFC 3261, timer B)."""
+    async with running() as rig, SipPeer.open(rig.port) as deaf:
+        for _ in range(rig.cell.capacity):
+            leg = await rig.cell.dial(f"sip:x@127.0.0.1:{deaf.port}")
+            await leg.hangup()
+        with pytest.raises(CapacityError):
+            await rig.cell.dial(f"sip:x@127.0.0.1:{deaf.port}")
 
 
 async def test_two_legs_of_one_cell_talk_to_each_other() -> None:

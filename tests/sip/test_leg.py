@@ -40,6 +40,9 @@ class Control:
     def press(self, keys: str, duration_ms: int) -> Awaitable[None]:
         return self._do((keys, duration_ms))
 
+    def refer(self, uri: str, replaced: int | None) -> Awaitable[None]:
+        return self._do(("refer", uri, replaced))
+
     def wire(self) -> None:
         self.sent.append("wire")
 
@@ -47,7 +50,7 @@ class Control:
 def made(direction: str = "inbound") -> tuple[SipLeg, Control]:
     control = Control()
     offer = SipOffer(direction, "sip:a@b", "a", "sip:c@d", "c", "192.0.2.1:5060", "udp", "id", {})
-    return SipLeg(offer, control, MediaLine(Playout()), stalled_s=2), control
+    return SipLeg(1, offer, control, MediaLine(Playout()), stalled_s=2), control
 
 
 async def test_it_is_a_leg_for_calls() -> None:

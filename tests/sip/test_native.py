@@ -50,7 +50,7 @@ async def test_calls_work_without_the_symbols(hidden: None) -> None:
 
 
 def test_without_symbols_there_is_no_gate_and_no_ssrc(hidden: None) -> None:
-    gate = MethodGate(lambda method: NO_METHOD, 5)
+    gate = MethodGate(lambda _method, _rdata: NO_METHOD, 5)
     assert not gate.install()
     gate.remove()
     assert stream.peer_ssrc(0) is None

@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools.bench import (
+    amd,
+    bridge,
     bus,
     call_cost,
     echo_delay,
@@ -30,6 +32,7 @@ from tools.bench import (
     setup_time,
     speech,
     speech_worker,
+    transfers,
 )
 from tools.bench.fleet_options import Options
 from tools.bench.report import PLOTS, Finding, Row, figures, markdown, write, write_figures, write_section
@@ -44,7 +47,10 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "speech-worker": ("Speech worker", speech_worker.measure),
     "bus": ("Bus", bus.measure),
     "records": ("Call records", records.measure),
+    "bridge": ("Bridged calls", bridge.measure),
+    "transfer": ("Transfers", transfers.measure),
     "relay": ("Media relay", media_relay.measure),
+    "amd": ("Answering machine detection", amd.measure),
 }
 
 FLEET: dict[str, tuple[str, Callable[[Path, Options], Finding]]] = {

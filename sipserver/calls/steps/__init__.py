@@ -10,7 +10,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sipserver.calls.scene import Left, Scene
-from sipserver.calls.steps import agent, collect, flow, record, sound, telephony
+from sipserver.calls.steps import (
+    agent,
+    amd,
+    bridge,
+    collect,
+    conference,
+    flow,
+    queue,
+    record,
+    sound,
+    telephony,
+    transfer,
+    voicemail,
+)
 from sipserver.dialplan import steps
 
 Executor = Callable[[Any, Scene], Awaitable[Left]]
@@ -29,4 +42,11 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.SetStep: flow.set_variables,
     steps.When: flow.when,
     steps.Goto: flow.goto,
+    steps.Conference: conference.conference,
+    steps.Queue: queue.queue,
+    steps.Serve: queue.serve,
+    steps.Voicemail: voicemail.voicemail,
+    steps.Bridge: bridge.bridge,
+    steps.Transfer: transfer.transfer,
+    steps.Amd: amd.amd,
 }

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.audio import sound_file
+from sipserver.audio.playout import Playout
 from sipserver.calls.call import Call
+from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.scene import Left, Scene
 from sipserver.dialplan import steps, template
 from sipserver.errors import ConfigError, ProviderError
@@ -17,7 +19,9 @@ from sipserver.errors import ConfigError, ProviderError
 async def say(step: steps.Say, scene: Scene) -> Left:
     speaking = speak(scene, step.text, tts=step.tts, voice=step.voice, language=step.language)
     try:
-        await _until_digit(scene.call, speaking) if step.interruptible else await speaking
+        await until_digit(
+            scene.call.id, scene.call.digits, scene.call.leg.playout, speaking
+        ) if step.interruptible else await speaking
     except ProviderError as problem:
         return scene.failed("say", problem)
     return Left()
@@ -26,7 +30,9 @@ async def say(step: steps.Say, scene: Scene) -> Left:
 async def play(step: steps.Play, scene: Scene) -> Left:
     playing = play_file(scene.call, scene.plan.sound(step.file))
     try:
-        await _until_digit(scene.call, playing) if step.interruptible else await playing
+        await until_digit(
+            scene.call.id, scene.call.digits, scene.call.leg.playout, playing
+        ) if step.interruptible else await playing
     except ConfigError as problem:
         return scene.failed("play", problem)
     return Left()
@@ -50,21 +56,34 @@ async def prompt(scene: Scene, step: steps.Collect) -> None:
             speaking = speak(scene, step.say, tts=step.tts, voice=step.voice, language=step.language)
             await _until_digit(scene.call, speaking)
         elif step.play:
-            await _until_digit(scene.call, play_file(scene.call, scene.plan.sound(step.play)))
+            await until_digit(
+                scene.call.id,
+                scene.call.digits,
+                scene.call.leg.playout,
+                play_file(scene.call, scene.plan.sound(step.play)),
+            )
     except (ProviderError, ConfigError) as problem:
         scene.failed("collect", problem)
 
 
-async def speak(scene: Scene, source: str, *, tts: str, voice: str, language: str) -> None:
+async def speak(
+    scene: Scene, source: str, *, tts: str, voice: str, language: str, playout: Playout | None = None
+) -> None:
     """Say a text to its end, by the engine named or, if it fails, by any other. Raises ProviderError.
 
-    A text without variables is the same for every call and therefore worth keeping as sound.
+    playout: of somebody else than the caller. A text without variables is the same for every call and therefore worth
+    keeping as sound.
     """
     text = scene.text(source)
     names = tuple(scene.call.services.engines.tts)
     chain = (tts, *(name for name in names if name != tts)) if tts else names
     await scene.voice.say(
-        text, scene.call.leg.playout, chain=chain, voice=voice, language=language, cacheable=not template.names(source)
+        text,
+        scene.call.leg.playout if playout is None else playout,
+        chain=chain,
+        voice=voice,
+        language=language,
+        cacheable=not template.names(source),
     )
 
 
@@ -78,15 +97,19 @@ async def play_file(call: Call, path: Path) -> None:
 
 
 async def _until_digit(call: Call, playing: Coroutine[Any, Any, None]) -> None:
+    await until_digit(call.id, call.digits, call.leg.playout, playing)
+
+
+async def until_digit(name: str, digits: DigitBuffer, playout: Playout, playing: Coroutine[Any, Any, None]) -> None:
     """Let something play until it is over or a digit is pressed, which stays in the buffer. Raises what it raises."""
-    sounding = asyncio.create_task(playing, name=f"prompt of {call.id}")
-    pressing = call.digits.pressed()
+    sounding = asyncio.create_task(playing, name=f"prompt of {name}")
+    pressing = digits.pressed()
     try:
         await asyncio.wait({sounding, pressing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         pressing.cancel()
         if sounding.cancel():
-            call.leg.playout.flush()
+            playout.flush()
             await asyncio.wait({sounding})
     if not sounding.cancelled():
         sounding.result()

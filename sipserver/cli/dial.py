@@ -1,0 +1,244 @@
+"""`sipserver dial`: have the running server call somebody, and tell what becomes of it.
+
+Owns the words on the terminal. The call lives in the server: in a single one, which is asked through its console, or in
+a cell of the fleet, which is asked over the bus. What happens is read from the call's record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from sipserver import console, settings
+from sipserver.bus import table
+from sipserver.bus.contract import Bus
+from sipserver.calls import timeline
+from sipserver.errors import CapacityError, Draining, NotFound, RemoteError, SipServerError
+from sipserver.settings import Settings
+from sipserver.store.reader import EventRow, Reader, open_reader
+
+LOOK_S = 0.2
+SILENT_S = 5.0
+"""Without news for so long, the server is asked whether the call still lives."""
+
+ANSWER_S = 5.0
+_NO_ROOM = frozenset({CapacityError.__name__, Draining.__name__})
+LAST_WORD_S = 15.0
+"""How long the record of a call that lives no longer may take to be closed."""
+
+
+class Unreachable(SipServerError):
+    """Nobody who could place the call answers."""
+
+
+class Asked(Protocol):
+    """A running server."""
+
+    async def originate(self, wanted: Mapping[str, Any]) -> str:
+        """The id of the call."""
+        ...
+
+    async def hangup(self, call_id: str) -> None: ...
+
+    async def lives(self, call_id: str) -> bool: ...
+
+
+def dial(
+    to: Annotated[str, typer.Argument(metavar="TO", help="A number such as +493012345, or a SIP URI.")],
+    trunk: Annotated[str, typer.Option(help="The trunk to call by; otherwise the first that carries the number.")] = "",
+    flow: Annotated[str, typer.Option(help="The flow to run; otherwise that of the route for this number.")] = "",
+    tenant: Annotated[str, typer.Option(help="Whose dialplan; not needed where there is one tenant.")] = "",
+    from_: Annotated[str, typer.Option("--from", help="The number to show, if the trunk allows it.")] = "",
+    display: Annotated[str, typer.Option(help="The name to show.")] = "",
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A SIP header to send; may be given more than once.")
+    ] = None,
+    amd: Annotated[
+        bool, typer.Option("--amd", help="Find out first who answered: the flow has it as {answerer}.")
+    ] = False,
+    ring_s: Annotated[float, typer.Option("--ring-s", help="How long it may ring, over all trunks.")] = 30,
+    config: Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")] = (
+        settings.DEFAULT_FILE
+    ),
+) -> None:
+    """Have the running server call somebody and run a flow once they answer. Exits 0 only if they did.
+
+    Ctrl-C hangs the call up.
+    """
+    wanted: dict[str, Any] = {
+        "to": to,
+        "trunk": trunk,
+        "flow": flow,
+        "tenant": tenant,
+        "from_user": from_,
+        "from_display": display,
+    }
+    wanted |= {"headers": _headers(header or []), "ring_s": ring_s}
+    if amd:
+        wanted["amd"] = {}
+    answered = asyncio.run(_dial(settings.load(config), wanted, typer.echo))
+    if not answered:
+        raise typer.Exit(1)
+
+
+def _headers(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"{pair!r}: write --header NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+async def _dial(loaded: Settings, wanted: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
+    """Whether the call was answered. Raises SipServerError for what cannot begin."""
+    async with _server(loaded) as server:
+        try:
+            call_id = await server.originate(wanted)
+        except RemoteError as refusal:
+            raise SipServerError(refusal.text) from None
+        tell(f"calling {timeline.clean(str(wanted['to']))}, call {call_id}")
+        async with open_reader(loaded.store) as reader:
+            with _interruptible() as interrupted:
+                return await _follow(server, reader, call_id, interrupted, tell)
+
+
+async def _follow(
+    server: Asked, reader: Reader, call_id: str, interrupted: asyncio.Event, tell: Callable[[str], None]
+) -> bool:
+    loop = asyncio.get_running_loop()
+    seen, answered_ms, news_s, give_up_s = -1, None, loop.time(), None
+    while True:
+        for event in await reader.events(call_id, after_seq=seen):
+            seen, news_s = event.seq, loop.time()
+            line = _words(event, answered_ms)
+            if event.kind == "call.state" and event.fields.get("new") == "answered":
+                answered_ms = event.at_ms
+            if line:
+                tell(timeline.clean(line))
+            if event.kind == "call.ended":
+                return answered_ms is not None
+        if interrupted.is_set():
+            interrupted.clear()
+            await server.hangup(call_id)
+        if give_up_s is None and loop.time() - news_s > SILENT_S:
+            news_s = loop.time()
+            give_up_s = None if await server.lives(call_id) else loop.time() + LAST_WORD_S
+        if give_up_s is not None and loop.time() > give_up_s:
+            raise Unreachable(f"the call {call_id} lives no longer, and its record does not say how it ended")
+        await asyncio.sleep(LOOK_S)
+
+
+def _words(event: EventRow, answered_ms: int | None) -> str:
+    """What the terminal shows of an event; empty: nothing."""
+    fields, at, words = event.fields, f"{event.at_ms / 1000:.1f} s", ""
+    match event.kind:
+        case "leg.progress":
+            what = "early media" if fields.get("media") else "ringing" if fields.get("code") == 180 else "progress"
+            words = f"{what} ({fields.get('code')}) after {at}"
+        case "call.state" if fields.get("new") == "answered":
+            words = f"answered after {at}"
+        case "amd.decided":
+            words = f"who answered: {fields.get('answerer')}, known {fields.get('after_ms')} ms after the answer"
+        case "fault.other" | "fault.provider" | "fault.watchdog":
+            where = fields.get("where") or fields.get("part") or fields.get("watchdog")
+            words = f"fault: {where}: {fields.get('error') or fields.get('action')}"
+        case "call.limited":
+            words = f"no place left in {fields.get('scope')}, which has {fields.get('limit')}"
+        case "call.ended":
+            lasted = "" if answered_ms is None else f", {(event.at_ms - answered_ms) / 1000:.1f} s after the answer"
+            detail = f": {fields['detail']}" if fields.get("detail") else ""
+            words = f"ended: {fields.get('reason')} ({fields.get('sip_code')}){detail}{lasted}"
+    return words
+
+
+@contextmanager
+def _interruptible() -> Iterator[asyncio.Event]:
+    """Set by Ctrl-C, which then does nothing else; the second one ends the command."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+
+    def ask() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        asked.set()
+
+    loop.add_signal_handler(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+@asynccontextmanager
+async def _server(loaded: Settings) -> AsyncIterator[Asked]:
+    if loaded.mode == "single":
+        yield _Single(loaded)
+        return
+    bus = table.make(loaded.bus, node="operator", run=uuid.uuid4().hex)
+    await bus.open()
+    try:
+        yield _Fleet(bus)
+    finally:
+        await bus.close()
+
+
+class _Single:
+    def __init__(self, loaded: Settings) -> None:
+        self._settings = loaded
+
+    async def originate(self, wanted: Mapping[str, Any]) -> str:
+        return str((await console.ask(self._settings, "originate", wanted, ANSWER_S))["call"])
+
+    async def hangup(self, call_id: str) -> None:
+        await _quietly(console.ask(self._settings, "hangup", {"call": call_id, "detail": "sipserver dial"}, ANSWER_S))
+
+    async def lives(self, call_id: str) -> bool:
+        return await _quietly(console.ask(self._settings, "status", {"call": call_id}, ANSWER_S))
+
+
+class _Fleet:
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def originate(self, wanted: Mapping[str, Any]) -> str:
+        """Cells are asked one after the other, the emptiest first; one without a free leg says so at once."""
+        cells = await self._bus.leases.find("run/")
+        refusals = []
+        for key in sorted(cells, key=lambda key: int(cells[key].get("calls", 0))):
+            run = key.removeprefix("run/")
+            try:
+                answer = await self._bus.commands.ask(f"run:{run}", "originate", wanted, timeout_s=ANSWER_S)
+            except RemoteError as refusal:  # after any other failure the call may be under way
+                if refusal.name not in _NO_ROOM:
+                    raise
+                refusals.append(refusal.text)
+            except NotFound as problem:
+                refusals.append(str(problem))
+            else:
+                return str(answer["call"])
+        raise Unreachable(f"no cell can place the call: {refusals[0]}" if refusals else "no cell of the fleet runs")
+
+    async def hangup(self, call_id: str) -> None:
+        arguments = {"call": call_id, "detail": "sipserver dial"}
+        await _quietly(self._bus.commands.ask(f"call:{call_id}", "hangup", arguments, timeout_s=ANSWER_S))
+
+    async def lives(self, call_id: str) -> bool:
+        return await _quietly(
+            self._bus.commands.ask(f"call:{call_id}", "status", {"call": call_id}, timeout_s=ANSWER_S)
+        )
+
+
+async def _quietly(asking: Awaitable[object]) -> bool:
+    """Whether somebody answered."""
+    try:
+        await asking
+    except SipServerError:
+        return False
+    return True

@@ -1,0 +1,102 @@
+"""`sipserver trunks`: asks for the state of the trunks: a single server over its HTTP port, in a fleet the cell that
+registers them, over the bus.
+
+Owns the question and the words on the terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sipserver import settings
+from sipserver.bus import table
+from sipserver.bus.contract import Bus
+from sipserver.calls import timeline
+from sipserver.errors import NotFound, SipServerError
+from sipserver.fleet.registrar import LEASE, TRUNKS
+from sipserver.settings import Settings
+
+ANSWER_S = 3.0
+WIDTH = 120
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+
+
+def trunks(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    config: Annotated[
+        Path, typer.Option("--config", help="The settings file.", metavar="FILE")
+    ] = settings.DEFAULT_FILE,
+) -> None:
+    """Show each trunk's state and why; exit code 1 when one is down."""
+    found = _ask(config)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    elif found:
+        _print(found)
+    else:
+        typer.echo("the server has no trunks")
+    if not all(trunk["up"] for trunk in found):
+        raise typer.Exit(1)
+
+
+def _ask(config: Path) -> list[dict[str, Any]]:
+    loaded = settings.load(config)
+    if loaded.mode == "fleet":
+        return asyncio.run(_ask_fleet(loaded))
+    host = _ANY.get(loaded.http.host, loaded.http.host)
+    place = f"[{host}]" if ":" in host else host
+    url = f"http://{place}:{loaded.http.port}/trunks"
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:  # nosec B310
+            found: list[dict[str, Any]] = json.load(answer)["trunks"]
+    except (OSError, ValueError, KeyError) as problem:
+        reason = problem.reason if isinstance(problem, urllib.error.URLError) else problem
+        raise SipServerError(f"no server answers at {url}: {reason}") from None
+    return found
+
+
+async def _ask_fleet(loaded: Settings) -> list[dict[str, Any]]:
+    """Of the cell that registers, or, where nothing is to be registered, of any."""
+    bus = table.make(loaded.bus, node="operator", run=uuid.uuid4().hex)
+    await bus.open()
+    try:
+        holder = await bus.leases.get(LEASE)
+        runs = [str(holder["run"])] if holder is not None else await _cells(bus)
+        for run in runs:
+            with contextlib.suppress(NotFound):
+                answer = await bus.commands.ask(f"run:{run}", TRUNKS, {}, timeout_s=ANSWER_S)
+                return list(answer["trunks"])
+        raise SipServerError("no cell of the fleet runs")
+    finally:
+        await bus.close()
+
+
+async def _cells(bus: Bus) -> list[str]:
+    return [key.removeprefix("run/") for key in await bus.leases.find("run/")]
+
+
+def _print(found: Sequence[Mapping[str, Any]]) -> None:
+    drawn = Table(box=None, pad_edge=False)
+    for column in ("trunk", "state", "since", "calls", "reason"):
+        drawn.add_column(column, justify="right" if column == "calls" else "left", no_wrap=column != "reason")
+    for trunk in found:
+        since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(trunk["since"]))
+        facts = (trunk["name"], trunk["state"], since, str(trunk["calls"]), trunk["reason"])
+        drawn.add_row(*(Text(timeline.clean(fact)) for fact in facts), style="" if trunk["up"] else "red")
+    console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
+    console.print(drawn)

@@ -1,0 +1,55 @@
+"""The steps of a dialplan, one model each. A step that can fail names its branches in `on`.
+
+In YAML a step is a mapping with one key (`say: Hello.`) or, without options, a word (`answer`).
+The models are pure: they tell where a call goes on, and know no call.
+"""
+
+from __future__ import annotations
+
+from sipserver.dialplan.steps.base import END, NEXT, Branch, Speaking, Step, Target
+from sipserver.dialplan.steps.dialogue import Agent, Collect
+from sipserver.dialplan.steps.flow import Goto, SetStep, When
+from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
+from sipserver.dialplan.steps.parties import Amd, Bridge, Handover, Placing, Transfer
+from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
+from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Wait
+
+_ALL: tuple[type[Step], ...] = (
+    *(Answer, Early, Say, Play, Collect, Agent, Record, Echo, SetStep, When, Goto, Wait, Hangup),
+    *(Bridge, Transfer, Amd, Conference, Queue, Serve, Voicemail),
+)
+
+STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
+"""Every step by its word."""
+
+__all__ = [
+    "END",
+    "NEXT",
+    "STEPS",
+    "Agent",
+    "Amd",
+    "Answer",
+    "Branch",
+    "Bridge",
+    "Collect",
+    "Conference",
+    "Early",
+    "Echo",
+    "Goto",
+    "Handover",
+    "Hangup",
+    "Placing",
+    "Play",
+    "Queue",
+    "Record",
+    "Say",
+    "Serve",
+    "SetStep",
+    "Speaking",
+    "Step",
+    "Target",
+    "Transfer",
+    "Voicemail",
+    "Wait",
+    "When",
+]

@@ -1,0 +1,51 @@
+"""What happens to the call as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sipserver.events.base import Event, private
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted(Event):
+    kind: ClassVar[str] = "call.started"
+    direction: str  # inbound | outbound
+    from_uri: str = private()
+    to_uri: str = private()
+    source: str = ""  # host:port of the peer
+    sip_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRouted(Event):
+    kind: ClassVar[str] = "call.routed"
+    route: int  # index in the tenant's routes
+    flow: str
+    why: str = ""  # the match that won, as `dialplan explain` prints it
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimited(Event):
+    """No place was left. shared: for nobody; otherwise for this process, and another one may have a place."""
+
+    kind: ClassVar[str] = "call.limited"
+    scope: str  # trunk/<name> | tenant/<name>
+    limit: int
+    shared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CallStateChanged(Event):
+    kind: ClassVar[str] = "call.state"
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded(Event):
+    kind: ClassVar[str] = "call.ended"
+    reason: str  # calls.states.EndReason
+    sip_code: int = 0
+    detail: str = ""

@@ -1,0 +1,34 @@
+"""What the dialplan does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sipserver.events.base import Event, private
+
+
+@dataclass(frozen=True, slots=True)
+class StepEntered(Event):
+    kind: ClassVar[str] = "step.entered"
+    flow: str
+    index: int
+    step: str
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepLeft(Event):
+    kind: ClassVar[str] = "step.left"
+    flow: str
+    index: int
+    step: str
+    outcome: str
+    took_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VariableSet(Event):
+    kind: ClassVar[str] = "variable.set"
+    name: str
+    value: str = private()
