@@ -63,6 +63,8 @@ class Attempts:
         self._ways = deque(outbound.ways(order, tenant))
         self.way = self._ways[0]
         """That of the attempt of the moment, or of the last one."""
+        self.latest: Leg | None = None
+        """The leg of the moment or of the last attempt; None while an INVITE is being sent."""
         self.answered = False
         self._deadline_s: float | None = None
         self._count = 0
@@ -121,7 +123,7 @@ class Attempts:
         if self._deadline_s is None:
             self._deadline_s = loop.time() + self._order.ring_s
         while True:
-            self.way = self._ways.popleft()
+            self.way, self.latest = self._ways.popleft(), None
             self._count += 1
             try:
                 leg = await self._send(self.way, self._deadline_s - loop.time())
@@ -155,6 +157,7 @@ class Attempts:
 
     def _take(self, leg: Leg) -> None:
         attempt = self._now = _Attempt(self.way, leg)
+        self.latest = leg
         self._tell_dialed(leg.offer.sip_call_id)
         if self._ways:
             attempt.deaf = asyncio.get_running_loop().call_later(DEAF_S, self._give_up, attempt)

@@ -96,7 +96,8 @@ class DialledLeg:
 
     @property
     def offer(self) -> DialledOffer:
-        return DialledOffer.of(self._attempts.way, self.now)
+        """Between two attempts that of the last one: a refusal can come before the record begins."""
+        return DialledOffer.of(self._attempts.way, self._attempts.latest)
 
     @property
     def now(self) -> Leg | None:

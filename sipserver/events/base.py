@@ -52,3 +52,10 @@ class LegEvent(Event):
     """
 
     leg: str = field(default="", kw_only=True)
+
+    def fields(self) -> dict[str, Any]:
+        """Those of every event; `leg` only where it says something."""
+        told = Event.fields(self)
+        if not self.leg:
+            del told["leg"]
+        return told

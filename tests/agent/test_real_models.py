@@ -68,12 +68,16 @@ async def engines(tmp_path: Path) -> AsyncIterator[Engines]:
 @pytest.mark.models
 async def test_a_question_is_answered_and_good_bye_ends_it(engines: Engines) -> None:
     happened: list[Event] = []
-    spoken: asyncio.Queue[events.Spoken] = asyncio.Queue()
+    told: asyncio.Queue[events.Spoken | events.TurnLatency] = asyncio.Queue()
 
     def emit(event: Event) -> None:
         happened.append(event)
-        if isinstance(event, events.Spoken):
-            spoken.put_nowait(event)
+        if isinstance(event, events.Spoken | events.TurnLatency):
+            told.put_nowait(event)
+
+    async def until(kind: type[Event]) -> None:
+        while not isinstance(await told.get(), kind):
+            pass
 
     playout = Playout()
     spec = AgentSpec(prompt=PROMPT, greeting="Hello, this is Acme.")
@@ -89,9 +93,10 @@ async def test_a_question_is_answered_and_good_bye_ends_it(engines: Engines) -> 
         clock = group.create_task(caller.run())
         talking = group.create_task(conversation.run())
         async with asyncio.timeout(90):
-            await spoken.get()
+            await until(events.Spoken)
             await say("When are you open on Tuesday?")
-            await spoken.get()
+            await until(events.TurnLatency)  # a slow model's answer comes behind "One moment, please."
+            await until(events.Spoken)
             await say("Thank you, good bye.")
             outcome = await talking
         clock.cancel()

@@ -215,6 +215,18 @@ def test_a_trunk_that_said_a_word_has_all_the_time(word: Event) -> None:
 
 
 @virtual
+async def test_a_refusal_that_comes_before_anybody_looks_leaves_the_facts_of_its_attempt() -> None:
+    """A record that begins then has the Call-ID of the INVITE that was sent."""
+    outbound = FakeOutbound("one", "two")
+    leg = DialledLeg(outbound, ORDER, "acme")
+    await leg.dial()
+    (await outbound.leg()).refuses(503)
+    assert leg.now is None
+    assert (leg.offer.sip_call_id, leg.offer.trunk) == ("1@placed", "one")
+    await leg.hangup()
+
+
+@virtual
 async def test_an_invite_that_cannot_be_sent_goes_by_the_next_trunk() -> None:
     outbound = FakeOutbound("one", "two", fails=[CarrierError("no transport")])
     watched = Watched(outbound, party="party-1")

@@ -41,6 +41,7 @@ class Host:
         self.namespace = f"{network.name}-{name}"
         self._switch = network.switch
         self._port = f"p-{name}"[:15]
+        self._started: list[subprocess.Popen[bytes]] = []
         _ip("netns", "add", self.namespace)
         _ip(
             "-n",
@@ -68,7 +69,9 @@ class Host:
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
         """options: those of Popen. The caller waits for it; `Network` kills what is left."""
-        return subprocess.Popen([*self.prefix, *command], **options)
+        started = subprocess.Popen([*self.prefix, *command], **options)
+        self._started.append(started)
+        return started
 
     def run(self, *command: str, timeout_s: float = 30) -> str:
         """What it prints. Raises CalledProcessError, TimeoutExpired."""
@@ -93,6 +96,9 @@ class Host:
         """As if its power had failed: every process in it dies at once. Returns when they are gone (zombies of the
         caller, who has to wait for them, do not count)."""
         deadline = time.monotonic() + _GONE_S
+        for started in self._started:
+            if started.poll() is None:
+                started.kill()  # it may not have come so far as to be listed
         while alive := [pid for pid in self.pids() if not _zombie(pid)]:
             for pid in alive:
                 with suppress(ProcessLookupError):
