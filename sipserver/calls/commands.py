@@ -16,6 +16,7 @@ from sipserver.calls.outbound import Order
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason
 from sipserver.dialplan.steps import Amd
+from sipserver.dialplan.steps.parties import HeaderName
 from sipserver.errors import CallerError
 
 Json = Mapping[str, Any]
@@ -28,7 +29,6 @@ class UnknownCall(CallerError):
     http_code = 404
 
 
-HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!%*_+`'~.-]+$")]
 OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import console, settings
-from sipserver.bus import table
 from sipserver.bus.contract import Bus, Json
 from sipserver.calls import timeline
+from sipserver.cli.operator_bus import operator_bus
 from sipserver.errors import NotFound, RemoteError, SipServerError
 from sipserver.settings import Settings
 
@@ -150,12 +149,8 @@ async def _server(loaded: Settings) -> AsyncIterator[Asked]:
     if loaded.mode == "single":
         yield Single(loaded)
         return
-    bus = table.make(loaded.bus, node="operator", run=uuid.uuid4().hex)
-    await bus.open()
-    try:
+    async with operator_bus(loaded) as bus:
         yield Fleet(bus)
-    finally:
-        await bus.close()
 
 
 class Single:

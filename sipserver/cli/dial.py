@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from sipserver import console, settings
-from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.calls import timeline
+from sipserver.cli.operator_bus import operator_bus
 from sipserver.errors import CapacityError, Draining, NotFound, RemoteError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.reader import EventRow, Reader, open_reader
@@ -181,12 +180,8 @@ async def _server(loaded: Settings) -> AsyncIterator[Asked]:
     if loaded.mode == "single":
         yield _Single(loaded)
         return
-    bus = table.make(loaded.bus, node="operator", run=uuid.uuid4().hex)
-    await bus.open()
-    try:
+    async with operator_bus(loaded) as bus:
         yield _Fleet(bus)
-    finally:
-        await bus.close()
 
 
 class _Single:

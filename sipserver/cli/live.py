@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import settings
-from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.calls import timeline
+from sipserver.cli.operator_bus import operator_bus
 from sipserver.dialplan.facts import split_uri
 from sipserver.errors import SettingsError, SipServerError
 
@@ -90,9 +89,5 @@ async def _bus(config: Path) -> AsyncIterator[Bus]:
     loaded = settings.load(config)
     if loaded.mode != "fleet":
         raise SettingsError("live calls can be asked for in a fleet only", file=config, key="mode")
-    bus = table.make(loaded.bus, node="operator", run=uuid.uuid4().hex)
-    await bus.open()
-    try:
+    async with operator_bus(loaded) as bus:
         yield bus
-    finally:
-        await bus.close()

@@ -12,7 +12,6 @@ import json
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import settings
-from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.calls import timeline
+from sipserver.cli.operator_bus import operator_bus
 from sipserver.errors import NotFound, SipServerError
 from sipserver.fleet.registrar import LEASE, TRUNKS
 from sipserver.settings import Settings
@@ -71,9 +70,7 @@ def _ask(config: Path) -> list[dict[str, Any]]:
 
 async def _ask_fleet(loaded: Settings) -> list[dict[str, Any]]:
     """Of the cell that registers, or, where nothing is to be registered, of any."""
-    bus = table.make(loaded.bus, node="operator", run=uuid.uuid4().hex)
-    await bus.open()
-    try:
+    async with operator_bus(loaded) as bus:
         holder = await bus.leases.get(LEASE)
         runs = [str(holder["run"])] if holder is not None else await _cells(bus)
         for run in runs:
@@ -81,8 +78,6 @@ async def _ask_fleet(loaded: Settings) -> list[dict[str, Any]]:
                 answer = await bus.commands.ask(f"run:{run}", TRUNKS, {}, timeout_s=ANSWER_S)
                 return list(answer["trunks"])
         raise SipServerError("no cell of the fleet runs")
-    finally:
-        await bus.close()
 
 
 async def _cells(bus: Bus) -> list[str]:

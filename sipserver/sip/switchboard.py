@@ -370,7 +370,9 @@ class Switchboard:
         door = self._trunks.door
         if not door.is_kept:
             return self._admission.decide(source, inbound)
-        refusal = door.enter(source, text) or self._trunks.unacceptable(SipText.parse(text))
+        refusal = door.enter(source, text)
+        if refusal is None and door.invite is None:  # else `_decide` has looked at its offer
+            refusal = self._trunks.unacceptable(SipText.parse(text))
         return self._admission.counted(refusal) if refusal is not None else self._admission.crowded(inbound)
 
     def _on_incoming(self, account: pj.Account, call_id: int, text: str, source: str) -> None:

@@ -11,12 +11,12 @@ from sipserver.agent.clauses import sentences
 from sipserver.audio import tones
 from sipserver.audio.frame import Samples
 from sipserver.calls import conference as rooms
-from sipserver.calls import music
 from sipserver.calls.conference import Member
 from sipserver.calls.scene import Left, Scene
+from sipserver.calls.steps import placing
 from sipserver.dialplan import steps, template
 from sipserver.dialplan.steps.gatherings import is_name
-from sipserver.errors import CallerError, ConfigError, ProviderError
+from sipserver.errors import CallerError, ProviderError
 
 PIN_TRIES = 3
 PIN_S = 10.0
@@ -45,7 +45,7 @@ async def conference(step: steps.Conference, scene: Scene) -> Left:
             most=step.max,
             moderator=step.moderator,
             moderated=_moderated(name, scene),
-            music=await music_of(step, step.music, scene),
+            music=await placing.sound(step, scene),
         ) as member:
             reason = await _stay(step, scene, member)
     except rooms.RoomFull:
@@ -53,17 +53,6 @@ async def conference(step: steps.Conference, scene: Scene) -> Left:
     except (rooms.RoomElsewhere, rooms.NotMixable) as problem:
         return scene.failed("conference", problem)
     return Left("kicked" if reason == "kicked" else "left")
-
-
-async def music_of(step: steps.Step, file: str, scene: Scene) -> Samples | None:
-    """The sound of a step's file; None when it has none or it cannot be read, which the record tells."""
-    if not file:
-        return None
-    try:
-        return await music.read(scene.plan.sound(file))
-    except ConfigError as problem:
-        scene.failed(step.word, problem)
-        return None
 
 
 def _filled_in(step: steps.Conference, scene: Scene) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from sipserver.calls.scene import Left, Scene
 from sipserver.calls.steps import placing
 from sipserver.calls.steps.transfer import Account, connected, reached
 from sipserver.dialplan import steps
-from sipserver.errors import CallerError, CapacityError
+from sipserver.errors import CallerError, CapacityError, NotAllowed
 
 
 class Fetching:
@@ -69,7 +69,7 @@ class Fetching:
         step, scene = self._step, self._scene
         try:
             order = placing.order(step, scene)
-        except placing.NotAllowed as problem:
+        except NotAllowed as problem:
             scene.failed("transfer", problem)
             return Outcome.FAILED
         samples = await placing.sound(step, scene)

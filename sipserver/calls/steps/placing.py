@@ -1,4 +1,4 @@
-"""What the steps that call somebody for the caller have in common: whom they may call, and what their waiting hears."""
+"""What the steps that bring people together have in common: whom they may call, and what those hear who wait."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason
 from sipserver.dialplan import steps
 from sipserver.dialplan.targets import allows_target
-from sipserver.errors import CallerError, ConfigError, SipServerError
+from sipserver.errors import ConfigError, NotAllowed, SipServerError
 
-FORBIDDEN = 403
 _NO_HEADER_TEXT = re.compile(r"[\x00-\x1f\x7f]+")
 
 _REASONS = {
@@ -23,13 +22,6 @@ _REASONS = {
     Outcome.DECLINED: EndReason.DECLINED,
     Outcome.FAILED: EndReason.CARRIER_FAILED,
 }
-
-
-class NotAllowed(CallerError):
-    """The plan's `targets` do not name whom a step wants to call."""
-
-    sip_code = FORBIDDEN
-    http_code = FORBIDDEN
 
 
 def order(step: steps.Placing, scene: Scene) -> Order:
@@ -60,7 +52,7 @@ def left(outcome: Outcome, status: int = 0, reason: EndReason | None = None) -> 
     return Left(outcome.value, code=answer_for(outcome, status), reason=reason or _REASONS[outcome])
 
 
-async def sound(step: steps.Placing, scene: Scene) -> Samples | None:
+async def sound(step: steps.Placing | steps.Conference | steps.Queue | steps.Serve, scene: Scene) -> Samples | None:
     """The step's music; None when it has none or it cannot be read, which the record tells."""
     if not step.music:
         return None

@@ -25,7 +25,6 @@ from sipserver.calls.ringing import ringing
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.steps import placing
 from sipserver.calls.steps.bridge import ENDINGS
-from sipserver.calls.steps.conference import music_of
 from sipserver.calls.steps.sound import speak
 from sipserver.dialplan import steps
 from sipserver.dialplan.queues import QueueSpec
@@ -39,7 +38,7 @@ COMES_DBM0 = -22.0
 
 async def queue(step: steps.Queue, scene: Scene) -> Left:
     call, spec = scene.call, scene.plan.queues[step.name]
-    samples = await music_of(step, step.music, scene)
+    samples = await placing.sound(step, scene)
     line = call.services.queues.line(call.tenant, step.name, spec)
     if not line.servers and (not spec.agents or call.services.outbound is None):
         call.services.queues.tidy(line)
@@ -53,7 +52,7 @@ async def queue(step: steps.Queue, scene: Scene) -> Left:
 async def serve(step: steps.Serve, scene: Scene) -> Left:
     """The agent's callers do the rest. The key ends it also during the pause after a call."""
     call = scene.call
-    samples = await music_of(step, step.music, scene)
+    samples = await placing.sound(step, scene)
     music = Music(call.leg.playout, np.zeros(0, np.int16) if samples is None else samples, f"serve: {step.queue}")
     line = call.services.queues.line(call.tenant, step.queue, scene.plan.queues[step.queue])
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

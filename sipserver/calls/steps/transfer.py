@@ -22,7 +22,7 @@ from sipserver.calls.steps.bridge import ENDINGS
 from sipserver.calls.steps.introduction import introduced
 from sipserver.dialplan import steps
 from sipserver.dialplan.facts import split_uri
-from sipserver.errors import CallerError, CapacityError, CarrierError
+from sipserver.errors import CallerError, CapacityError, CarrierError, NotAllowed
 from sipserver.events import TransferEnded, TransferStarted
 
 NO_REFER = 405
@@ -34,7 +34,7 @@ async def transfer(step: steps.Transfer, scene: Scene) -> Left:
     """Each outcome is what a far end said. On anything but `answered` the flow goes on with the caller."""
     try:
         order = placing.order(step, scene)
-    except placing.NotAllowed as problem:
+    except NotAllowed as problem:
         return placing.refused(step, scene, problem)
     account = Account(scene.call, step.mode, order.to)
     way = _blind if step.mode == "blind" else _called
