@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sipserver.audio.cadence import Cadence, Signal
-from sipserver.audio.call_progress import COUNTRIES, Progress, endless, period
 from sipserver.audio.frame import FRAME_SAMPLES, Frame, Samples
 from sipserver.audio.levels import peak_dbfs
 from sipserver.audio.tone_watch import ToneWatch
+from tests.fakes.call_progress import COUNTRIES, Progress, endless, period
 
 every = pytest.mark.parametrize("country", COUNTRIES)
 

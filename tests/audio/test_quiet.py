@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sipserver.audio import tones
-from sipserver.audio.call_progress import COUNTRIES, Progress, endless
 from sipserver.audio.frame import Frame, Samples
 from sipserver.audio.quiet import Ended, Quiet, Why
 from tests.fakes.answerers import Line, over
+from tests.fakes.call_progress import COUNTRIES, Progress, endless
 from tests.fakes.voice import voice
 
 LINES = pytest.mark.parametrize(

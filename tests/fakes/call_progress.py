@@ -1,4 +1,4 @@
-"""Ringing, busy and congestion as each country's telephones sound them (ITU-T E.180, supplement 2).
+"""What networks send: ringing, busy and congestion as each country's telephones sound them (ITU-T E.180, supplement 2).
 
 Owns the table and one period of each signal. Played again and again it is a `loop.Loop`.
 """
