@@ -15,10 +15,13 @@ from sipserver.calls.settings import CallSettings
 from sipserver.edge.settings import EdgeSettings
 from sipserver.errors import SettingsError
 from sipserver.fleet.settings import FleetSettings
+from sipserver.gate.settings import GateSettings
 from sipserver.sip.settings import SipSettings
 from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
+from sipserver.streams.settings import StreamSettings
 from sipserver.trunks.settings import TrunkSettings
+from sipserver.webrtc.settings import WebRtcSettings
 
 DEFAULT_FILE = Path("etc/sipserver.yaml")
 
@@ -52,6 +55,9 @@ class Settings(BaseModel):
     dialplans: Path = Path("../dialplans")
     sip: SipSettings = SipSettings()
     http: HttpSettings = HttpSettings()
+    gate: GateSettings = GateSettings()
+    streams: StreamSettings = StreamSettings()
+    webrtc: WebRtcSettings = WebRtcSettings()
     speech: SpeechSettings = SpeechSettings()
     llm: dict[str, LlmSettings] = {"local": LlamaCppSettings()}
     calls: CallSettings = CallSettings()
@@ -68,6 +74,8 @@ class Settings(BaseModel):
         names = [trunk.name for trunk in self.trunks]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"trunks: two trunks are called {', '.join(sorted(twice))}")
+        if both := sorted(set(names) & set(self.streams.names)):
+            raise ValueError(f"streams: {', '.join(both)} is the name of a trunk, too; give one another name")
         for trunk in self.trunks:
             if unknown := sorted(set(trunk.failover) - set(names)):
                 raise ValueError(f"trunks: {trunk.name}: failover names {', '.join(unknown)}, which is no trunk")
@@ -95,8 +103,15 @@ class Settings(BaseModel):
         if sip_tls is not None:
             named = {name: getattr(sip_tls, name) for name in ("certificate", "key", "ca")}
             sip_tls = sip_tls.model_copy(update={name: absolute(path) for name, path in named.items() if path})
+        vonage = tuple(
+            account.model_copy(update={"private_key": absolute(account.private_key)})
+            if account.private_key is not None
+            else account
+            for account in self.streams.vonage
+        )
         return self.model_copy(
             update={
+                "streams": self.streams.model_copy(update={"vonage": vonage}),
                 "sip": self.sip.model_copy(update={"tls": sip_tls}),
                 "dialplans": absolute(self.dialplans),
                 "speech": self.speech.model_copy(update={"models": absolute(self.speech.models)}),

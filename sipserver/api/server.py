@@ -7,7 +7,7 @@ Refuses to know calls, engines and sockets of other rooms; what it shows comes f
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -63,8 +63,9 @@ class Exposition(Protocol):
 class HttpServer:
     """`start`, use `port`, `stop`. Loop thread.
 
-    reuse_port: several processes share the port and the kernel spreads the connections. socket_path: listen on this
-    Unix socket (mode 0600) instead of host and port; an old one there is replaced.
+    routes: what other rooms answer by HTTP. reuse_port: several processes share the port and the kernel spreads the
+    connections. socket_path: listen on this Unix socket (mode 0600) instead of host and port; an old one there is
+    replaced.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class HttpServer:
         metrics: Exposition,
         *,
         trunks: TrunkStates | None = None,
+        routes: Sequence[web.RouteDef] = (),
         reuse_port: bool = False,
         socket_path: Path | None = None,
     ) -> None:
         self._settings, self._reuse_port, self._socket_path = settings, reuse_port, socket_path
-        self._runner = web.AppRunner(application(readiness, metrics, trunks), access_log=None, shutdown_timeout=STOP_S)
+        app = application(readiness, metrics, trunks, routes)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         self._port = 0
 
     @property
@@ -112,16 +115,23 @@ class HttpServer:
         await self._runner.cleanup()
 
 
-def application(readiness: Readiness, metrics: Exposition, trunks: TrunkStates | None = None) -> web.Application:
-    """The routes and what all of them share, without a socket."""
+def application(
+    readiness: Readiness,
+    metrics: Exposition,
+    trunks: TrunkStates | None = None,
+    routes: Sequence[web.RouteDef] = (),
+) -> web.Application:
+    """The routes and what all of them share, without a socket. routes: those of other rooms."""
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
-    app.add_routes([*health_routes(readiness), *trunk_routes(trunks), web.get("/metrics", metrics.handle)])
+    app.add_routes([*health_routes(readiness), *trunk_routes(trunks), *routes, web.get("/metrics", metrics.handle)])
     return app
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
+    """A page that needs other headers than these sets its own."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 @web.middleware

@@ -122,6 +122,10 @@ class Playout:
         self._paused = False
         self.first_use: Callable[[], None] | None = None
         """Called once, when the first clip begins: a leg that never plays need not ask for its sound."""
+        self.unheard: Callable[[], int] = _nothing
+        """How many of the frames that have left the queue still lie with a far end that buffers them: 0 for most."""
+        self.on_flush: Callable[[], object] = _nothing
+        """Called by `flush` after the positions of the clips are fixed: a far end that buffers is told to clear."""
         self.queued = 0
         """Frames ever accepted. The position of the next frame to be queued."""
         self.dropped = 0
@@ -129,8 +133,8 @@ class Playout:
 
     @property
     def position(self) -> int:
-        """Frames that have left the queue."""
-        return self.queued - len(self._frames)
+        """Frames that have left the queue, and the far end's buffer as far as that is known."""
+        return self.queued - len(self._frames) - self.unheard()
 
     @property
     def pending_ms(self) -> int:
@@ -191,13 +195,14 @@ class Playout:
                 thrown += 1
         except IndexError:
             pass
-        position = self.queued - thrown
+        position = self.queued - thrown - self.unheard()
         cut = [clip for clip in self._clips if not clip.settle(position)]
         for clip in cut:
             clip.cancel_at(clip.played_ms_at(position))
         self._clips.clear()
         self._paused = False
         self._release_room()
+        self.on_flush()
         return cut
 
     def pause(self) -> None:
@@ -231,3 +236,7 @@ class Playout:
         if self._room is not None and len(self._frames) < self._bound:
             self._room.set()
             self._room = None
+
+
+def _nothing() -> int:
+    return 0

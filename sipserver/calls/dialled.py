@@ -150,6 +150,11 @@ class DialledLeg:
         if self.now is not None:
             underlying(other).feed(self.now, on)
 
+    def take(self, source: object, frame: Frame) -> None:
+        """As `Leg.take`, for whichever leg is the one of the moment."""
+        if self.now is not None:
+            self.now.take(source, frame)
+
     async def ring(self) -> None:
         """Nothing: the far end rings."""
 

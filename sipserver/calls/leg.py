@@ -76,10 +76,19 @@ class Leg(Protocol):
         ...
 
     def feed(self, other: Any, on: bool) -> None:
-        """Send this party's sound to another leg of the same cell, or no longer; mixed with all else that it gets.
+        """Send this party's sound to another leg of this process, or no longer; mixed with all else that it gets.
 
-        Both ways make a bridge, all pairs of several legs a conference. Within PJMEDIA, no Python in the path; it holds
-        through holds and re-INVITEs. Nothing on a leg that is gone. `other`: a leg of the same kind.
+        Both ways make a bridge, all pairs of several legs a conference. Between two SIP legs within PJMEDIA, no Python
+        in the path; to a leg of another kind by its `take`. It holds through holds and re-INVITEs. Nothing on a leg
+        that is gone.
+        """
+        ...
+
+    def take(self, source: object, frame: Frame) -> None:
+        """20 ms of another leg's sound for this party, once per tick of that leg, while that one feeds us.
+
+        A few frames wait for our own clock, beyond that the oldest are dropped. source: who feeds; sources are mixed.
+        Nothing on a leg that is gone.
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -23,11 +24,31 @@ from sipserver.calls.script import script
 from sipserver.calls.services import Services
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.book import Routed
-from sipserver.dialplan.facts import CallFacts
+from sipserver.dialplan.facts import BUILT_IN, CallFacts
 from sipserver.dialplan.steps import Amd
 from sipserver.errors import CallerError, CarrierError, Draining
 from sipserver.events import CallLimited, CallRouted
 from sipserver.log import logger
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known about a leg beside its offer. tenant: whose routes are asked; empty: everybody's, in order.
+
+    call_id: a UUID under which whoever calls wants to follow the call; one that lives already is not used. variables:
+    start values of the dialplan's variables; the plan's own and those that every call has come first.
+    """
+
+    tenant: str = ""
+    call_id: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def own_variables(self) -> dict[str, str]:
+        return {name: value for name, value in self.variables.items() if name not in BUILT_IN}
+
+
+ANYBODY = Arrival()
+"""A leg of which nothing more is known."""
 
 
 class Registry:
@@ -59,14 +80,14 @@ class Registry:
         counted = Counter(call.state for call in self._calls.values())
         return {state: counted[state] for state in State if state is not State.ENDED}
 
-    def accept(self, leg: Leg) -> None:
+    def accept(self, leg: Leg, arrival: Arrival = ANYBODY) -> None:
         """Take a leg that has arrived; what a cell calls. Never raises: each leg gets an answer and a record.
 
         No route is answered 404; while the process drains, 503 with Retry-After.
         """
-        self.begin(leg)
+        self.begin(leg, arrival)
 
-    def begin(self, leg: Leg) -> Call:
+    def begin(self, leg: Leg, arrival: Arrival = ANYBODY) -> Call:
         """Make a call of a leg and let it live, as `accept` does."""
         offer = leg.offer
         facts = CallFacts.of(
@@ -79,8 +100,9 @@ class Registry:
             direction=offer.direction,
             load=self._services.load(),
         )
-        routed = self._route(facts)
-        call = Call(leg, self._services, routed.plan.tenant if isinstance(routed, Routed) else "")
+        routed = self._route(facts, arrival.tenant)
+        tenant = routed.plan.tenant if isinstance(routed, Routed) else arrival.tenant
+        call = Call(leg, self._services, tenant, call_id=self._free(arrival.call_id))
 
         async def story() -> None:
             if isinstance(routed, EndReason):
@@ -91,7 +113,7 @@ class Registry:
                 _limited(call, full)
                 return
             call.emit(CallRouted(route=routed.route, flow=routed.flow.name, why=routed.why))
-            variables = routed.plan.start_variables(facts, call.id)
+            variables = {**arrival.own_variables(), **routed.plan.start_variables(facts, call.id)}
             await Runner(call, routed.plan, routed.flow, variables).run()
 
         places = Places(self._services.limits)
@@ -176,12 +198,12 @@ class Registry:
             await asyncio.wait(set(self._tasks.values()))
         return len(late)
 
-    def _route(self, facts: CallFacts) -> Routed | EndReason:
+    def _route(self, facts: CallFacts, tenant: str) -> Routed | EndReason:
         """The route of a new call, or why there is none."""
         if self._draining:
             return EndReason.DRAIN
         try:
-            return self._services.book().route(facts, self._services.now()) or EndReason.NO_ROUTE
+            return self._services.book().route(facts, self._services.now(), tenant) or EndReason.NO_ROUTE
         except Exception as problem:  # the edge of a call that is about to begin
             self._log.error("routing broke", exc_info=problem)
             return EndReason.INTERNAL_ERROR
@@ -199,6 +221,10 @@ class Registry:
     def _require_open(self) -> None:
         if self._draining:
             raise Draining("this server is shutting down and takes no new calls")
+
+    def _free(self, wanted: str) -> str:
+        """The id if no call has it; otherwise a new one is made for it."""
+        return "" if wanted in self._calls else wanted
 
     def _id(self, wanted: str) -> str:
         if not wanted:

@@ -42,9 +42,14 @@ class Book:
 
     plans: tuple[Plan, ...] = ()
 
-    def route(self, facts: CallFacts, now: datetime) -> Routed | None:
-        """The first route of the first plan that takes the call; None means 404. now: with a time zone."""
+    def route(self, facts: CallFacts, now: datetime, tenant: str = "") -> Routed | None:
+        """The first route of the first plan that takes the call; None means 404. now: with a time zone.
+
+        tenant: ask this one's routes alone; empty: everybody's.
+        """
         for plan in self.plans:
+            if tenant and plan.tenant != tenant:
+                continue
             index = plan.route(facts, now)
             if index is not None:
                 route = plan.routes[index]

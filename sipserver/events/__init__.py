@@ -94,6 +94,17 @@ from sipserver.events.recording import (
     RecordingStarted,
     RecordingStopped,
 )
+from sipserver.events.streams import (
+    BitRateChanged,
+    BotConnected,
+    BotDisconnected,
+    BotMark,
+    IceChanged,
+    StreamDropped,
+    StreamMessage,
+    StreamResumed,
+    StreamStats,
+)
 
 KINDS: dict[str, type[Event]] = {
     each.kind: each
@@ -118,6 +129,10 @@ __all__ = [
     "KINDS",
     "AnswererDetected",
     "BargeIn",
+    "BitRateChanged",
+    "BotConnected",
+    "BotDisconnected",
+    "BotMark",
     "Bridged",
     "CallEnded",
     "CallLimited",
@@ -133,6 +148,7 @@ __all__ = [
     "Emit",
     "Event",
     "Fault",
+    "IceChanged",
     "LegAnswered",
     "LegDisconnected",
     "LegEvent",
@@ -167,6 +183,10 @@ __all__ = [
     "Stamped",
     "StepEntered",
     "StepLeft",
+    "StreamDropped",
+    "StreamMessage",
+    "StreamResumed",
+    "StreamStats",
     "ToolSpan",
     "Transcript",
     "TransferEnded",

@@ -56,6 +56,7 @@ class FakeLeg:
         self.heard = True
         self.looped = False
         self.feeds: set[FakeLeg] = set()
+        self.taken: list[tuple[object, Frame]] = []
         self.can_refer = self.can_replace = True
         self.refer_answer: int | CarrierError = 200
         self.refusal = 0
@@ -83,6 +84,9 @@ class FakeLeg:
             self.feeds.add(other)
         else:
             self.feeds.discard(other)
+
+    def take(self, source: object, frame: Frame) -> None:
+        self.taken.append((source, frame))
 
     async def refer(self, to_uri: str, *, replaces: FakeLeg | None = None) -> int:
         self._do(f"refer {to_uri}{' replaces' if replaces is not None else ''}")
