@@ -69,6 +69,12 @@ class Control(Protocol):
         ...
 
 
+class Taker(Protocol):
+    """A leg of another kind, which is told the sound that it is to play."""
+
+    def take(self, source: object, frame: Frame) -> None: ...
+
+
 class SipLeg:
     """All methods: loop thread. Made by the cell. serial: the cell's name for it, also when another dialog takes the
     place of the leg's first one.
@@ -82,6 +88,8 @@ class SipLeg:
         self._control = control
         self._line = line
         line.playout.first_use = lambda: self._want(speaks=True)
+        self._heard = True
+        self._takers: tuple[Taker, ...] = ()
         self._stalled_s = stalled_s
         self._watch = RtpWatch(stalled_s)
         self._refer_code: int | None = None  # None: we have no REFER out
@@ -127,16 +135,29 @@ class SipLeg:
 
     def hear(self, wanted: bool) -> None:
         """Whether `on_media` is to be called. Takes effect within a tick or two."""
-        self._want(hears=wanted)
+        self._heard = wanted
+        self._want(hears=wanted or bool(self._takers))
 
     def loop_back(self, on: bool) -> None:
         """Send the far end's sound straight back to it, within PJMEDIA; `on_media` tells it as played."""
         self._want(loops=on)
 
-    def feed(self, other: SipLeg, on: bool) -> None:
-        """Send the far end's sound to another leg of the cell as well, within PJMEDIA; see `calls.leg.Leg`."""
-        feeds = self._line.wanted.feeds
-        self._want(feeds=feeds | {other.serial} if on else feeds - {other.serial})
+    def feed(self, other: SipLeg | Taker, on: bool) -> None:
+        """Send the far end's sound to another leg as well: within PJMEDIA to one of the cell; see `calls.leg.Leg`."""
+        if isinstance(other, SipLeg):
+            feeds = self._line.wanted.feeds
+            self._want(feeds=feeds | {other.serial} if on else feeds - {other.serial})
+            return
+        others = tuple(taker for taker in self._takers if taker is not other)
+        self._takers = (*others, other) if on else others
+        self._want(hears=self._heard or bool(self._takers))
+
+    def take(self, source: object, frame: Frame) -> None:
+        """20 ms of a leg of another kind for the far end; see `calls.leg.Leg`."""
+        if self._gone is None:
+            if not self._line.wanted.speaks:
+                self._want(speaks=True)
+            self._line.inlet.put(source, frame.samples.tobytes())
 
     async def ring(self) -> None:
         """180 Ringing. Raises CarrierError when the leg is gone. Nothing on a leg that we place."""
@@ -284,9 +305,9 @@ class SipLeg:
         frames = self._line.frames
         while frames:
             at_ns, received, played = frames.popleft()
-            if self._gone is None and self._on_media is not None:
+            if self._gone is None:
                 try:
-                    self._on_media(_frame(received, at_ns), _frame(played, at_ns))
+                    self._hand_over(_frame(received, at_ns), _frame(played, at_ns))
                 except Exception:
                     logger("sip").exception("a listener of the leg failed")
         self._line.playout.tick()
@@ -296,6 +317,12 @@ class SipLeg:
     @property
     def _placed(self) -> bool:
         return self._offer.direction == "outbound"
+
+    def _hand_over(self, received: Frame, played: Frame) -> None:
+        for taker in self._takers:
+            taker.take(self, received)
+        if self._heard and self._on_media is not None:
+            self._on_media(received, played)
 
     def _want(self, **changes: Any) -> None:
         self._line.wanted = replace(self._line.wanted, **changes)
@@ -391,6 +418,7 @@ class SipLeg:
             self._emit(self._watch.report(end.last))
         code, cause = self._own_end or (end.code, end.cause)
         self._gone = LegDisconnected(code, cause, end.by_peer)
+        self._takers = ()
         self._emit(self._gone)
         self._line.playout.flush()
         self._ended.set()

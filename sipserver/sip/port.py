@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sipserver.audio.frame import FRAME_MS, SILENCE_PAYLOAD
+from sipserver.audio.inlet import Inlet, joined
 from sipserver.audio.playout import Playout
 from sipserver.sip.thread_state import KeptState
 
@@ -41,15 +42,18 @@ NO_WIRES = Wires(hears=False)
 class MediaLine:
     """What one leg shares with its port. `muted` (peer holds): nothing is taken from the playout, silence is sent.
 
+    inlet: sound of legs of other kinds, summed with the playout's.
+
     frames: (monotonic ns, received, played) of each tick, 640 bytes each; append on the clock thread, popleft on the
     loop. Overflow: the oldest tick is dropped and counted when the loop is a second late.
     wanted: set on the loop; wired: what is connected now, set on the sip thread.
     """
 
-    __slots__ = ("frames", "muted", "overruns", "playout", "wanted", "wired")
+    __slots__ = ("frames", "inlet", "muted", "overruns", "playout", "wanted", "wired")
 
     def __init__(self, playout: Playout) -> None:
         self.playout = playout
+        self.inlet = Inlet()
         self.frames: deque[tuple[int, bytes, bytes]] = deque(maxlen=_BOUND)
         self.muted = False
         self.overruns = 0
@@ -138,8 +142,11 @@ class LegJack:
 
     def pull(self) -> bytes | None:
         line = self.line
-        self._played = payload = None if line is None or line.muted else line.playout.pull()
-        return payload
+        if line is None or line.muted:
+            self._played = None
+        else:
+            self._played = joined(line.playout.pull(), line.inlet.pull())
+        return self._played
 
     def push(self, payload: bytes) -> None:
         line = self.line

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sipserver.audio.frame import Frame
 from sipserver.events import LegDisconnected, LegHeld, LegResumed, MediaStarted
 from sipserver.sip.leg import SipLeg
 from tests.fakes.party import Party, media_port, parties
 from tests.fakes.sip_peer import header, sdp
 from tests.fakes.sip_rig import Listener, Rig, running
+
+
+class Foreign:
+    """A leg of another kind, as far as a feed needs one: it passes on what it takes."""
+
+    def __init__(self, leg: SipLeg) -> None:
+        self._leg = leg
+
+    def take(self, source: object, frame: Frame) -> None:
+        self._leg.take(source, frame)
 
 
 def join(one: SipLeg, other: SipLeg) -> None:
@@ -70,6 +81,34 @@ async def test_a_feed_wanted_before_there_is_media_begins_with_it() -> None:
         await callee.talk(media_port(callee.invite))
         await caller.hears("callee")
         await callee.hears("caller")
+
+
+async def test_legs_of_another_kind_are_heard_and_hear_though_nobody_else_does() -> None:
+    async with running() as rig, parties(rig, "caller", "callee") as (caller, callee):
+        one, other = await caller.calls(rig), await dialled(rig, callee)
+        one.leg.hear(False)
+        other.leg.hear(False)
+        to_callee, to_caller = Foreign(other.leg), Foreign(one.leg)
+        one.leg.feed(to_callee, True)
+        other.leg.feed(to_caller, True)
+        await callee.hears("caller")
+        await caller.hears("callee")
+        one.heard.clear()
+        await caller.hears("callee")
+        assert not one.heard
+        one.leg.feed(to_callee, False)
+        await callee.hears()
+        await caller.hears("callee")
+
+
+async def test_a_leg_of_another_kind_is_summed_with_one_of_the_cell() -> None:
+    async with running() as rig, parties(rig, "caller", "callee", "third") as (caller, callee, third):
+        legs = [(await party.calls(rig)).leg for party in (caller, callee, third)]
+        legs[1].feed(legs[0], True)
+        legs[2].feed(Foreign(legs[0]), True)
+        await caller.hears("callee", "third")
+        legs[1].feed(legs[0], False)
+        await caller.hears("third")
 
 
 async def test_three_legs_make_a_conference_without_an_echo() -> None:
