@@ -76,11 +76,12 @@ class StreamSettings(BaseModel):
 
     @model_validator(mode="after")
     def _named_apart(self) -> Self:
-        names = [account.name for account in (*self.twilio, *self.vonage)]
+        names = self.names
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two accounts are called {', '.join(sorted(twice))}; give one another name")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(account.name for account in (*self.twilio, *self.vonage))
+        twilio, vonage = (account.name for account in self.twilio), (account.name for account in self.vonage)
+        return (*twilio, *vonage)
