@@ -82,6 +82,7 @@ class HttpServer:
         self._settings, self._reuse_port, self._socket_path = settings, reuse_port, socket_path
         app = application(readiness, metrics, trunks, routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
+        self._site: web.BaseSite | None = None
         self._port = 0
 
     @property
@@ -99,6 +100,7 @@ class HttpServer:
         else:
             path.unlink(missing_ok=True)
             site = web.UnixSite(self._runner, path)
+        self._site = site
         try:
             await site.start()
         except OSError as problem:
@@ -109,6 +111,12 @@ class HttpServer:
             self._port = int(self._runner.addresses[0][1])
         else:
             path.chmod(0o600)
+
+    async def close_door(self) -> None:
+        """Take no new connections; those that are there go on. Idempotent."""
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
 
     async def stop(self) -> None:
         """Close the listening socket, let requests in flight finish for STOP_S seconds, then cut them. Idempotent."""
