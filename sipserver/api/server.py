@@ -130,7 +130,7 @@ def application(
     routes: Sequence[web.RouteDef] = (),
 ) -> web.Application:
     """The routes and what all of them share, without a socket. routes: those of other rooms."""
-    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
     app.add_routes([*health_routes(readiness), *trunk_routes(trunks), *routes, web.get("/metrics", metrics.handle)])
     return app
@@ -143,7 +143,7 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 
 
 @web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every refusal is `{"error": {"status": ..., "message": ...}}`; a bug of ours tells the log, not the client."""
     try:
         return await handler(request)

@@ -454,5 +454,5 @@ class Supervisor:
 
 
 def _takes_none(child: Child) -> bool:
-    """What the edge sends no new calls: a cell that drains, and a gateway, whose calls come by HTTP. Their dialogs go on."""
+    """The edge sends it no new calls: a cell that drains, or a gateway, whose calls come by HTTP. Its dialogs go on."""
     return child.state is ChildState.DRAINING or child.spec.kind == GATEWAY

@@ -90,7 +90,7 @@ class Switch:
 
 
 def inside_settings(spec: ChildSpec) -> Settings:
-    """The settings with this process' own sockets. It hears the edge alone: our own, and those that `sip.allow` names."""
+    """The settings with this process' own sockets. It hears edges alone: our own, and those that `sip.allow` names."""
     sip, edge = spec.settings.sip, spec.settings.edge
     own = {
         "host": spec.host,
