@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
+from sipserver.bus.once import MemoryOnce
 from sipserver.gate.close_codes import CloseCode
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
 from sipserver.gate.settings import GateSettings
-from sipserver.gate.tokens import OwnMemory, Tokens
+from sipserver.gate.tokens import Tokens
 from tests.harness.web import Site, serving
 
 Talk = Callable[[Connection], Awaitable[None]]
@@ -29,10 +31,10 @@ class Rig:
     tokens: list[str] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
 
-    def connect(self, **options: object) -> aiohttp.client._WSRequestContextManager:
-        return self.site.client.ws_connect(f"{self.site.ws_url}/ws", **options)  # type: ignore[arg-type]
+    def connect(self, **options: Any) -> Any:
+        return self.site.client.ws_connect(f"{self.site.ws_url}/ws", **options)
 
-    async def refusal(self, **options: object) -> int:
+    async def refusal(self, **options: Any) -> int:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             async with self.connect(**options):
                 pass
@@ -50,7 +52,7 @@ async def echo(connection: Connection) -> None:
 
 @asynccontextmanager
 async def rig(settings: GateSettings | None = None, talk: Talk = echo) -> AsyncIterator[Rig]:
-    gate = Gate(settings or GateSettings(), Tokens(b"x" * 32, OwnMemory()))
+    gate = Gate(settings or GateSettings(), Tokens(b"x" * 32, MemoryOnce()))
     made: Rig
 
     async def handle(request: web.Request) -> web.StreamResponse:
