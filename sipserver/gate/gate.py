@@ -46,7 +46,7 @@ class GateFacts:
 
 
 class Gate:
-    """Loop thread. One a process. tokens: what lets people in, for those who serve a path. clock: seconds, monotonic."""
+    """Loop thread. One a process. tokens: what lets people in, for those who serve a path. clock: monotonic seconds."""
 
     def __init__(self, settings: GateSettings, tokens: Tokens, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings, self.tokens, self._clock = settings, tokens, clock
