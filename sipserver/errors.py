@@ -16,6 +16,7 @@ SipServerError
 │   ├── ProviderRejected       it said no (credentials, quota, bad input); the same again is useless
 │   └── ProviderBusy           its queue is full; a moment later may do
 ├── CapacityError          ours: more calls than this cell holds            486 with Retry-After
+├── TooMany                the asker's: more than one may have at a time    429 with Retry-After
 ├── Draining               ours: shutting down, running calls go on         503 with Retry-After
 ├── NotFound               the asker's: no such call, run or machine        404
 ├── BusDown                ours: the bus between the processes is away      503
@@ -139,6 +140,13 @@ class CapacityError(SipServerError):
     retry = True
     sip_code = 486
     http_code = 503
+
+
+class TooMany(SipServerError):
+    fault = Fault.CALLER
+    retry = True
+    sip_code = 503
+    http_code = 429
 
 
 class Draining(SipServerError):

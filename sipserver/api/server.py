@@ -36,6 +36,7 @@ HEADERS = {
 
 MAX_BODY_BYTES = 64 * 1024
 STOP_S = 5.0
+RETRY_AFTER_S = "2"
 
 _log = logger("api")
 
@@ -153,7 +154,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as refusal:
         return _error(refusal.status, refusal.reason)
     except SipServerError as problem:
-        return _error(problem.http_code, str(problem))
+        return _error(problem.http_code, str(problem), {"Retry-After": RETRY_AFTER_S} if problem.retry else None)
     except Exception:
         _log.exception("a request failed", path=request.path, method=request.method)
         return _error(500, "internal error")

@@ -1,224 +1,295 @@
-"""One guarded WebSocket: ours or theirs, the same for whoever speaks a protocol on it.
+"""One guarded WebSocket, of a client that came to us or of a server that we called: the same for both.
 
-Owns back-pressure, the limits of what comes in, pings, and why it ended. Refuses to know what is said. A send never
-waits: what the client does not take waits in the transport, whose length is watched here, so that nothing is buffered
-without bound. No compression: messages are small, and 50 a second.
+Owns what may go out and come in: back-pressure, heartbeat, limits of length and rate, text or binary, and the one way
+in which it ends. The frames are aiohttp's. Refuses to know what the messages say and who may open a WebSocket.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import contextlib
+import socket as sockets
+from collections.abc import AsyncIterator
+from typing import Literal
 
 import aiohttp
 from aiohttp import WSMessage, WSMsgType, web
 
-from sipserver.gate.close_codes import CloseCode
+from sipserver.errors import CarrierError
+from sipserver.gate.close_codes import Close, reason_of
 from sipserver.gate.settings import GateSettings
-from sipserver.log import logger
 
-WebSocket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+Takes = Literal["any", "text", "binary"]
+Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
-_DEAD_AFTER = 4
-"""So many times `queue_bytes` may wait before a connection is cut."""
-_BURST_S = 2.0
-"""So long a client may send more than its limit, e.g. what waited while its network stood still."""
-_CLOSE_S = 2.0
-"""How long a close waits for the peer's own."""
+CLOSE_S = 2.0
+"""A peer that does not answer our close frame in this time is cut."""
+
+_MOST_REASON_BYTES = 123
 
 
 class Connection:
-    """All methods: loop thread. Made by `gate.Gate`, or by whoever connects to somebody else. kind: for metrics.
+    """A WebSocket that is open, without compression (`compress=False`: 50 tiny messages a second are not worth it) and
+    without aiohttp's own pings (`autoping=False`). Loop thread.
 
-    peer: host:port or host. `receive` until None; then `code` and `cause` say why it ended.
+    Somebody must always be in `receive`: there the peer's pings are answered, and its life is seen. peer: who is at the
+    far end, for logs. kind: for metrics; few values. takes: what kind of messages; others end it with 1003.
     """
 
-    def __init__(self, socket: WebSocket, settings: GateSettings, *, kind: str, peer: str, tenant: str = "") -> None:
+    __slots__ = (
+        "_beat",
+        "_by_peer",
+        "_cause",
+        "_closing",
+        "_code",
+        "_heard_at_ping",
+        "_loop",
+        "_pinged_s",
+        "_pongs",
+        "_rate_at",
+        "_rate_debt",
+        "_rate_s",
+        "_settings",
+        "_slow_watch",
+        "_socket",
+        "_takes",
+        "_transport",
+        "dropped",
+        "kind",
+        "peer",
+        "received",
+        "received_bytes",
+        "round_trip_ms",
+        "sent",
+        "sent_bytes",
+        "tenant",
+    )
+
+    def __init__(
+        self,
+        socket: Socket,
+        settings: GateSettings,
+        *,
+        kind: str,
+        peer: str = "",
+        tenant: str = "",
+        takes: Takes = "any",
+    ) -> None:
         self.kind, self.peer, self.tenant = kind, peer, tenant
-        self.code: int = 0
-        """Of the end; 0: it has not ended."""
-        self.cause = ""
-        self.by_peer = False
-        self.received = self.sent = self.dropped = 0
+        self.sent = self.received = self.dropped = self.sent_bytes = self.received_bytes = 0
         self.round_trip_ms: float | None = None
-        """Of the last ping."""
-        self._socket, self._settings = socket, settings
+        self._socket, self._settings, self._takes = socket, settings, takes
         self._loop = asyncio.get_running_loop()
-        writer: Any = socket._writer  # aiohttp has no send that does not wait
-        self._writer, self._transport = writer, writer.transport
-        self.heard_at_s = self._loop.time()
-        self._pinged_at_s: float | None = None
-        self._slow_since_s: float | None = None
-        self._credit = _BURST_S * settings.messages_per_s
-        self._counted_at_s = self.heard_at_s
+        self._transport = _transport_of(socket)
+        self._code, self._cause, self._by_peer = 0, "", False
         self._closing: asyncio.Task[None] | None = None
+        self._slow_watch: asyncio.TimerHandle | None = None
+        self._rate_at, self._rate_s, self._rate_debt = settings.messages_per_s, self._loop.time(), 0.0
+        self._pongs, self._heard_at_ping, self._pinged_s = 0, -1, 0.0
+        self._beat = self._loop.call_later(settings.heartbeat_s, self._heartbeat)
+        self._keep_kernel_queue_short()
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
 
     @property
-    def closed(self) -> bool:
-        return self.code != 0
+    def response(self) -> web.WebSocketResponse:
+        """What a handler of aiohttp's server has to return. Only of a client that came to us."""
+        if not isinstance(self._socket, web.WebSocketResponse):
+            raise TypeError("this connection was opened by us")
+        return self._socket
+
+    @property
+    def protocol(self) -> str:
+        """The sub-protocol that was agreed; empty: none."""
+        ours = isinstance(self._socket, web.WebSocketResponse)
+        return (self._socket.ws_protocol if ours else self._socket.protocol) or ""  # type: ignore[union-attr]
+
+    @property
+    def open(self) -> bool:
+        return not self._code
+
+    @property
+    def code(self) -> int:
+        """With what it ended: the peer's code, or ours; 1005 none was given, 1006 lost. 0: it is open."""
+        return self._code
+
+    @property
+    def cause(self) -> str:
+        """The reason that the peer or we gave."""
+        return self._cause
+
+    @property
+    def by_peer(self) -> bool:
+        """Whether the peer ended it (or the network), not we."""
+        return self._by_peer
 
     @property
     def waiting_bytes(self) -> int:
-        """What the client has not taken yet."""
-        return int(self._transport.get_write_buffer_size()) if self._transport is not None else 0
+        """What the peer has not taken yet, without what the kernels hold."""
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def paused(self) -> bool:
+        """The peer is so slow that droppable messages are dropped."""
+        return self.waiting_bytes > self._settings.queue_bytes
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def send(self, message: str | bytes, *, droppable: bool = False) -> bool:
-        """Text or binary, at once. False: nothing was sent, because the connection is over, or because it is droppable
-        and the client is slow. Of what may not be dropped so much waits that the connection is cut at last.
+        """Hand over one message, text or binary. Never blocks. False: it was not sent, since the connection is over, or
+        since it is droppable and the peer is slow. What is not droppable waits up to four times queue_bytes; then, or
+        after slow_s of slowness, the connection ends with 4429.
         """
-        if self.code:
+        if self._code:
             return False
-        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        if waiting > self._settings.queue_bytes:
-            if self._is_dead(waiting):
-                self.close_soon(CloseCode.TOO_SLOW, "the client does not take what we send")
-                return False
-            if droppable:
-                self.dropped += 1
-                return False
-        elif self._slow_since_s is not None:
-            self._slow_since_s = None
         if isinstance(message, str):
-            done = self._push(self._writer.send_frame(message.encode(), WSMsgType.TEXT))
+            payload, opcode = message.encode(), WSMsgType.TEXT
         else:
-            done = self._push(self._writer.send_frame(message, WSMsgType.BINARY))
-        self.sent += done
-        return done
+            payload, opcode = message, WSMsgType.BINARY
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > self._settings.queue_bytes and not self._may_wait(waiting + len(payload), droppable):
+            self.dropped += 1
+            return False
+        if not self._write(payload, opcode):
+            return False
+        self.sent += 1
+        self.sent_bytes += len(payload)
+        return True
 
-    def ping(self) -> None:
-        """Ask whether the peer lives; its answer sets `round_trip_ms`."""
-        if not self.code and self._pinged_at_s is None:
-            self._pinged_at_s = self._loop.time()
-            self._push(self._writer.send_frame(b"", WSMsgType.PING))
+    def _may_wait(self, would_wait: int, droppable: bool) -> bool:
+        """The peer is slow: whether a message may join the queue all the same."""
+        if self._slow_watch is None:
+            self._slow_watch = self._loop.call_later(self._settings.slow_s, self._still_slow, self.sent_bytes)
+        if droppable:
+            return False
+        if would_wait > 4 * self._settings.queue_bytes:
+            self.close_soon(Close.TOO_SLOW)
+            return False
+        return True
 
-    def look(self, now_s: float) -> None:
-        """Once a second or so: ping a silent peer, cut one that does not answer, or that has been slow for too long."""
-        if self.code:
-            return
-        beat_s, pinged_at_s = self._settings.heartbeat_s, self._pinged_at_s
-        silent_s = now_s - self.heard_at_s
-        if pinged_at_s is not None and self.heard_at_s < pinged_at_s:
-            if now_s - pinged_at_s >= beat_s:
-                self.close_soon(CloseCode.SILENT, f"not a word for {silent_s:.0f} s")
-        elif silent_s >= beat_s:
-            self._pinged_at_s = None  # an answer that never came, though other words did
-            self.ping()
-        elif self._slow_since_s is not None and self._is_dead(self.waiting_bytes):
-            self.close_soon(CloseCode.TOO_SLOW, "the client does not take what we send")
+    def _still_slow(self, _sent_bytes: int) -> None:
+        self._slow_watch = None
+        if self.paused:
+            self.close_soon(Close.TOO_SLOW)
+
+    def _write(self, payload: bytes, opcode: WSMsgType) -> bool:
+        """aiohttp writes a frame in the first step of its coroutine; what it might wait for after that, that the
+        transport has room again, is ours to watch. One step costs a fifth of a task.
+        """
+        writing = self._socket.send_frame(payload, opcode)
+        try:
+            writing.send(None)
+        except StopIteration:
+            return True
+        except (ConnectionError, RuntimeError, aiohttp.ClientError):  # it closes; `receive` will say so
+            return False
+        writing.close()
+        return True
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
     async def receive(self) -> str | bytes | None:
-        """The next message, None at the end. Safe to cancel. Messages beyond the limits end the connection."""
-        while not self.code:
-            message: WSMessage = await self._socket.receive()
-            self.heard_at_s = self._loop.time()
-            if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
+        """The next message, or None when the connection is over (`code`, `cause`). Safe to cancel on the server's
+        side. One at a time.
+        """
+        while not self._code:
+            message = await self._socket.receive()
+            kind = message.type
+            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
                 self.received += 1
-                if not self._is_within_rate():
-                    await self.close(CloseCode.REFUSED, f"more than {self._settings.messages_per_s} messages a second")
-                    return None
-                found: str | bytes = message.data
-                return found
-            if message.type is WSMsgType.PING:
-                self._push(self._writer.send_frame(message.data, WSMsgType.PONG))
-            elif message.type is WSMsgType.PONG:
-                if self._pinged_at_s is not None:
-                    self.round_trip_ms = (self.heard_at_s - self._pinged_at_s) * 1000
-                    self._pinged_at_s = None
+                self.received_bytes += len(message.data)
+                if self.received >= self._rate_at and self._too_fast():
+                    await self.close(Close.TOO_MANY_MESSAGES)
+                elif self._takes != "any" and (self._takes == "text") is not (kind is WSMsgType.TEXT):
+                    await self.close(Close.WRONG_TYPE, f"only {self._takes} messages are taken here")
+                elif not self._code:
+                    taken: str | bytes = message.data
+                    return taken
             else:
-                self._ended_by(message)
+                self._control(message)
         return None
 
-    def __aiter__(self) -> Connection:
-        return self
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        while (message := await self.receive()) is not None:
+            yield message
 
-    async def __anext__(self) -> str | bytes:
-        message = await self.receive()
-        if message is None:
-            raise StopAsyncIteration
-        return message
+    def _control(self, message: WSMessage) -> None:
+        match message.type:
+            case WSMsgType.PING:
+                self._pongs += 1
+                self._write(message.data, WSMsgType.PONG)
+            case WSMsgType.PONG:
+                self._pongs += 1
+                self.round_trip_ms = (self._loop.time() - self._pinged_s) * 1000
+            case WSMsgType.CLOSE:
+                self._end(message.data or Close.NO_CODE, message.extra or "", by_peer=True)
+            case WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
+                code = message.data.code
+                self._end(code, reason_of(code) or str(message.data), by_peer=False)
+            case _:  # CLOSED, CLOSING, or an error of the network; our own end has been noted before
+                self._end(Close.LOST, Close.LOST.reason, by_peer=True)
 
-    # --- the end ------------------------------------------------------------------------------------------------------
+    def _too_fast(self) -> bool:
+        """Asked after every messages_per_s messages, which should take a second: how much faster they came adds up."""
+        limit, now_s = self._settings.messages_per_s, self._loop.time()
+        self._rate_debt = max(0.0, self._rate_debt + 1.0 - (now_s - self._rate_s))
+        self._rate_at, self._rate_s = self.received + limit, now_s
+        return self._rate_debt > 1.0
 
-    async def close(self, code: int = CloseCode.DONE, cause: str = "") -> None:
-        """Say why, and wait a moment for the peer. Idempotent: the first cause stays. Safe to cancel."""
-        self.close_soon(code, cause)
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+    # --- life and end -------------------------------------------------------------------------------------------------
 
-    def close_soon(self, code: int = CloseCode.DONE, cause: str = "") -> None:
-        """As `close`, without waiting: from now on nothing is sent, and `receive` answers None."""
-        if not self.code:
-            self.code, self.cause = int(code), cause
-            self._closing = self._loop.create_task(self._close(int(code), cause), name=f"close {self.kind}")
-
-    async def ended(self) -> None:
-        """Wait until a close that was begun is over."""
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
-
-    # --- inside -------------------------------------------------------------------------------------------------------
-
-    def _push(self, sending: Coroutine[Any, Any, None]) -> bool:
-        """Have a frame written without waiting: all that a send waits for is that the transport empties, which is
-        watched here. False when the connection is gone.
+    async def close(self, code: int = Close.DONE, reason: str = "") -> None:
+        """End it and wait until it is over, CLOSE_S at most; the first code and reason count. Idempotent. Nobody needs
+        to be out of `receive`. reason: by default what `Close` says; at most 123 bytes of UTF-8 go out.
         """
-        try:
-            sending.send(None)
-        except StopIteration:
-            return True
-        except (ConnectionError, RuntimeError):
-            return False
-        sending.close()
-        return True
+        self.close_soon(code, reason)
+        if self._closing is not None and self._closing is not asyncio.current_task():
+            await asyncio.shield(self._closing)
 
-    def _is_dead(self, waiting: int) -> bool:
-        now_s = self._loop.time()
-        if waiting <= self._settings.queue_bytes:
-            self._slow_since_s = None
-            return False
-        if self._slow_since_s is None:
-            self._slow_since_s = now_s
-        slow_s = now_s - self._slow_since_s
-        return waiting > _DEAD_AFTER * self._settings.queue_bytes or slow_s > self._settings.slow_s
-
-    def _is_within_rate(self) -> bool:
-        """A bucket that holds _BURST_S of messages and fills with the limit."""
-        self._credit -= 1
-        if self._credit < 0:
-            rate, now_s = self._settings.messages_per_s, self.heard_at_s
-            self._credit += min(_BURST_S * rate, (now_s - self._counted_at_s) * rate)
-            self._counted_at_s = now_s
-        return self._credit >= 0
-
-    def _ended_by(self, message: WSMessage) -> None:
-        """The peer closed, or what it sent is no WebSocket, or too long; aiohttp has closed then."""
-        if self.code:
+    def close_soon(self, code: int = Close.DONE, reason: str = "") -> None:
+        """As `close`, without waiting: nothing more is sent or received."""
+        if self._code:
             return
-        code = self._socket.close_code
-        if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
-            self.code, self.cause = int(message.data.code), str(message.data)
-        else:
-            self.by_peer = True
-            clean = message.type is WSMsgType.CLOSE
-            self.code = int(code or message.data or CloseCode.BROKEN) if clean else int(code or CloseCode.BROKEN)
-            self.cause = str(message.extra or "") if clean else ""
-            if self.code == CloseCode.DONE and not clean:
-                self.code, self.cause = CloseCode.BROKEN, "the connection broke"
-        if not self._socket.closed:
-            self._closing = self._loop.create_task(self._close(CloseCode.DONE, ""), name=f"close {self.kind}")
+        self._end(code, reason or reason_of(code), by_peer=False)
+        self._closing = self._loop.create_task(self._shut(), name=f"close {self.kind} websocket")
 
-    async def _close(self, code: int, cause: str) -> None:
+    async def _shut(self) -> None:
+        reason = self._cause.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
         try:
-            async with asyncio.timeout(_CLOSE_S):
-                # A close frame holds 125 bytes: two for the code (RFC 6455, 5.5).
-                await self._socket.close(code=code, message=cause.encode()[:123])
-        except (TimeoutError, ConnectionError, RuntimeError) as problem:
-            logger("gate").debug("not closed in order", kind=self.kind, error=str(problem))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._socket.close(code=self._code, message=reason)
         finally:
-            if self._transport is not None and not self._socket.closed:
-                self._transport.abort()
+            self._transport.abort()
+
+    def _end(self, code: int, cause: str, *, by_peer: bool) -> None:
+        if self._code:
+            return
+        self._code, self._cause, self._by_peer = int(code), cause, by_peer
+        self._beat.cancel()
+        if self._slow_watch is not None:
+            self._slow_watch.cancel()
+
+    def _heartbeat(self) -> None:
+        """A ping every heartbeat_s; when nothing at all came since the last one, nobody is there."""
+        heard = self.received + self._pongs
+        if heard == self._heard_at_ping:
+            self.close_soon(Close.SILENT)
+            return
+        self._heard_at_ping, self._pinged_s = heard, self._loop.time()
+        self._write(b"", WSMsgType.PING)
+        self._beat = self._loop.call_later(self._settings.heartbeat_s, self._heartbeat)
+
+    def _keep_kernel_queue_short(self) -> None:
+        """The kernel would take megabytes for a peer that does not read: minutes of sound, before we notice."""
+        socket = self._transport.get_extra_info("socket")
+        if socket is not None and socket.family in {sockets.AF_INET, sockets.AF_INET6}:
+            socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, self._settings.queue_bytes)
+
+
+def _transport_of(socket: Socket) -> asyncio.Transport:
+    """aiohttp gives no other way to what lies below a WebSocket that we opened. Raises CarrierError: it is over."""
+    writer = socket._writer
+    if writer is None or writer.transport is None:
+        raise CarrierError("the connection was lost while it was opened")
+    return writer.transport

@@ -1,242 +1,301 @@
-"""Who may open a WebSocket here, how many of them there are, and that none of them is forgotten.
+"""Who may open a WebSocket, how many there are, and what became of them: one place for all kinds.
 
-Owns the checks before the upgrade (origin, limits), the connections that live, their pings, and their end when the
-server stops. Refuses to know what is said on them.
+Owns the checks before the upgrade (origin, limits) and the connections that are open. Refuses to know what they are
+for; tokens are claimed by those who serve a path, with `token_of` and `tokens`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from aiohttp import web
+import aiohttp
+from aiohttp import hdrs, web
 
-from sipserver.errors import CapacityError, NotAllowed
-from sipserver.gate.close_codes import CloseCode
-from sipserver.gate.connection import Connection
+from sipserver.errors import CapacityError, Draining, NotAllowed, SipServerError, TooMany
+from sipserver.gate.close_codes import Close
+from sipserver.gate.connection import Connection, Takes
+from sipserver.gate.requests import address_of, offered_protocols, public_url, token_of, token_protocol
+from sipserver.gate.server_socket import ServerSocket
 from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Tokens
 from sipserver.log import logger
 
-_LOOK_S = 1.0
-_ADDRESSES = 10_000
-"""So many addresses are remembered for their pace; the one that has been quiet for longest is forgotten."""
-_TOKEN_PROTOCOL = "token."  # noqa: S105 # nosec B105 - the prefix of a sub-protocol that carries a token
+MOST_ADDRESSES = 10_000
+"""Addresses whose rate is remembered; beyond it those that were quiet longest are forgotten."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class GateFacts:
-    """For metrics: totals, and what is open now. By kind of connection, or by reason."""
+    """Numbers since the start, but for `open`, which is now. By kind: open, opened, dropped (messages that slow peers
+    did not get). refused: before the upgrade, by why. cut: ended by us for a fault of the peer, by why. messages: by
+    direction.
+    """
 
     open: Mapping[str, int]
-    opened: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    cut: Counter[str] = field(default_factory=Counter)
-    received: Counter[str] = field(default_factory=Counter)
-    sent: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
+    opened: Mapping[str, int]
+    refused: Mapping[str, int]
+    cut: Mapping[str, int]
+    messages: Mapping[str, int]
+    dropped: Mapping[str, int]
 
 
 class Gate:
-    """Loop thread. One for all WebSockets of a process."""
+    """Loop thread. One a process. tokens: what lets people in, for those who serve a path. clock: monotonic seconds."""
 
-    def __init__(self, settings: GateSettings, tokens: Tokens) -> None:
-        self.settings, self.tokens = settings, tokens
-        self._open: set[Connection] = set()
-        self._per_address: Counter[str] = Counter()
-        self._per_tenant: Counter[str] = Counter()
-        self._paces: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._facts = GateFacts({})
-        self._watch: asyncio.Task[None] | None = None
-        self._closed = False
+    def __init__(self, settings: GateSettings, tokens: Tokens, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings, self.tokens, self._clock = settings, tokens, clock
         self._log = logger("gate")
+        self._connections: set[Connection] = set()
+        self._tenants: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
+        self._places = 0
+        self._rates: dict[str, tuple[float, float]] = {}
+        self._opened: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._cut: Counter[str] = Counter()
+        self._messages: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._shut = False
+
+    # --- clients that come to us --------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def open(self, request: web.Request, *, kind: str, tenant: str = "") -> AsyncIterator[Connection]:
-        """Upgrade a request to a WebSocket for the length of an `async with` block, which closes it.
+    async def open(
+        self,
+        request: web.Request,
+        *,
+        kind: str,
+        tenant: str = "",
+        takes: Takes = "any",
+        protocols: Sequence[str] = (),
+    ) -> AsyncIterator[Connection]:
+        """Check, upgrade, and close when the block ends; the handler returns `connection.response` after it.
 
-        Raises NotAllowed (a web page that may not), CapacityError (a limit is reached), both before the upgrade. A
-        request that is no WebSocket's is answered 400 by aiohttp.
+        kind: for metrics and logs; few values. tenant: whose limit counts. takes: the kind of messages. protocols:
+        sub-protocols that we speak, the best one first.
+
+        Before the upgrade raises what becomes an HTTP answer: NotAllowed (403, the origin), TooMany (429, of this
+        address or tenant), CapacityError and Draining (503). What the block raises is logged and ends the connection
+        with a code of its own, since it cannot become an answer any more: NotAllowed 4403, what is the peer's fault
+        4400, all else 1011.
         """
-        address = client_address(request)
-        self._admit(request, address, kind, tenant)
-        offered = _protocols(request)
-        chosen = tuple(name for name in offered if not name.startswith(_TOKEN_PROTOCOL)) or offered
-        socket = web.WebSocketResponse(
+        address = address_of(request)
+        self._check(request, address, tenant)
+        with self._place(address, tenant):
+            socket = ServerSocket(message_bytes=self.settings.message_bytes, protocols=_agreed(request, protocols))
+            await socket.prepare(request)
+            connection = Connection(socket, self.settings, kind=kind, peer=address, tenant=tenant, takes=takes)
+            async with self._watched(connection):
+                yield connection
+
+    # --- servers that we call -----------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def dial(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        kind: str,
+        tenant: str = "",
+        takes: Takes = "any",
+        headers: Mapping[str, str] | None = None,
+        protocols: Sequence[str] = (),
+    ) -> AsyncIterator[Connection]:
+        """A WebSocket to somebody's server: as guarded as those that come to us, without their limits. Closed when the
+        block ends. Raises aiohttp.ClientError, OSError, TimeoutError (the session's) before the block; what the block
+        raises goes on.
+        """
+        socket = await session.ws_connect(
+            url,
             autoping=False,
-            compress=False,
+            compress=0,
             max_msg_size=self.settings.message_bytes,
-            protocols=chosen[:1],
-            timeout=2.0,
+            headers=headers,
+            protocols=protocols,
         )
-        await socket.prepare(request)
-        connection = Connection(socket, self.settings, kind=kind, peer=address, tenant=tenant)
-        self._began(connection)
+        connection = Connection(socket, self.settings, kind=kind, peer=url, tenant=tenant, takes=takes)
+        self._enter(connection)
         try:
             yield connection
-        except Exception:
-            connection.close_soon(CloseCode.OURS, "internal error")
-            raise
         finally:
-            connection.close_soon()
-            self._ended(connection)
-            await connection.ended()
+            await self._leave(connection)
 
-    def token_of(self, request: web.Request) -> str:
-        """The token that a request brings: `Authorization: Bearer`, `?token=`, or the sub-protocol `token.<token>`,
-        which is how a web page can send one without showing it in an address. Empty: none.
-        """
-        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and value.strip():
-            return value.strip()
-        for name in _protocols(request):
-            if name.startswith(_TOKEN_PROTOCOL):
-                return name.removeprefix(_TOKEN_PROTOCOL)
-        return request.query.get("token", "")
-
-    def public_url(self, request: web.Request, *, websocket: bool = False) -> str:
-        """Scheme and host as the outside sees us: `gate.public_url`, else as the request asked; `ws(s)` for websocket.
-
-        A proxy on this machine may say by X-Forwarded-Proto that it was asked by https.
-        """
-        url = self.settings.public_url
-        if not url:
-            forwarded = request.headers.get("X-Forwarded-Proto", "") if _is_local(request.remote or "") else ""
-            scheme = forwarded if forwarded in ("http", "https") else request.scheme
-            url = f"{scheme}://{request.host}"
-        return "ws" + url.removeprefix("http") if websocket else url
+    # --- all of them --------------------------------------------------------------------------------------------------
 
     @property
+    def connections(self) -> Sequence[Connection]:
+        return tuple(self._connections)
+
+    def public_url(self, request: web.Request, *, websocket: bool = False) -> str:
+        """How others reach us, without a path: `https://voice.example.com`, or `wss://...` for a WebSocket."""
+        return public_url(request, self.settings, websocket=websocket)
+
+    def token_of(self, request: web.Request) -> str:
+        """The token that came with a request; empty: none. `tokens.claim` says what it is good for."""
+        return token_of(request)
+
+    async def close_all(self, code: int = Close.GOING_AWAY, reason: str = "") -> None:
+        """End them all and let none in any more. Returns when they are closed, CLOSE_S at most."""
+        self._shut = True
+        async with asyncio.TaskGroup() as tasks:
+            for connection in self._connections:
+                tasks.create_task(connection.close(code, reason), name="close websockets")
+
     def facts(self) -> GateFacts:
-        """Totals since the start, what lives included."""
-        now = self._facts
-        told = GateFacts(Counter(each.kind for each in self._open), now.opened, now.refused, now.cut)
-        told.received, told.sent, told.dropped = Counter(now.received), Counter(now.sent), Counter(now.dropped)
-        for each in self._open:
-            _count(told, each)
-        return told
+        messages, dropped = self._messages.copy(), self._dropped.copy()
+        for connection in self._connections:
+            _add(connection, messages, dropped)
+        return GateFacts(
+            open=Counter(connection.kind for connection in self._connections),
+            opened=dict(self._opened),
+            refused=dict(self._refused),
+            cut=dict(self._cut),
+            messages=messages,
+            dropped=dropped,
+        )
 
-    async def close(self, cause: str = "the server is shutting down") -> None:
-        """End every connection with 1001, and let no new ones in. Idempotent."""
-        self._closed = True
-        for each in self._open:
-            each.close_soon(CloseCode.GOING_AWAY, cause)
-        await asyncio.gather(*(each.ended() for each in list(self._open)))
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+    # --- before the upgrade -------------------------------------------------------------------------------------------
 
-    # --- who may ------------------------------------------------------------------------------------------------------
+    def _check(self, request: web.Request, address: str, tenant: str) -> None:
+        settings = self.settings
+        if self._shut:
+            raise self._no("draining", Draining("the server is shutting down"))
+        if not self._origin_is_ours(request):
+            raise self._no("origin", NotAllowed("pages of this origin may not open WebSockets here"))
+        if not self._slow_enough(address):
+            raise self._no("rate", TooMany("too many new WebSockets from this address"))
+        if self._places >= settings.connections:
+            raise self._no("connections", CapacityError("no more WebSockets: the server is full"))
+        if self._addresses[address] >= settings.per_address:
+            raise self._no("per_address", TooMany("too many WebSockets from this address"))
+        if tenant and self._tenants[tenant] >= settings.per_tenant:
+            raise self._no("per_tenant", TooMany("too many WebSockets of this tenant"))
 
-    def _admit(self, request: web.Request, address: str, kind: str, tenant: str) -> None:
-        limits = self.settings
-        if self._closed:
-            self._refuse(kind, "closing", CapacityError("the server is shutting down"))
-        origin = request.headers.get("Origin", "")
-        if origin and not self.is_ours(request, origin):
-            self._refuse(
-                kind, "origin", NotAllowed(f"pages of {origin} may not connect here; gate.origins names those that may")
-            )
-        if len(self._open) >= limits.connections:
-            self._refuse(kind, "connections", CapacityError(f"{limits.connections} connections are open"))
-        if self._per_address[address] >= limits.per_address:
-            self._refuse(
-                kind, "per_address", CapacityError(f"{limits.per_address} connections are open from {address}")
-            )
-        if tenant and self._per_tenant[tenant] >= limits.per_tenant:
-            self._refuse(kind, "per_tenant", CapacityError(f"{limits.per_tenant} connections are open for {tenant}"))
-        if not self._in_pace(address):
-            self._refuse(kind, "pace", CapacityError(f"more than {limits.opens_per_s:g} connections a second"))
+    def _no(self, why: str, refusal: SipServerError) -> SipServerError:
+        self._refused[why] += 1
+        return refusal
 
-    def is_ours(self, request: web.Request, origin: str) -> bool:
-        """Whether a page of this origin (RFC 6454) may talk to us: one of our own, or of `gate.origins`."""
-        allowed = self.settings.origins
-        if "*" in allowed or origin in allowed:
+    def _origin_is_ours(self, request: web.Request) -> bool:
+        """Browsers name the page (RFC 6454) and leave the decision to us; others send no Origin."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is None or "*" in self.settings.origins:
             return True
-        asked, ours = urlsplit(origin), urlsplit(self.public_url(request))
-        return asked.netloc != "" and asked.netloc in (ours.netloc, request.host)
+        own = {request.host.lower(), urlsplit(self.settings.public_url).netloc.lower()}
+        return urlsplit(origin).netloc.lower() in own - {""} or origin.lower().rstrip("/") in {
+            each.lower().rstrip("/") for each in self.settings.origins
+        }
 
-    def _refuse(self, kind: str, why: str, problem: Exception) -> None:
-        self._facts.refused[why] += 1
-        self._log.info("refused", kind=kind, why=why)
-        raise problem
-
-    def _in_pace(self, address: str) -> bool:
-        """A bucket for each address: as many at once as a second has."""
-        rate, now_s = self.settings.opens_per_s, asyncio.get_running_loop().time()
-        left, at_s = self._paces.pop(address, (max(1.0, rate), now_s))
-        left = min(max(1.0, rate), left + (now_s - at_s) * rate)
+    def _slow_enough(self, address: str) -> bool:
+        """A bucket an address: opens_per_s drip in, as many fit (at least one)."""
+        rate, now_s = self.settings.opens_per_s, self._clock()
+        left, seen_s = self._rates.pop(address, (max(1.0, rate), now_s))
+        left = min(max(1.0, rate), left + (now_s - seen_s) * rate)
         allowed = left >= 1
-        self._paces[address] = (left - allowed, now_s)
-        if len(self._paces) > _ADDRESSES:
-            self._paces.popitem(last=False)
+        self._rates[address] = (left - 1 if allowed else left, now_s)
+        if len(self._rates) > MOST_ADDRESSES:
+            del self._rates[next(iter(self._rates))]
         return allowed
 
-    # --- those that are there -----------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _place(self, address: str, tenant: str) -> Iterator[None]:
+        self._places += 1
+        self._addresses[address] += 1
+        self._tenants[tenant] += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
+            _give(self._addresses, address)
+            _give(self._tenants, tenant)
 
-    def _began(self, connection: Connection) -> None:
-        self._open.add(connection)
-        self._per_address[connection.peer] += 1
-        self._per_tenant[connection.tenant] += 1
-        self._facts.opened[connection.kind] += 1
-        if self._watch is None:
-            self._watch = asyncio.create_task(self._look_for_ever(), name="gate")
+    # --- while it is open ---------------------------------------------------------------------------------------------
 
-    def _ended(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        for counted, key in ((self._per_address, connection.peer), (self._per_tenant, connection.tenant)):
-            counted[key] -= 1
-            if not counted[key]:
-                del counted[key]
-        _count(self._facts, connection)
-        if connection.code not in (CloseCode.DONE, CloseCode.GOING_AWAY) and not connection.by_peer:
-            self._facts.cut[_name(connection.code)] += 1
-            self._log.info("cut", kind=connection.kind, code=connection.code, cause=connection.cause)
+    @contextlib.asynccontextmanager
+    async def _watched(self, connection: Connection) -> AsyncIterator[None]:
+        self._enter(connection)
+        try:
+            yield
+        except SipServerError as problem:
+            self._log.info("WebSocket refused", kind=connection.kind, peer=connection.peer, error=str(problem))
+            connection.close_soon(_code_of(problem), str(problem))
+        except Exception:
+            self._log.exception("a WebSocket broke", kind=connection.kind, peer=connection.peer)
+            connection.close_soon(Close.OUR_FAULT)
+        finally:
+            await self._leave(connection)
 
-    async def _look_for_ever(self) -> None:
-        while self._open or not self._closed:
-            await asyncio.sleep(_LOOK_S)
-            now_s = asyncio.get_running_loop().time()
-            for each in list(self._open):
-                each.look(now_s)
+    def _enter(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._opened[connection.kind] += 1
+        if self._shut:
+            connection.close_soon(Close.GOING_AWAY)
 
-
-def client_address(request: web.Request) -> str:
-    """The client's address without its port. A proxy on this machine is believed whom it forwards for."""
-    peer = request.remote or ""
-    if _is_local(peer):
-        forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-        with contextlib.suppress(ValueError):
-            return str(ipaddress.ip_address(forwarded))
-    return peer
-
-
-def _is_local(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == ""  # a Unix socket
-
-
-def _protocols(request: web.Request) -> tuple[str, ...]:
-    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ()))
-    return tuple(name for each in offered.split(",") if (name := each.strip()))
+    async def _leave(self, connection: Connection) -> None:
+        try:
+            await connection.close()
+        finally:
+            self._connections.discard(connection)
+            _add(connection, self._messages, self._dropped)
+            if why := _CUT.get(connection.code) if not connection.by_peer else None:
+                self._cut[why] += 1
+                self._log.warning(
+                    "WebSocket cut", kind=connection.kind, peer=connection.peer, why=why, dropped=connection.dropped
+                )
 
 
-def _name(code: int) -> str:
-    try:
-        return CloseCode(code).name.lower()
-    except ValueError:
-        return str(code)
+_CUT: Mapping[int, str] = {
+    Close.BROKEN_PROTOCOL: "protocol",
+    Close.WRONG_TYPE: "type",
+    Close.NOT_UTF8: "utf8",
+    Close.TOO_MANY_MESSAGES: "rate",
+    Close.TOO_LONG: "length",
+    Close.OUR_FAULT: "fault",
+    Close.BAD_MESSAGE: "message",
+    Close.NOT_ALLOWED: "token",
+    Close.SILENT: "silent",
+    Close.TOO_SLOW: "slow",
+}
+"""Ends that are somebody's fault, as metrics call them."""
 
 
-def _count(facts: GateFacts, connection: Connection) -> None:
-    facts.received[connection.kind] += connection.received
-    facts.sent[connection.kind] += connection.sent
-    facts.dropped[connection.kind] += connection.dropped
+def _agreed(request: web.Request, spoken: Sequence[str]) -> tuple[str, ...]:
+    """The one sub-protocol to answer with, if any. A browser that offered some wants to hear one of them; the one with
+    its token goes back only if it offered nothing else that we speak.
+    """
+    offered = offered_protocols(request)
+    if best := next((protocol for protocol in spoken if protocol in offered), token_protocol(request)):
+        return (best,)
+    return ()
+
+
+def _code_of(problem: SipServerError) -> Close:
+    match problem.http_code:
+        case 403:
+            return Close.NOT_ALLOWED
+        case 404:
+            return Close.NOT_FOUND
+        case 429 | 503:
+            return Close.TRY_LATER
+        case code if code < 500:
+            return Close.BAD_MESSAGE
+        case _:
+            return Close.OUR_FAULT
+
+
+def _add(connection: Connection, messages: Counter[str], dropped: Counter[str]) -> None:
+    messages["received"] += connection.received
+    messages["sent"] += connection.sent
+    dropped[connection.kind] += connection.dropped
+
+
+def _give(places: Counter[str], key: str) -> None:
+    places[key] -= 1
+    if places[key] <= 0:
+        del places[key]

@@ -57,7 +57,7 @@ class Taker(Protocol):
 
 
 class StreamLeg:
-    """All methods: loop thread. One that a carrier brings is answered already; one that we placed waits for `connected`.
+    """All methods: loop thread. One that a carrier brings is answered already; one that we place waits for `connected`.
 
     stalled_s: no sound from the peer for so long is told. record_messages: tell the protocol's messages as events.
     """
@@ -195,8 +195,9 @@ class StreamLeg:
             await clip.heard()
 
     async def refer(self, to_uri: str, *, replaces: Any = None) -> int:
-        """Have the carrier connect its caller to somebody else; see `calls.leg.Leg`. Raises CarrierError (501) where the
-        protocol cannot, and for `replaces`: carriers know no dialogs.
+        """Have the carrier connect its caller to somebody else; see `calls.leg.Leg`.
+
+        Raises CarrierError (501) where the protocol cannot, and for `replaces`: carriers know no dialogs.
         """
         self._require()
         if replaces is not None or not self._line.can_refer:
@@ -371,7 +372,7 @@ class StreamLeg:
 
     def _flushed(self) -> None:
         """The playout was emptied: what lies with the far end is thrown away, too."""
-        if self._ahead.frames or self._marked_to > self._playout.position:
+        if self._ahead.lies:
             self._line.clear()
         self._ahead.cleared()
         self._marked_to = self._playout.queued

@@ -66,7 +66,7 @@ class ToWire:
         self._exact = RATES_HZ[wire] in (8000, RATE_HZ)
 
     def encode(self, samples: Samples) -> bytes:
-        """Shape (320,) -> one frame's bytes. At 24 kHz the converter keeps a little back at first; silence comes then."""
+        """Shape (320,) -> one frame's bytes. At 24 kHz the converter keeps a little back at first: silence comes."""
         converted = self._converter.convert(samples)
         payload = converted.astype("<i2", copy=False).tobytes()
         if self._mu_law:
