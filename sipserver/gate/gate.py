@@ -116,7 +116,7 @@ class Gate:
             url,
             autoping=False,
             compress=0,
-            max_msg_size=self.settings.message_bytes,
+            max_msg_size=self.settings.message_bytes + 1,
             headers=headers,
             protocols=protocols,
         )
