@@ -7,7 +7,9 @@ in which it ends. The frames are aiohttp's. Refuses to know what the messages sa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket as sockets
+import time
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -221,7 +223,7 @@ class Connection:
                 self._write(message.data, WSMsgType.PONG)
             case WSMsgType.PONG:
                 self._pongs += 1
-                self.round_trip_ms = (self._loop.time() - self._pinged_s) * 1000
+                self.round_trip_ms = (time.monotonic() - self._pinged_s) * 1000
             case WSMsgType.CLOSE:
                 self._end(message.data or Close.NO_CODE, message.extra or "", by_peer=True)
             case WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
@@ -256,7 +258,8 @@ class Connection:
 
     async def _shut(self) -> None:
         reason = self._cause.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
-        self._transport.set_write_buffer_limits(0)  # aiohttp waits then until the last byte has gone
+        with contextlib.suppress(RuntimeError):  # uvloop: it is gone already
+            self._transport.set_write_buffer_limits(0)  # aiohttp waits then until the last byte has gone
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._socket.close(code=self._code, message=reason)
@@ -277,7 +280,7 @@ class Connection:
         if heard == self._heard_at_ping:
             self.close_soon(Close.SILENT)
             return
-        self._heard_at_ping, self._pinged_s = heard, self._loop.time()
+        self._heard_at_ping, self._pinged_s = heard, time.monotonic()
         self._write(b"", WSMsgType.PING)
         self._beat = self._loop.call_later(self._settings.heartbeat_s, self._heartbeat)
 

@@ -1,14 +1,12 @@
-"""Both loops: the server runs on uvloop, whose transports write and buffer in ways of their own."""
+"""Both loops: the server runs on uvloop, whose transports write, buffer and die in ways of their own."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-import pytest
 import uvloop
 
 
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    made: asyncio.AbstractEventLoopPolicy = request.param()
-    return made
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
