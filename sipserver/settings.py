@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -82,6 +83,11 @@ class Settings(BaseModel):
         if self.mode == "fleet" and not self.bus.url:
             raise ValueError("mode: fleet needs bus.url, e.g. redis://127.0.0.1:6379/0")
         return self
+
+    @property
+    def calls_by_http(self) -> bool:
+        """Whether calls may come in on the HTTP port: a carrier's streams, the phone page, or whoever has a token."""
+        return bool(self.streams.names or self.http.phone or os.environ.get(self.gate.secret_env))
 
     def resolved(self, folder: Path) -> Settings:
         """The same settings with absolute paths, `folder` being the folder of the file."""

@@ -83,6 +83,7 @@ class HttpServer:
         self._settings, self._reuse_port, self._socket_path = settings, reuse_port, socket_path
         app = application(readiness, metrics, trunks, routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
+        self._site: web.BaseSite | None = None
         self._port = 0
 
     @property
@@ -100,6 +101,7 @@ class HttpServer:
         else:
             path.unlink(missing_ok=True)
             site = web.UnixSite(self._runner, path)
+        self._site = site
         try:
             await site.start()
         except OSError as problem:
@@ -110,6 +112,12 @@ class HttpServer:
             self._port = int(self._runner.addresses[0][1])
         else:
             path.chmod(0o600)
+
+    async def close_door(self) -> None:
+        """Take no new connections; those that are there go on. Idempotent."""
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
 
     async def stop(self) -> None:
         """Close the listening socket, let requests in flight finish for STOP_S seconds, then cut them. Idempotent."""
@@ -123,7 +131,7 @@ def application(
     routes: Sequence[web.RouteDef] = (),
 ) -> web.Application:
     """The routes and what all of them share, without a socket. routes: those of other rooms."""
-    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
     app.add_routes([*health_routes(readiness), *trunk_routes(trunks), *routes, web.get("/metrics", metrics.handle)])
     return app
@@ -136,7 +144,7 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 
 
 @web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every refusal is `{"error": {"status": ..., "message": ...}}`; a bug of ours tells the log, not the client."""
     try:
         return await handler(request)

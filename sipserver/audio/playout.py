@@ -43,6 +43,11 @@ class Clip:
     def cancelled(self) -> bool:
         return self._cancelled_at_ms is not None
 
+    @property
+    def end(self) -> int | None:
+        """The position in the playout's queue after its last frame; None while more may come, or when there is none."""
+        return self._spans[-1][1] if self._finished and self._spans else None
+
     async def write(self, samples: Samples) -> None:
         """Queue sound of any length, in parts as the playout gets room; nothing is dropped.
 
@@ -139,6 +144,17 @@ class Playout:
     @property
     def pending_ms(self) -> int:
         return FRAME_MS * len(self._frames)
+
+    @property
+    def taken(self) -> int:
+        """Frames that have left the queue, whether they have been heard or not."""
+        return self.queued - len(self._frames)
+
+    def ends(self) -> list[int]:
+        """Where the clips end that get no more sound and are not settled: positions in the queue, in order. For far
+        ends that can tell when they have played so far.
+        """
+        return [end for clip in self._clips if (end := clip.end) is not None]
 
     @property
     def free_frames(self) -> int:

@@ -153,6 +153,16 @@ class Limits(Protocol):
         ...
 
 
+class Once(Protocol):
+    """What may happen once only, in all processes together."""
+
+    async def first(self, key: str, within_s: float) -> bool:
+        """True for the first one that asks for this key within within_s; False for all others, and while Redis is away:
+        nobody can know then.
+        """
+        ...
+
+
 class Bus(Protocol):
     """`open`, use, `close`. up: Redis answers now (always, in memory)."""
 
@@ -164,6 +174,8 @@ class Bus(Protocol):
     def leases(self) -> Leases: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def once(self) -> Once: ...
     @property
     def node(self) -> str: ...
     @property

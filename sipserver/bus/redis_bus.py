@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from sipserver.bus.link import Link
+from sipserver.bus.once import RedisOnce
 from sipserver.bus.redis_commands import RedisCommands
 from sipserver.bus.redis_journal import RedisJournal
 from sipserver.bus.redis_leases import RedisLeases
@@ -25,6 +26,7 @@ class RedisBus:
         self.leases = RedisLeases(self._link, run=run)
         self.commands = RedisCommands(self._link, self.leases, run=run)
         self.limits = RedisLimits(self._link, self.commands, run=run)
+        self.once = RedisOnce(self._link)
         self.leases.with_renewal.append(self.limits.renew)
 
     @property

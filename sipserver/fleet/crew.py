@@ -27,7 +27,7 @@ from sipserver.fleet.slots import Slots
 from sipserver.log import logger
 from sipserver.settings import Settings
 
-CELL = "cell"
+CELL, GATEWAY = "cell", "gateway"
 END_GRACE_S = 5.0
 """How long a child may take to end after the time that it was given."""
 ABORT_S = 1.0
@@ -102,6 +102,7 @@ class Crew:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = False
         self._lacking: set[str] = set()
+        self._housed = (CELL, GATEWAY) if settings.calls_by_http else (CELL,)
         self._log = logger("fleet")
         self.seats: dict[str, list[Seat]] = {}
 
@@ -287,12 +288,12 @@ class Crew:
         await _first(child, None)
 
     async def _slot(self, seat: Seat, *, renewal: bool = False) -> Slot | None:
-        """A place for a cell. A renewal never takes what a dead cell needs."""
-        if seat.kind != CELL:
+        """A place for a cell, or for a gateway that takes calls. A renewal never takes what a dead cell needs."""
+        if seat.kind not in self._housed:
             return None
         told = False
         while not self._ending:
-            needed = sum(one.child is None for one in self.seats[CELL]) if renewal else 0
+            needed = sum(one.child is None for one in self.seats.get(CELL, ())) if renewal else 0
             slot = self._slots.take() if self._slots.free > needed else None
             if slot is not None:
                 self._lacking.discard(seat.name)

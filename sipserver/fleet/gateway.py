@@ -1,6 +1,7 @@
 """A gateway of the fleet: HTTP for the whole machine, on a port that all gateways share.
 
-Owns what it knows of the supervisor and of the records writer, and asks again every second. Refuses to know calls.
+Owns what it knows of the supervisor and of the records writer, and asks again every second; and, where the settings let
+calls come by HTTP, the switch that has them. Refuses to know how they come: `doors` does.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import aiohttp
 from sipserver.api.fleet_metrics import FleetMetrics
 from sipserver.api.health import Check
 from sipserver.api.server import HttpServer
+from sipserver.doors import Doors
 from sipserver.errors import InternalError
 from sipserver.fleet import admin
 from sipserver.fleet.control import Control
 from sipserver.fleet.process import ChildSpec
+from sipserver.fleet.switch import Switch
 from sipserver.fleet.writer_process import metrics_socket
 
 LOOK_S = 1.0
@@ -79,17 +82,30 @@ async def main(spec: ChildSpec, control: Control) -> None:
                 return {}
 
         metrics = FleetMetrics(lambda: watch.facts, counted, edge)
-        http = HttpServer(settings.http, watch.checks, metrics, reuse_port=True)
+        switch = Switch(spec) if settings.calls_by_http else None
+        doors = None if switch is None else Doors(switch.settings, switch.exchange, once=switch.bus.once)
+        routes = () if doors is None else doors.routes
+        http = HttpServer(settings.http, watch.checks, metrics, routes=routes, reuse_port=True)
+        if switch is not None and doors is not None:
+            await stack.enter_async_context(switch.running())
+            await stack.enter_async_context(doors.open())
+            control.beat_with(switch.facts)
         await http.start()
         stack.push_async_callback(http.stop)
         watching = asyncio.create_task(watch.run(), name="watch the supervisor")
         stack.push_async_callback(_cancel, watching)
+
+        async def drain(within_s: float) -> None:
+            """Requests in flight are finished when the server stops; another gateway has the port."""
+            await http.close_door()
+            if switch is not None:
+                await switch.exchange.drain(within_s)
+
         await control.ready(http_port=http.port)
-        await control.obey(drain=_drain)
-
-
-async def _drain(_within_s: float) -> None:
-    """Requests in flight are finished when the server stops."""
+        if switch is None:
+            await control.obey(drain=drain)
+        else:
+            await control.obey(drain=drain, hurry=switch.exchange.hurry, reload=switch.reload)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

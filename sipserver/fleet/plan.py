@@ -24,7 +24,8 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """inbound_calls: taken by a cell at a time; capacity: what its PJSIP holds, second legs included.
-    slots: more than cells, for replacements and for places that something else has."""
+    slots: more than cells, for replacements, for places that something else has, and one for each gateway that takes
+    calls: it calls telephones for them."""
 
     cells: int
     inbound_calls: int
@@ -47,11 +48,14 @@ def make(settings: Settings, capacity: int, cores: int) -> Plan:
     fleet, sip = settings.fleet, settings.sip
     inbound = min(sip.inbound_calls or max(1, capacity - 1), capacity)
     cells = -(-fleet.calls // inbound)
-    needed = cells + SPARE_CELLS
+    gateways = fleet.gateways or cores
+    homes = cells + (gateways if settings.calls_by_http else 0)
+    needed = homes + SPARE_CELLS
     sip_ports = range(fleet.sip_ports[0], fleet.sip_ports[1] + 1)
     if len(sip_ports) < needed:
         raise SettingsError(
-            f"{cells} cells for {fleet.calls} calls need {needed} ports (one more, so that a cell can be replaced); "
+            f"{cells} cells for {fleet.calls} calls need {needed} ports (one more, so that a cell can be replaced, and "
+            "one for each gateway that takes calls); "
             f"the range has {len(sip_ports)}",
             key="fleet.sip_ports",
         )
@@ -63,12 +67,12 @@ def make(settings: Settings, capacity: int, cores: int) -> Plan:
             f"that a cell can be replaced); the range has {pairs * 2}",
             key="sip.rtp_ports",
         )
-    width = min(max(capacity, pairs // (2 * cells)), 2 * capacity)
+    width = min(max(capacity, pairs // (2 * homes)), 2 * capacity)
     if pairs // width < needed:
         width = capacity
-    count = min(pairs // width, len(sip_ports), MOST_SLOTS_A_CELL * cells)
+    count = min(pairs // width, len(sip_ports), MOST_SLOTS_A_CELL * homes)
     slots = tuple(
         Slot(index, sip_ports[index], (first + 2 * width * index, first + 2 * width * (index + 1) - 1))
         for index in range(count)
     )
-    return Plan(cells, inbound, capacity, slots, fleet.gateways or cores, fleet.speech_workers)
+    return Plan(cells, inbound, capacity, slots, gateways, fleet.speech_workers)

@@ -93,7 +93,7 @@ Kinds = Mapping[str, Kind]
 
 KINDS: Kinds = {
     "cell": Kind("sipserver.fleet.cell:main", preload="sipserver.fleet.cell:preload"),
-    "gateway": Kind("sipserver.fleet.gateway:main"),
+    "gateway": Kind("sipserver.fleet.gateway:main", preload="sipserver.fleet.cell:preload"),
     "writer": Kind("sipserver.fleet.writer_process:main", warm=False, overlap=False),
     "speech": Kind("sipserver.fleet.speech_process:main", warm=False),
     "probe": Kind("sipserver.fleet.probe:main", warm=False),

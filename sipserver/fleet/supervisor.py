@@ -28,7 +28,7 @@ from sipserver.fleet.alarms import Alarms
 from sipserver.fleet.burial import Burials
 from sipserver.fleet.child import Child
 from sipserver.fleet.child import State as ChildState
-from sipserver.fleet.crew import CELL, Crew
+from sipserver.fleet.crew import CELL, GATEWAY, Crew
 from sipserver.fleet.front import Edge, Front
 from sipserver.fleet.ledger import Ledger
 from sipserver.fleet.nursery import Nursery
@@ -224,15 +224,19 @@ class Supervisor:
         fleet = self._settings.fleet
         inbound = self._plan.inbound_calls if self._plan is not None else 0
         cells = (
-            CellAddress(fleet.host, child.spec.sip_port, inbound, child.state is ChildState.DRAINING, child.spec.run)
-            for child in self.crew.children(CELL)
-            if child.ready.is_set() and child.state is not ChildState.ENDED
+            CellAddress(fleet.host, child.spec.sip_port, inbound, _takes_none(child), child.spec.run)
+            for child in self.crew.children(CELL, GATEWAY)
+            if child.spec.sip_port and child.ready.is_set() and child.state is not ChildState.ENDED
         )
         draining = self.state in (State.HELD, State.DRAINING)
         return Node(self._bus.node, tuple(cells), self._calls(), draining, self._bus.run)
 
+    def _with_calls(self) -> tuple[str, ...]:
+        """The kinds of processes that have calls, which must end before the others stop."""
+        return (CELL, GATEWAY) if self._settings.calls_by_http else (CELL,)
+
     def _calls(self) -> int:
-        return sum(child.calls for child in self.crew.children(CELL))
+        return sum(child.calls for child in self.crew.children(CELL, GATEWAY))
 
     async def _open_runtime(self, stack: contextlib.AsyncExitStack) -> list[Any]:
         """The folder, and the lock that two supervisors cannot both have."""
@@ -277,7 +281,7 @@ class Supervisor:
         systemd_notify.extend_timeout(within_s + 30)
         await self._tell_edge(True)
         await self.front.flush()
-        killed = await self.crew.drain(CELL, within_s)
+        killed = sum(await asyncio.gather(*(self.crew.drain(kind, within_s) for kind in self._with_calls())))
         self._log.info("drained", killed=killed)
 
     async def _tell_edge(self, draining: bool) -> None:
@@ -447,3 +451,8 @@ class Supervisor:
         cells = len(self.crew.ready(CELL))
         line = f"{self.state}: {self._calls()} calls, {cells} cells"
         return f"{line}, alarms: {', '.join(sorted(self.alarms.active))}" if self.alarms.active else line
+
+
+def _takes_none(child: Child) -> bool:
+    """The edge sends it no new calls: a cell that drains, or a gateway, whose calls come by HTTP. Its dialogs go on."""
+    return child.state is ChildState.DRAINING or child.spec.kind == GATEWAY

@@ -52,12 +52,13 @@ def warm_up(settings_file: Path, table: str, strict: bool) -> Warmth:
     loaded = settings.load(settings_file)
     log.setup(loaded.log.level, loaded.log.format, loaded.log.private, process="warm-parent", node=node_name(loaded))
     kinds: Kinds = resolve(table)
-    preloaded = {}
-    for name, kind in kinds.items():
+    made: dict[str, Any] = {}  # kinds that name the same share what it makes
+    for kind in kinds.values():
         if kind.warm:
             import_module(kind.main.partition(":")[0])
-        if kind.preload:
-            preloaded[name] = resolve(kind.preload)(loaded, strict)
+        if kind.preload and kind.preload not in made:
+            made[kind.preload] = resolve(kind.preload)(loaded, strict)
+    preloaded = {name: made[kind.preload] for name, kind in kinds.items() if kind.preload}
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         raise InternalError(f"{threads - 1} threads run after the imports; a fork would lose them")

@@ -125,25 +125,6 @@ class Tokens:
         return max(1.0, float(body["exp"]) - self._clock() + 1)
 
 
-class OwnMemory:
-    """`Once` for one process: forgets what is over. Loop thread."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._until: dict[str, float] = {}
-        self._sweep_at_s = 0.0
-
-    async def first(self, key: str, within_s: float) -> bool:
-        now_s = self._clock()
-        if now_s >= self._sweep_at_s:
-            self._until = {each: until_s for each, until_s in self._until.items() if until_s > now_s}
-            self._sweep_at_s = now_s + 60
-        if self._until.get(key, 0.0) > now_s:
-            return False
-        self._until[key] = now_s + within_s
-        return True
-
-
 def secret_of(settings: GateSettings) -> bytes:
     """What signs tokens: of the environment, or one that dies with this process."""
     return os.environ.get(settings.secret_env, "").encode() or secrets.token_bytes(32)

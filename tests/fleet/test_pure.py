@@ -34,6 +34,13 @@ class TestPlan:
         made = plan.make(settings(inbound_calls=32), capacity=4, cores=1)
         assert (made.inbound_calls, made.cells) == (4, 15)
 
+    def test_gateways_that_take_calls_have_places_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert plan.make(settings(calls=6, sip_ports=(5100, 5102)), capacity=4, cores=2).cells == 2
+        monkeypatch.setenv("SIPSERVER_TOKEN_SECRET", "x" * 32)
+        assert len(plan.make(settings(calls=6, sip_ports=(5100, 5110)), capacity=4, cores=2).slots) >= 5
+        with pytest.raises(SettingsError, match="need 5 ports"):
+            plan.make(settings(calls=6, sip_ports=(5100, 5103)), capacity=4, cores=2)
+
     @pytest.mark.parametrize("rtp_ports", [(10_000, 10_199), (10_001, 10_400), (10_000, 20_000)])
     def test_places_share_nothing_and_hold_all_calls(self, rtp_ports: tuple[int, int]) -> None:
         made = plan.make(settings(rtp_ports=rtp_ports), capacity=4, cores=1)

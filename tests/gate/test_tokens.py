@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sipserver.bus.once import MemoryOnce
 from sipserver.errors import NotAllowed
-from sipserver.gate.tokens import Claims, OwnMemory, Tokens
+from sipserver.gate.tokens import Claims, Tokens
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 
@@ -19,7 +20,7 @@ class Clock:
 
 
 def tokens(clock: Clock, secret: bytes = SECRET) -> Tokens:
-    return Tokens(secret, OwnMemory(clock), lives_s=60, clock=clock)
+    return Tokens(secret, MemoryOnce(clock), lives_s=60, clock=clock)
 
 
 async def test_a_token_says_what_it_was_made_for() -> None:
@@ -72,12 +73,3 @@ async def test_another_secret_or_purpose_is_refused() -> None:
 def test_a_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 32"):
         tokens(Clock(), b"short")
-
-
-async def test_memory_forgets_what_is_over() -> None:
-    clock = Clock()
-    memory = OwnMemory(clock)
-    assert await memory.first("a", 10)
-    assert not await memory.first("a", 10)
-    clock.now_s += 11
-    assert await memory.first("a", 10)
