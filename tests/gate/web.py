@@ -15,10 +15,11 @@ from aiohttp import web
 
 from sipserver.api.metrics import Metrics
 from sipserver.api.server import application
+from sipserver.bus.once import MemoryOnce
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
 from sipserver.gate.settings import GateSettings
-from sipserver.gate.tokens import OwnMemory, Tokens
+from sipserver.gate.tokens import Tokens
 
 SECRET = b"a secret of at least thirty-two bytes"
 
@@ -34,7 +35,7 @@ class Site:
     """`/ws` is guarded by `gate`. connections: those that came, in order; also after their end."""
 
     def __init__(self, settings: GateSettings, serve: Serve, how: dict[str, Any]) -> None:
-        self.tokens = Tokens(SECRET, OwnMemory())
+        self.tokens = Tokens(SECRET, MemoryOnce())
         self.gate = Gate(settings, self.tokens)
         self.came: asyncio.Queue[Connection] = asyncio.Queue()
         self.session = aiohttp.ClientSession()
