@@ -151,6 +151,11 @@ class Exchange:
         self._tasks.add(task)
         task.add_done_callback(self._forget)
 
+    @property
+    def serving(self) -> bool:
+        """Whether new calls are taken."""
+        return self._serving
+
     # --- what others may know -----------------------------------------------------------------------------------------
 
     def readiness(self) -> Sequence[Check]:

@@ -21,6 +21,7 @@ from sipserver.api.server import HttpServer
 from sipserver.bus import table
 from sipserver.calls import recording
 from sipserver.calls.commands import CallCommands
+from sipserver.doors import Doors
 from sipserver.engines import EngineRoom
 from sipserver.events import Stamped
 from sipserver.exchange import Exchange
@@ -67,7 +68,14 @@ class Server:
             loaded, EngineRoom(loaded), self.records, listeners=(self._observe,), limits=self._bus.limits
         )
         self.metrics = Metrics(self.exchange.probes(self._queues, self._record_faults))
-        self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics, trunks=self.exchange.trunk_states)
+        self.doors = Doors(loaded, self.exchange, once=self._bus.once)
+        self.http = HttpServer(
+            loaded.http,
+            self.exchange.readiness,
+            self.metrics,
+            trunks=self.exchange.trunk_states,
+            routes=self.doors.routes,
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,6 +86,7 @@ class Server:
             stack.push_async_callback(self.http.stop)
             await self._open_records(stack)
             await stack.enter_async_context(exchange.running())
+            await stack.enter_async_context(self.doors.open())
             commands = CallCommands(exchange.registry)
             await stack.enter_async_context(console.listening(self._settings, commands.handle))
             exchange.start_task(self._watchdog(), "watchdog")

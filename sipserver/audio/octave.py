@@ -22,7 +22,7 @@ DELAY_MS = 2.0
 def _half_band() -> NDArray[np.float32]:
     """The coefficients between the samples, sum 1."""
     at = np.arange(_TAPS) - (_TAPS - 1) / 2
-    taps = np.sinc(at) * np.kaiser(_TAPS, _BETA)
+    taps: NDArray[np.float64] = np.sinc(at) * np.kaiser(_TAPS, _BETA)
     return (taps / taps.sum()).astype(np.float32)
 
 
@@ -34,7 +34,7 @@ class Doubler:
     """8 kHz -> 16 kHz: shape (n,) -> shape (2n,), in chunks of any length. One thread at a time; never blocks."""
 
     def __init__(self) -> None:
-        self._past = np.zeros(_TAPS - 1, np.float32)
+        self._past: Any = np.zeros(_TAPS - 1, np.float32)
 
     def convert(self, samples: Samples) -> Samples:
         joined = np.concatenate((self._past, samples))
@@ -49,7 +49,7 @@ class Halver:
     """16 kHz -> 8 kHz: shape (n,), n even -> shape (n/2,). Raises ValueError for odd n."""
 
     def __init__(self) -> None:
-        self._past = np.zeros(2 * (_TAPS - 1), np.float32)
+        self._past: Any = np.zeros(2 * (_TAPS - 1), np.float32)
 
     def convert(self, samples: Samples) -> Samples:
         if len(samples) % 2:
