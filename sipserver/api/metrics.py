@@ -7,7 +7,7 @@ what an operator can name freely is cut off at `MAX_VALUES`, and no call id, ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from sipserver import __version__, events
 from sipserver.api.rtp_totals import RtpTotals
 from sipserver.events import Event, Stamped
+from sipserver.gate.gate import GateFacts
 
 MAX_VALUES = 50
 
@@ -68,6 +69,19 @@ class Probes:
     websockets_cut: Callable[[], Mapping[str, float]] = _none
     websocket_messages: Callable[[], Mapping[str, float]] = _none
     websocket_drops: Callable[[], Mapping[str, float]] = _none
+
+
+def with_websockets(probes: Probes, facts: Callable[[], GateFacts]) -> Probes:
+    """The same probes and those of a gate."""
+    return replace(
+        probes,
+        websockets=lambda: facts().open,
+        websockets_opened=lambda: facts().opened,
+        websockets_refused=lambda: facts().refused,
+        websockets_cut=lambda: facts().cut,
+        websocket_messages=lambda: facts().messages,
+        websocket_drops=lambda: facts().dropped,
+    )
 
 
 @dataclass(slots=True)
