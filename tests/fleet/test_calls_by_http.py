@@ -87,11 +87,8 @@ async def test_a_token_is_good_for_one_call_on_all_gateways(tmp_path: Path, monk
         taken = 0
         for _ in range(8):
             async with voice_client(url, token) as client:
-                try:
+                with contextlib.suppress(aiohttp.WSServerHandshakeError):
                     await client.connect()
-                except Exception as refused:
-                    assert "403" in str(refused)
-                else:
                     taken += 1
         assert taken == 1
 
