@@ -44,12 +44,12 @@ class Connection:
         "_cause",
         "_closing",
         "_code",
+        "_controls",
         "_heard_at_ping",
         "_loop",
         "_pinged_s",
-        "_pongs",
-        "_rate_at",
         "_rate_debt",
+        "_rate_left",
         "_rate_s",
         "_settings",
         "_slow_watch",
@@ -87,8 +87,8 @@ class Connection:
         self._code, self._cause, self._by_peer = 0, "", False
         self._closing: asyncio.Task[None] | None = None
         self._slow_watch: asyncio.TimerHandle | None = None
-        self._rate_at, self._rate_s, self._rate_debt = settings.messages_per_s, self._loop.time(), 0.0
-        self._pongs, self._heard_at_ping, self._pinged_s = 0, -1, 0.0
+        self._rate_left, self._rate_s, self._rate_debt = settings.messages_per_s, self._loop.time(), 0.0
+        self._controls, self._heard_at_ping, self._pinged_s = 0, -1, 0.0
         self._beat = self._loop.call_later(settings.heartbeat_s, self._heartbeat)
         self._keep_kernel_queue_short()
 
@@ -201,7 +201,8 @@ class Connection:
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
                 self.received += 1
                 self.received_bytes += len(message.data)
-                if self.received >= self._rate_at and self._too_fast():
+                self._rate_left -= 1
+                if self._rate_left <= 0 and self._too_fast():
                     await self.close(Close.TOO_MANY_MESSAGES)
                 elif self._takes != "any" and (self._takes == "text") is not (kind is WSMsgType.TEXT):
                     await self.close(Close.WRONG_TYPE, f"only {self._takes} messages are taken here")
@@ -219,10 +220,11 @@ class Connection:
     def _control(self, message: WSMessage) -> None:
         match message.type:
             case WSMsgType.PING:
-                self._pongs += 1
-                self._write(message.data, WSMsgType.PONG)
+                self._count_control()
+                if not self._code and not self.paused:  # who does not read waits for no answer
+                    self._write(message.data, WSMsgType.PONG)
             case WSMsgType.PONG:
-                self._pongs += 1
+                self._count_control()
                 self.round_trip_ms = (time.monotonic() - self._pinged_s) * 1000
             case WSMsgType.CLOSE:
                 self._end(message.data or Close.NO_CODE, message.extra or "", by_peer=True)
@@ -232,11 +234,17 @@ class Connection:
             case _:  # CLOSED, CLOSING, or an error of the network; our own end has been noted before
                 self._end(Close.LOST, Close.LOST.reason, by_peer=True)
 
+    def _count_control(self) -> None:
+        self._controls += 1
+        self._rate_left -= 1
+        if self._rate_left <= 0 and self._too_fast():
+            self.close_soon(Close.TOO_MANY_MESSAGES)
+
     def _too_fast(self) -> bool:
         """Asked after every messages_per_s messages, which should take a second: how much faster they came adds up."""
-        limit, now_s = self._settings.messages_per_s, self._loop.time()
+        now_s = self._loop.time()
         self._rate_debt = max(0.0, self._rate_debt + 1.0 - (now_s - self._rate_s))
-        self._rate_at, self._rate_s = self.received + limit, now_s
+        self._rate_left, self._rate_s = self._settings.messages_per_s, now_s
         return self._rate_debt > 1.0
 
     # --- life and end -------------------------------------------------------------------------------------------------
@@ -276,7 +284,7 @@ class Connection:
 
     def _heartbeat(self) -> None:
         """A ping every heartbeat_s; when nothing at all came since the last one, nobody is there."""
-        heard = self.received + self._pongs
+        heard = self.received + self._controls
         if heard == self._heard_at_ping:
             self.close_soon(Close.SILENT)
             return

@@ -120,7 +120,9 @@ class Gate:
             headers=headers,
             protocols=protocols,
         )
-        connection = Connection(socket, self.settings, kind=kind, peer=url, tenant=tenant, takes=takes)
+        connection = Connection(
+            socket, self.settings, kind=kind, peer=_without_secrets(url), tenant=tenant, takes=takes
+        )
         self._enter(connection)
         try:
             yield connection
@@ -273,6 +275,12 @@ def _agreed(request: web.Request, spoken: Sequence[str]) -> tuple[str, ...]:
     if best := next((protocol for protocol in spoken if protocol in offered), token_protocol(request)):
         return (best,)
     return ()
+
+
+def _without_secrets(url: str) -> str:
+    """An address for logs: credentials and parameters may be keys or numbers."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _code_of(problem: SipServerError) -> Close:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 
@@ -194,6 +195,41 @@ async def test_too_many_messages_end_it_and_a_burst_does_not() -> None:
             await client.send_str("x")
         assert await told(client) == (1008, "too many messages")
         await until(lambda: there.gate.facts().cut == {"rate": 1})
+
+
+async def test_pings_count_as_messages() -> None:
+    async with site(GateSettings(messages_per_s=50), serve=stay) as there, bare(there.port) as plain:
+        await asyncio.get_running_loop().sock_sendall(plain, b"\x89\x80\0\0\0\0" * 101)
+        assert (await read_to_the_end(plain)).endswith(closing(Close.TOO_MANY_MESSAGES))
+
+
+async def test_pings_of_a_peer_that_does_not_read_are_not_answered_without_bound() -> None:
+    settings = GateSettings(queue_bytes=4096, slow_s=60, messages_per_s=100_000)
+    pings = (b"\x89\xfd\0\0\0\0" + bytes(125)) * 100
+    async with site(settings, serve=stay) as there, bare(there.port, receive_buffer=4096) as plain:
+        connection = await there.came.get()
+        loop = asyncio.get_running_loop()
+        sent = 0
+        while not connection.paused or sent < 5000:
+            await loop.sock_sendall(plain, pings)
+            sent += 100
+        await until(lambda: connection._controls == sent)
+        assert connection.open
+        assert connection.waiting_bytes <= settings.queue_bytes + 2 * 127
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_rubbish_ends_one_connection_and_harms_no_other(seed: int) -> None:
+    rubbish = random.Random(seed).randbytes(2000)
+    async with site(serve=stay) as there:
+        other = await there.connect()
+        async with bare(there.port) as plain:
+            await asyncio.get_running_loop().sock_sendall(plain, rubbish)
+            plain.shutdown(socket.SHUT_WR)
+            await read_to_the_end(plain)
+        await until(lambda: len(there.gate.connections) == 1)
+        assert "fault" not in there.gate.facts().cut
+        await other.close()
 
 
 # --- a slow client ----------------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ async def test_limits_refuse_before_the_upgrade_and_say_when_to_come_again(
         clients = [await there.connect() for _ in range(2)]
         refusal = await there.refusal()
         assert refusal.status == status
-        assert int((refusal.headers or {})["Retry-After"]) >= 1
+        assert refusal.headers is not None
+        assert int(refusal.headers["Retry-After"]) >= 1
         assert there.gate.facts().refused == {why: 1}
         for client in clients:
             await client.close()
@@ -149,6 +150,13 @@ async def test_messages_are_counted_over_connections_that_are_over() -> None:
         await client.receive()
         assert there.gate.facts().messages == {"received": 3, "sent": 3}
         await client.close()
+
+
+async def test_addresses_that_we_call_are_named_without_keys() -> None:
+    async with site() as there:
+        url = there.url.replace("ws://", "ws://user:secret@") + "?key=secret#secret"
+        async with there.gate.dial(there.session, url, kind="bot") as connection:
+            assert connection.peer == there.url
 
 
 async def test_a_server_that_cannot_be_reached_raises(free_port: int) -> None:

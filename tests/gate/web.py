@@ -59,7 +59,8 @@ class Site:
         return f"ws://127.0.0.1:{self.port}/ws"
 
     async def connect(self, **how: Any) -> aiohttp.ClientWebSocketResponse:
-        return await self.session.ws_connect(self.url, **how)
+        socket: aiohttp.ClientWebSocketResponse = await self.session.ws_connect(self.url, **how)
+        return socket
 
     async def refusal(self, **how: Any) -> aiohttp.WSServerHandshakeError:
         """How an attempt to connect is refused, before the upgrade."""
