@@ -88,5 +88,5 @@ class Doors:
 
     def _accept(self, leg: StreamLeg, claims: Claims) -> None:
         offer = leg.offer
-        arrival = Arrival(tenant=claims.tenant, call_id=claims.call_id, variables=offer.variables)
+        arrival = Arrival(tenant=claims.tenant, call_id=offer.call_id or claims.call_id, variables=offer.variables)
         self._exchange.registry.accept(leg, arrival)

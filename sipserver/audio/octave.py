@@ -23,7 +23,8 @@ def _half_band() -> NDArray[np.float32]:
     """The coefficients between the samples, sum 1."""
     at = np.arange(_TAPS) - (_TAPS - 1) / 2
     taps: NDArray[np.float64] = np.sinc(at) * np.kaiser(_TAPS, _BETA)
-    return (taps / taps.sum()).astype(np.float32)
+    whole: NDArray[np.float32] = (taps / taps.sum()).astype(np.float32)
+    return whole
 
 
 _KERNEL: Any = _half_band()
@@ -62,5 +63,6 @@ class Halver:
         return _rounded((on + between) / 2)
 
 
-def _rounded(samples: NDArray[np.float32]) -> Samples:
-    return np.clip(np.rint(samples), -32_768, 32_767).astype(np.int16)
+def _rounded(samples: Any) -> Samples:
+    rounded: Samples = np.clip(np.rint(samples), -32_768, 32_767).astype(np.int16)
+    return rounded

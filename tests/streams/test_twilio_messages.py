@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 
 import pytest
@@ -95,7 +96,5 @@ def test_any_json_is_a_message_or_refused(body: object) -> None:
         shaped = (
             {**body, "event": event} if isinstance(body, dict) else {"event": event, "streamSid": "MZ", event: body}
         )
-        try:
-            messages.parse(json.dumps(shaped))
-        except BadPayload as refused:
-            assert str(refused)
+        with contextlib.suppress(BadPayload):
+            assert messages.parse(json.dumps(shaped)) is not None
