@@ -22,6 +22,7 @@ from sipserver.streams.leg import StreamLeg
 from sipserver.streams.twilio import TwilioServer
 from sipserver.streams.voice import VoiceServer
 from sipserver.streams.vonage import VonageServer
+from sipserver.streams.vonage_outbound import VonageOutbound
 from sipserver.webhooks import vonage as vonage_hooks
 from sipserver.webhooks.twilio import HookAccount, TwilioHooks
 
@@ -49,6 +50,10 @@ class Doors:
             ),
             self.gate,
         )
+        exchange.carriers.carriers |= {
+            name: VonageOutbound(self._vonage, account, loaded.gate.public_url)
+            for name, account in self._vonage.accounts.items()
+        }
         self._vonage_hooks = vonage_hooks.VonageHooks(
             (
                 vonage_hooks.HookAccount(

@@ -129,11 +129,11 @@ class VonageServer:
 
     # --- tokens and actions -------------------------------------------------------------------------------------------
 
-    def connecting(self, account: VonageAccount, base_url: str, claims: Claims) -> Ncco:
-        """Actions that connect a call to us."""
+    def connecting(self, account: VonageAccount, base_url: str, claims: Claims, lives_s: float | None = None) -> Ncco:
+        """Actions that connect a call to us. lives_s: how long they are good for; None: as all tokens."""
         secure, _, host = base_url.partition("://")
         url = f"{'wss' if secure == 'https' else 'ws'}://{host}/ws/vonage/{account.name}"
-        return messages.websocket(url, account.rate_hz, self.gate.tokens.issue(claims))
+        return messages.websocket(url, account.rate_hz, self.gate.tokens.issue(claims, lives_s))
 
     def way_back(self, line: VonageLine) -> Ncco:
         """Actions that bring a call back to its leg."""

@@ -128,7 +128,8 @@ class VonageLine:
         event_url = f"{self.base_url}/webhooks/vonage/{self.account.name}/event?refer={self.key}"
         self.away = True
         self._came_back.clear()
-        outcome = self._outcome = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._outcome = outcome
         try:
             await rest.connect(self.uuid, messages.away(endpoint, self._shown, event_url))
             status = await outcome

@@ -1,7 +1,7 @@
 """What Vonage says on a WebSocket and takes there, and the actions of NCCO that connect a call to it. Pure.
 
-Source: Vonage, "WebSockets in the Vonage Voice API" and "NCCO reference". Sound is binary: 16 bit samples, little-endian,
-20 ms a message; all else is JSON text.
+Source: Vonage, "WebSockets in the Vonage Voice API" and "NCCO reference". Sound is binary: 16 bit samples,
+little-endian, 20 ms a message; all else is JSON text.
 """
 
 from __future__ import annotations
