@@ -21,6 +21,9 @@ from sipserver.streams.clock import StreamClock
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.twilio import TwilioServer
 from sipserver.streams.voice import VoiceServer
+from sipserver.streams.vonage import VonageServer
+from sipserver.streams.vonage_outbound import VonageOutbound
+from sipserver.webhooks import vonage as vonage_hooks
 from sipserver.webhooks.twilio import HookAccount, TwilioHooks
 
 
@@ -38,6 +41,7 @@ class Doors:
         self.clock = StreamClock()
         self._open = False
         self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room)
+        self._vonage = VonageServer(streams, self.gate, self.clock, self._accept, self._has_room)
         self._voice = VoiceServer(streams, self.gate, self.clock, self._accept, self._has_room)
         self._hooks = TwilioHooks(
             (
@@ -46,11 +50,31 @@ class Doors:
             ),
             self.gate,
         )
+        exchange.carriers.carriers |= {
+            name: VonageOutbound(self._vonage, account, loaded.gate.public_url)
+            for name, account in self._vonage.accounts.items()
+        }
+        self._vonage_hooks = vonage_hooks.VonageHooks(
+            (
+                vonage_hooks.HookAccount(
+                    account.name, account.application_id, os.environ.get(account.signature_secret_env, "")
+                )
+                for account in streams.vonage
+            ),
+            self.gate,
+            self._vonage,
+        )
 
     @property
     def routes(self) -> Sequence[web.RouteDef]:
         """What the HTTP server answers for us."""
-        return [*self._hooks.routes(), *self._twilio.routes(), *self._voice.routes()]
+        return [
+            *self._hooks.routes(),
+            *self._twilio.routes(),
+            *self._vonage_hooks.routes(),
+            *self._vonage.routes(),
+            *self._voice.routes(),
+        ]
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -62,6 +86,7 @@ class Doors:
             self._open = False
             await self._voice.close()
             await self.gate.close_all()
+            await self._vonage.close()
 
     def _has_room(self) -> bool:
         return self._open and self._exchange.serving and self.clock.legs < self._settings.streams.calls

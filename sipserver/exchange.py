@@ -25,6 +25,7 @@ from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
 from sipserver.calls.services import Listener, Services
+from sipserver.carriers import Carriers
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.watch import Snapshot, Watcher
 from sipserver.engines import EngineRoom
@@ -82,6 +83,7 @@ class Exchange:
             limits=limits,
             down=lambda: self.cell.trunks.down,
         )
+        self.carriers = Carriers(self.outbound)
         self.registry = Registry(
             Services(
                 settings=loaded.calls,
@@ -95,7 +97,7 @@ class Exchange:
                 limits=limits,
                 limits_of=self._limits_of,
                 load=self._load,
-                outbound=self.outbound,
+                outbound=self.carriers,
                 rooms=Rooms(claims),
             )
         )
