@@ -34,6 +34,7 @@ from sipserver.outbound import TrunkOutbound
 from sipserver.settings import Settings
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
+from sipserver.streams.bots.client import BotClient
 from sipserver.trunks.state import Registered
 
 SIP_HANGS_S = 3.0
@@ -96,6 +97,7 @@ class Exchange:
                 limits_of=self._limits_of,
                 load=self._load,
                 outbound=self.outbound,
+                bots=BotClient(),
                 rooms=Rooms(claims),
             )
         )
