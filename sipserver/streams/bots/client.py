@@ -242,7 +242,7 @@ class BotLink:
             self._put(message)
 
     def _put(self, message: Message) -> None:
-        if self._over.done():
+        if self._over.done() or self._leaves is not None:
             return
         if len(self._outbox) >= WAITING:
             self._end(Over("failed", "fault", TOO_SLOW, "it does not read what we send"))
@@ -258,7 +258,7 @@ class BotLink:
                 while self._outbox:
                     await self._write(self._outbox.popleft())
         except (aiohttp.ClientError, OSError, RuntimeError) as problem:
-            self._end(Over("failed", "fault", 0, f"the connection broke: {type(problem).__name__}"))
+            self._log.debug("a bot takes no more", error=str(problem))  # why, `_receive` hears
 
     async def _write(self, message: Message) -> None:
         if isinstance(message, str):
