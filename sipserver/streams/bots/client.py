@@ -157,7 +157,7 @@ class BotLink:
         self._sent_frames = 0
         self._bad = self._unknown = 0
         self._overflowed = False
-        self._reason = "the call goes on without it"
+        self._reason = "the step is over"
         self._tasks = [
             asyncio.create_task(self._send(), name=f"to the bot of {order.call_id}"),
             asyncio.create_task(self._receive(), name=f"from the bot of {order.call_id}"),
