@@ -32,8 +32,12 @@ HELLO_S = 10.0
 """How long a client may take for its first message."""
 ACK_SAMPLES = 8_000
 """What came is acknowledged every half second."""
-MOST_KEPT_S = 30
-"""Of what a client has not acknowledged so much is kept for it: the newest."""
+MOST_KEPT_S = 6
+"""Of what a client has not acknowledged so much is kept for it: the newest. It is sent again at once, and has to fit
+into what the gate lets wait (four times `queue_bytes`), as JSON, too.
+"""
+SURE_SAMPLES = 32_000
+"""After a resume no sound is dropped for so long: the queue is filled by what is sent again, not by a slow client."""
 WAITING_MS = 8_000
 """So much of a client's sound may come at once, after it was away."""
 MOST_MESSAGES = 4_000
@@ -68,7 +72,7 @@ class VoiceLine:
         """Samples of the client that have come, without a gap or with what was lost of them."""
         self._sent = 0
         self._acknowledged_at = 0
-        self._said = 0
+        self._said = self._sure_to = 0
         self._kept: deque[Kept] = deque()
         self._kept_samples = 0
         self._waiting: dict[str, None] = {}
@@ -83,7 +87,7 @@ class VoiceLine:
         self._sent += len(payload) // 2
         self._keep(Kept(self._sent, len(payload) // 2, message))
         if self.connection is not None:
-            self.connection.send(message, droppable=True)
+            self.connection.send(message, droppable=self._sent > self._sure_to)
 
     def mark(self, name: str) -> None:
         self._waiting[name] = None
@@ -138,6 +142,7 @@ class VoiceLine:
         self.acknowledged(received)
         self._kept = deque(kept for kept in self._kept if not 0 < kept.number <= said)
         self.replayed_samples = self._kept_samples
+        self._sure_to = self._sent + SURE_SAMPLES
         if self.connection is not None:
             for kept in self._kept:
                 self.connection.send(kept.message)
@@ -194,7 +199,8 @@ class VoiceCall:
             return
         self.line.connection = None
         by_peer = connection.by_peer
-        lost = (by_peer and connection.code != Close.DONE) or connection.code == Close.SILENT
+        # a network that swallows all looks like a peer that is silent, or slow while we speak
+        lost = (by_peer and connection.code != Close.DONE) or connection.code in (Close.SILENT, Close.TOO_SLOW)
         if not lost or not resume_s:
             self.end(connection.cause or ("the connection was lost" if lost else "hung up"), by_peer=by_peer)
         elif not self.leg.is_gone:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from sipserver.bus.once import MemoryOnce
+from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Claims, Tokens
 from sipserver.streams.voice import MOST_KEPT_S, MOST_MESSAGES, VoiceLine
 from tests.fakes.until import until
@@ -282,8 +283,11 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.sent_bytes, self.droppable = 0, False
 
     def send(self, message: str | bytes, *, droppable: bool = False) -> bool:
+        self.sent_bytes += len(message)
+        self.droppable = droppable
         self.sent.append(json.loads(message) if isinstance(message, str) else HEAD.unpack_from(message)[0])
         return True
 
@@ -306,13 +310,30 @@ def test_what_was_said_while_the_client_was_away_is_told_when_it_is_back() -> No
     assert wire.sent == []
 
 
-def test_what_is_kept_for_a_client_that_never_acknowledges_is_bounded() -> None:
-    line, wire = VoiceLine(0), Wire()
+@pytest.mark.parametrize("in_json", [False, True])
+def test_what_is_kept_for_a_client_that_never_acknowledges_fits_into_the_queue(in_json: bool) -> None:
+    line, wire = VoiceLine(0, in_json=in_json), Wire()
     for _ in range(2_000):
         line.play(bytes(640))
-    for number in range(5_000):
-        line.mark(f"m{number}")
     line.connection = wire  # type: ignore[assignment]
     line.resend(0, 0)
+    assert line.replayed_samples == MOST_KEPT_S * 16_000
+    assert wire.sent_bytes < 4 * GateSettings().queue_bytes + 16_384, "the kernel takes the rest"
+    for number in range(5_000):
+        line.mark(f"m{number}")
+    wire.sent.clear()
+    line.resend(0, 0)
     assert len(wire.sent) == MOST_MESSAGES
-    assert line.replayed_samples <= MOST_KEPT_S * 16_000
+
+
+def test_sound_is_not_dropped_right_after_a_resume() -> None:
+    line, wire = VoiceLine(0), Wire()
+    line.connection = wire  # type: ignore[assignment]
+    line.play(bytes(640))
+    assert wire.droppable, "a slow client loses sound"
+    line.resend(320, 0)
+    line.play(bytes(640))
+    assert not wire.droppable
+    for _ in range(100):
+        line.play(bytes(640))
+    assert wire.droppable
