@@ -83,6 +83,6 @@ def test_what_is_missing_is_named(
     assert "--variable" in refused(capsys, settings, "--use", "voice", "--to", "demo", "--variable", "plan")
     assert "--use" in refused(capsys, settings, "--use", "twilio", "--to", "demo")
     monkeypatch.setenv("SIPSERVER_TOKEN_SECRET", "short")
-    assert "at least 32" in refused(capsys, settings, "--use", "voice", "--to", "demo")
+    assert "has 5 bytes" in refused(capsys, settings, "--use", "voice", "--to", "demo")
     monkeypatch.delenv("SIPSERVER_TOKEN_SECRET")
     assert "SIPSERVER_TOKEN_SECRET is not set" in refused(capsys, settings, "--use", "voice", "--to", "demo")
