@@ -35,6 +35,7 @@ from sipserver.outbound import TrunkOutbound
 from sipserver.settings import Settings
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
+from sipserver.streams.bots.client import BotClient
 from sipserver.trunks.state import Registered
 
 SIP_HANGS_S = 3.0
@@ -98,6 +99,7 @@ class Exchange:
                 limits_of=self._limits_of,
                 load=self._load,
                 outbound=self.carriers,
+                bots=BotClient(),
                 rooms=Rooms(claims),
             )
         )

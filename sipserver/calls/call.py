@@ -82,6 +82,7 @@ class Call:
         self._ending: Ending | None = None
         self._over = asyncio.Event()
         self._gone = asyncio.Event()
+        self._beside: set[asyncio.Task[None]] = set()
         self._longest: asyncio.TimerHandle | None = None
         self._media_timer: asyncio.TimerHandle | None = None
 
@@ -131,6 +132,15 @@ class Call:
         """Answer a call that a step wants to speak or listen to, unless early media runs that we opened."""
         if self.state is State.RINGING or self.outbound:
             await self.answer()
+
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something beside the dialplan, until it is over or the call ends, which cancels it.
+
+        What it raises is told as a fault, and the call goes on.
+        """
+        task = asyncio.create_task(work, name=name)
+        self._beside.add(task)
+        task.add_done_callback(self._beside_is_over)
 
     @property
     def answered(self) -> bool:
@@ -303,6 +313,7 @@ class Call:
             self.leg.playout.flush()
             if telling is not None:
                 await self._let_go(telling)
+                await asyncio.gather(*map(self._let_go, tuple(self._beside)))
                 await self.tape.stop()
                 await self._wait_until_gone()
         finally:
@@ -333,6 +344,12 @@ class Call:
             self.emit(events.Fault(where="dialplan", error="it did not let go in time"))
         elif not telling.cancelled() and (problem := telling.exception()) is not None:
             self.log.debug("dialplan ended late", error=str(problem))
+
+    def _beside_is_over(self, task: asyncio.Task[None]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            self.log.error("work beside the dialplan broke", task=task.get_name(), exc_info=problem)
+            self.emit(events.Fault(where=task.get_name(), error=f"{type(problem).__name__}: {problem}"))
 
     async def _wait_until_gone(self) -> None:
         """The leg's last word, for the record; it may never come."""

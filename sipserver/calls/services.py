@@ -12,6 +12,7 @@ from sipserver.agent.options import AgentOptions, Engines, Fetch, Outcome
 from sipserver.agent.voice import AudioCache, Voice
 from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
+from sipserver.calls.bots import Bots
 from sipserver.calls.conference import Rooms
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.limits import Limits
@@ -73,7 +74,8 @@ def _now() -> datetime:
 class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
-    load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. rooms:
+    load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. bots: who
+    connects callers to bots; None: nobody does. rooms:
     where the callers of this process meet. queues: where they wait. scribe: who writes their messages down.
     """
 
@@ -89,6 +91,7 @@ class Services:
     limits_of: LimitsOf = _unlimited
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
+    bots: Bots | None = None
     rooms: Rooms = field(default_factory=Rooms)
     queues: Queues = field(default_factory=Queues)
     scribe: Scribe = field(default_factory=Scribe)

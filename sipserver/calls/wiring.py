@@ -40,6 +40,7 @@ class Wiring:
         self._mix: Mixing | None = None
         self._first_words: FirstWords | None = None
         self._hearing = True
+        self._overhearing: list[Mixing] = []
         if tape is not None:
             tape.watchers.append(self.settle)
 
@@ -47,6 +48,7 @@ class Wiring:
         """Tell the leg whether anybody hears it. Call it when that may have changed: after each event of the leg."""
         wanted = (
             self._listener is not None
+            or bool(self._overhearing)
             or (self._first_words is not None and self._first_words.wanted)
             or (self._wanted() if self._beside is not None else self._records or self._detects)
         )
@@ -58,6 +60,8 @@ class Wiring:
         """What the party said goes to the listener first: an echo must be queued before the next tick."""
         if self._listener is not None:
             self._listener(inbound)
+        for overhear in self._overhearing:
+            overhear(inbound, outbound)
         if self._first_words is not None:
             self._remember(self._first_words, inbound)
         if self._beside is not None:
@@ -98,6 +102,20 @@ class Wiring:
             yield
         finally:
             self._listener = None
+            self.settle()
+
+    @contextmanager
+    def overheard(self, by: Mixing) -> Iterator[None]:
+        """For the length of a `with` block `by` gets what the party says and what we play to it, whoever else hears it.
+
+        What other legs play to it in a bridge is not in it.
+        """
+        self._overhearing = [*self._overhearing, by]
+        self.settle()
+        try:
+            yield
+        finally:
+            self._overhearing = [each for each in self._overhearing if each is not by]
             self.settle()
 
     @contextmanager

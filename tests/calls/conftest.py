@@ -16,6 +16,7 @@ from sipserver.agent.options import Engines
 from sipserver.agent.voice import AudioCache
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls import call as call_module
+from sipserver.calls.bots import Bots
 from sipserver.calls.call import Call
 from sipserver.calls.conference import Rooms
 from sipserver.calls.limits import Limits
@@ -81,6 +82,7 @@ class Stage:
         self.head = ""
         """Further keys at the top of the dialplan."""
         self.outbound: Outbound | None = None
+        self.bots: Bots | None = None
         self.rooms = Rooms()
         self.scribe = Scribe()
         self.registries: list[Registry] = []
@@ -100,6 +102,7 @@ class Stage:
             limits_of=self.limits_of,
             load=lambda: self.load,
             outbound=self.outbound,
+            bots=self.bots,
             rooms=self.rooms,
             scribe=self.scribe,
         )
@@ -137,9 +140,12 @@ class Stage:
                 await breathe()
                 await asyncio.sleep(0.0005)
 
-    async def close(self) -> None:
+    async def hang_up(self) -> None:
         for registry in self.registries:
             await registry.drain(0)
+
+    async def close(self) -> None:
+        await self.hang_up()
         await self.scribe.close()
         await self.recorder.close()
 

@@ -20,6 +20,7 @@ from sipserver.calls.steps import (
     queue,
     record,
     sound,
+    stream,
     telephony,
     transfer,
     voicemail,
@@ -49,4 +50,5 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.Bridge: bridge.bridge,
     steps.Transfer: transfer.transfer,
     steps.Amd: amd.amd,
+    steps.Stream: stream.stream,
 }

@@ -12,11 +12,12 @@ from sipserver.dialplan.steps.flow import Goto, SetStep, When
 from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
 from sipserver.dialplan.steps.parties import Amd, Bridge, Handover, Placing, Transfer
 from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
+from sipserver.dialplan.steps.streams import Stream
 from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Wait
 
 _ALL: tuple[type[Step], ...] = (
     *(Answer, Early, Say, Play, Collect, Agent, Record, Echo, SetStep, When, Goto, Wait, Hangup),
-    *(Bridge, Transfer, Amd, Conference, Queue, Serve, Voicemail),
+    *(Bridge, Transfer, Amd, Conference, Queue, Serve, Voicemail, Stream),
 )
 
 STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
@@ -47,6 +48,7 @@ __all__ = [
     "SetStep",
     "Speaking",
     "Step",
+    "Stream",
     "Target",
     "Transfer",
     "Voicemail",

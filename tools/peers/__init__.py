@@ -1,0 +1,1 @@
+"""Programs of others that tests and benches talk to, each in an environment of its own."""
