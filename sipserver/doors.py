@@ -20,6 +20,7 @@ from sipserver.settings import Settings
 from sipserver.streams.clock import StreamClock
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.twilio import TwilioServer
+from sipserver.streams.twilio_outbound import TwilioOutbound
 from sipserver.streams.voice import VoiceServer
 from sipserver.streams.vonage import VonageServer
 from sipserver.streams.vonage_outbound import VonageOutbound
@@ -40,16 +41,19 @@ class Doors:
         self.gate = Gate(loaded.gate, self.tokens)
         self.clock = StreamClock()
         self._open = False
-        self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room)
+        auth_tokens = {account.name: os.environ.get(account.auth_token_env, "") for account in streams.twilio}
+        self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room, auth_tokens)
         self._vonage = VonageServer(streams, self.gate, self.clock, self._accept, self._has_room)
         self._voice = VoiceServer(streams, self.gate, self.clock, self._accept, self._has_room)
         self._hooks = TwilioHooks(
-            (
-                HookAccount(account.name, account.account_sid, os.environ.get(account.auth_token_env, ""))
-                for account in streams.twilio
-            ),
+            (HookAccount(account.name, account.account_sid, auth_tokens[account.name]) for account in streams.twilio),
             self.gate,
+            self._twilio,
         )
+        exchange.carriers.carriers |= {
+            name: TwilioOutbound(self._twilio, account, loaded.gate.public_url)
+            for name, account in self._twilio.accounts.items()
+        }
         exchange.carriers.carriers |= {
             name: VonageOutbound(self._vonage, account, loaded.gate.public_url)
             for name, account in self._vonage.accounts.items()
@@ -86,6 +90,7 @@ class Doors:
             self._open = False
             await self._voice.close()
             await self.gate.close_all()
+            await self._twilio.close()
             await self._vonage.close()
 
     def _has_room(self) -> bool:

@@ -99,7 +99,7 @@ BAD = {
     "another algorithm": jwt.encode(
         {"iat": int(time.time()), "payload_hash": hashlib.sha256(BODY).hexdigest()}, SECRET * 2, algorithm="HS512"
     ),
-    "no signature": jwt.encode({"iat": int(time.time())}, None, algorithm="none"),
+    "no signature": jwt.encode({"iat": int(time.time())}, "", algorithm="none"),
 }
 
 
