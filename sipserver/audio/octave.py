@@ -1,8 +1,8 @@
 """8 kHz <-> 16 kHz for live calls, mono int16: the two rates that most calls over WebSockets need, made cheap.
 
 A half-band filter (windowed sinc, Kaiser) of which only every other coefficient is not zero: one short convolution a
-chunk. Passes 3.4 kHz within 0.1 dB and holds back what lies beyond 4.6 kHz by 70 dB, at 2 ms of delay. A sixth of what
-`resample.Resampler` costs, which knows all rates.
+chunk. Passes 3.4 kHz within 0.1 dB and holds back what lies beyond 4.6 kHz by 70 dB, at 2 ms of delay. Less than half
+of what `resample.Resampler` costs, which knows all rates.
 """
 
 from __future__ import annotations

@@ -59,7 +59,6 @@ class Ahead:
     def returned(self, name: str) -> bool:
         """A mark came back. True: the sound before it was played; False: it was thrown away, or is none of ours."""
         if not any(known == name for known, _, _ in self._marks):
-            self.threw += 1
             return False
         while self._marks and self._marks.popleft()[0] != name:
             self.played += 1

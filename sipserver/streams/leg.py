@@ -319,8 +319,9 @@ class StreamLeg:
         if self._hears or self._takers:
             samples = self._inbound.pull()
             received = None if samples is None else Frame(samples, time.monotonic_ns())
-        played = self._ahead.tick()
+        played = None
         if self._dropped_at_s is None:
+            played = self._ahead.tick()
             self._send()
         if self._hears or self._takers:
             self._tell(received, played)

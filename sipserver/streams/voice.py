@@ -222,6 +222,7 @@ class VoiceServer:
     ) -> None:
         self._settings, self._gate, self._clock, self._accept, self._room = settings, gate, clock, accept, room
         self._calls: dict[str, VoiceCall] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._log = logger("streams")
 
     def routes(self) -> list[web.RouteDef]:
@@ -231,6 +232,13 @@ class VoiceServer:
         """End the calls that wait for their clients."""
         for call in list(self._calls.values()):
             call.end("the server is shutting down", by_peer=False)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _until_gone(self, call_id: str, leg: StreamLeg) -> None:
+        try:
+            await leg.ended()
+        finally:
+            del self._calls[call_id]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         call_id = _call_id(request.match_info["call_id"])
@@ -269,8 +277,9 @@ class VoiceServer:
         leg.replayed_ms = lambda: line.replayed_samples // 16
         leg.show = line.show if hello.get("events") is True else None
         call = self._calls[call_id] = VoiceCall(line, leg)
-        forget = asyncio.ensure_future(leg.ended())
-        forget.add_done_callback(lambda _: self._calls.pop(call_id, None))
+        task = asyncio.create_task(self._until_gone(call_id, leg), name="voice call")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         call.came(connection)
         connection.send(
             messages.made("started", call_id=call_id, resume=call.key, resume_s=self._settings.voice.resume_s)
