@@ -32,7 +32,7 @@ async def echo(connection: Connection) -> None:
 
 
 class Site:
-    """`/ws` is guarded by `gate`; `/page` is a page of the same origin. connections: those that came, in order; also after their end."""
+    """`/ws` is guarded by `gate`; `/page` is a page of the same origin. came: connections, also after their end."""
 
     def __init__(self, settings: GateSettings, serve: Serve, how: dict[str, Any]) -> None:
         self.tokens = Tokens(SECRET, MemoryOnce())

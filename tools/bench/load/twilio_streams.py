@@ -2,9 +2,9 @@
 
     python -m tools.bench.load.twilio_streams WEBHOOK ACCOUNT_SID AUTH_TOKEN TO STREAMS SECONDS
 
-Each stream sends 20 ms of mu-law every 20 ms, as the wire format says, and looks for it among what comes back. Prints a
-JSON object: frames sent and received, streams that were lost, round trips in milliseconds (p50, p95), CPU seconds of its
-own. Frames are masked with zeros, which RFC 6455 permits a client, so that masking costs nothing. Without a webhook
+Each stream sends 20 ms of mu-law every 20 ms, as the wire format says, and looks for it among what comes back. Prints
+a JSON object: frames sent and received, streams that were lost, round trips in milliseconds (p50, p95), CPU seconds of
+its own. Frames are masked with zeros, which RFC 6455 permits a client, so that masking costs nothing. Without a webhook
 (`ws://...` in its place) the stream begins at once, as for a server that knows no tokens.
 """
 
