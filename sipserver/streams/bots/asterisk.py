@@ -150,7 +150,7 @@ class AsteriskDialect(Dialect):
         """The command and its one argument, in whichever form the bot writes them."""
         if not message.lstrip().startswith("{"):
             command, _, argument = message.strip().partition(" ")
-            if not command.replace("_", "").isalpha():
+            if not (command.isupper() and command.replace("_", "").isalpha()):
                 raise BadPayload("a text that is no command")
             return command, argument.strip()
         told = json_object(message)
