@@ -25,6 +25,7 @@ from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
 from sipserver.calls.services import Listener, Services
+from sipserver.carriers import Carriers
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.watch import Snapshot, Watcher
 from sipserver.engines import EngineRoom
@@ -83,6 +84,7 @@ class Exchange:
             limits=limits,
             down=lambda: self.cell.trunks.down,
         )
+        self.carriers = Carriers(self.outbound)
         self.registry = Registry(
             Services(
                 settings=loaded.calls,
@@ -96,7 +98,7 @@ class Exchange:
                 limits=limits,
                 limits_of=self._limits_of,
                 load=self._load,
-                outbound=self.outbound,
+                outbound=self.carriers,
                 bots=BotClient(),
                 rooms=Rooms(claims),
             )
@@ -152,6 +154,11 @@ class Exchange:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+
+    @property
+    def serving(self) -> bool:
+        """Whether new calls are taken."""
+        return self._serving
 
     # --- what others may know -----------------------------------------------------------------------------------------
 

@@ -80,6 +80,11 @@ class Settings(BaseModel):
         for trunk in self.trunks:
             if unknown := sorted(set(trunk.failover) - set(names)):
                 raise ValueError(f"trunks: {trunk.name}: failover names {', '.join(unknown)}, which is no trunk")
+        secret = os.environ.get(self.gate.secret_env, "")
+        if 0 < len(secret) < 32:
+            raise ValueError(
+                f"gate: the secret in {self.gate.secret_env} has {len(secret)} bytes; 32 are needed at least"
+            )
         if self.mode == "fleet" and not self.bus.url:
             raise ValueError("mode: fleet needs bus.url, e.g. redis://127.0.0.1:6379/0")
         return self

@@ -16,11 +16,14 @@ from pathlib import Path
 import uvloop
 
 from sipserver import console, log, systemd_notify
-from sipserver.api.metrics import Metrics
+from sipserver.api import event_socket
+from sipserver.api.event_socket import EventHub
+from sipserver.api.metrics import Metrics, with_websockets
 from sipserver.api.server import HttpServer
 from sipserver.bus import table
 from sipserver.calls import recording
 from sipserver.calls.commands import CallCommands
+from sipserver.doors import Doors
 from sipserver.engines import EngineRoom
 from sipserver.events import Stamped
 from sipserver.exchange import Exchange
@@ -63,11 +66,20 @@ class Server:
             loaded.store, node=f"{platform.node()}:{loaded.sip.port}", spool=loaded.bus.spool / "records"
         )
         self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
+        events = EventHub()
         self.exchange = Exchange(
-            loaded, EngineRoom(loaded), self.records, listeners=(self._observe,), limits=self._bus.limits
+            loaded, EngineRoom(loaded), self.records, listeners=(self._observe, events.observe), limits=self._bus.limits
         )
-        self.metrics = Metrics(self.exchange.probes(self._queues, self._record_faults))
-        self.http = HttpServer(loaded.http, self.exchange.readiness, self.metrics, trunks=self.exchange.trunk_states)
+        self.doors = Doors(loaded, self.exchange, once=self._bus.once)
+        probes = self.exchange.probes(self._queues, self._record_faults)
+        self.metrics = Metrics(with_websockets(probes, self.doors.gate.facts))
+        self.http = HttpServer(
+            loaded.http,
+            self.exchange.readiness,
+            self.metrics,
+            trunks=self.exchange.trunk_states,
+            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate)],
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,6 +90,7 @@ class Server:
             stack.push_async_callback(self.http.stop)
             await self._open_records(stack)
             await stack.enter_async_context(exchange.running())
+            await stack.enter_async_context(self.doors.open())
             commands = CallCommands(exchange.registry)
             await stack.enter_async_context(console.listening(self._settings, commands.handle))
             exchange.start_task(self._watchdog(), "watchdog")

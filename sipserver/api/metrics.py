@@ -7,7 +7,7 @@ what an operator can name freely is cut off at `MAX_VALUES`, and no call id, ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from sipserver import __version__, events
 from sipserver.api.rtp_totals import RtpTotals
 from sipserver.events import Event, Stamped
+from sipserver.gate.gate import GateFacts
 
 MAX_VALUES = 50
 
@@ -46,6 +47,9 @@ class Probes:
     `media`). callers_waiting, longest_wait_s: in queues of the dialplans, by queue. record_faults: what the call
     records suffered since the start, by kind (`dropped`, `lost`, `failures`).
     trunk_up, trunk_registered: 1 or 0, by trunk; the latter only for those that register.
+    websockets, websockets_opened, websocket_drops: by kind, WebSockets now, and since the start those that were opened
+    and the messages that slow peers did not get. websockets_refused, websockets_cut: by why, before the upgrade and
+    after it. websocket_messages: by direction.
     """
 
     calls: Callable[[], Mapping[str, float]] = _none
@@ -59,6 +63,25 @@ class Probes:
     record_faults: Callable[[], Mapping[str, float]] = _none
     trunk_up: Callable[[], Mapping[str, float]] = _none
     trunk_registered: Callable[[], Mapping[str, float]] = _none
+    websockets: Callable[[], Mapping[str, float]] = _none
+    websockets_opened: Callable[[], Mapping[str, float]] = _none
+    websockets_refused: Callable[[], Mapping[str, float]] = _none
+    websockets_cut: Callable[[], Mapping[str, float]] = _none
+    websocket_messages: Callable[[], Mapping[str, float]] = _none
+    websocket_drops: Callable[[], Mapping[str, float]] = _none
+
+
+def with_websockets(probes: Probes, facts: Callable[[], GateFacts]) -> Probes:
+    """The same probes and those of a gate."""
+    return replace(
+        probes,
+        websockets=lambda: facts().open,
+        websockets_opened=lambda: facts().opened,
+        websockets_refused=lambda: facts().refused,
+        websockets_cut=lambda: facts().cut,
+        websocket_messages=lambda: facts().messages,
+        websocket_drops=lambda: facts().dropped,
+    )
 
 
 @dataclass(slots=True)
@@ -128,6 +151,19 @@ class _ProbeCollector(Collector):
             "trunk",
             self._probes.trunk_registered,
         )
+        yield from self._websockets()
+
+    def _websockets(self) -> Iterator[Metric]:
+        probes, counter = self._probes, CounterMetricFamily
+        yield from self._family(GaugeMetricFamily, "websockets", "WebSockets now.", "kind", probes.websockets)
+        for name, text, label, probe in (
+            ("websockets_opened", "WebSockets that were opened.", "kind", probes.websockets_opened),
+            ("websockets_refused", "WebSockets that were not let in.", "reason", probes.websockets_refused),
+            ("websockets_cut", "WebSockets ended for a fault of the peer.", "reason", probes.websockets_cut),
+            ("websocket_messages", "Messages on WebSockets.", "direction", probes.websocket_messages),
+            ("websocket_dropped_messages", "Messages that slow peers missed.", "kind", probes.websocket_drops),
+        ):
+            yield from self._family(counter, name, text, label, probe)
 
     @staticmethod
     def _family(

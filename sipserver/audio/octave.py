@@ -22,8 +22,9 @@ DELAY_MS = 2.0
 def _half_band() -> NDArray[np.float32]:
     """The coefficients between the samples, sum 1."""
     at = np.arange(_TAPS) - (_TAPS - 1) / 2
-    taps = np.sinc(at) * np.kaiser(_TAPS, _BETA)
-    return (taps / taps.sum()).astype(np.float32)
+    taps: NDArray[np.float64] = np.sinc(at) * np.kaiser(_TAPS, _BETA)
+    whole: NDArray[np.float32] = (taps / taps.sum()).astype(np.float32)
+    return whole
 
 
 _KERNEL: Any = _half_band()
@@ -34,7 +35,7 @@ class Doubler:
     """8 kHz -> 16 kHz: shape (n,) -> shape (2n,), in chunks of any length. One thread at a time; never blocks."""
 
     def __init__(self) -> None:
-        self._past = np.zeros(_TAPS - 1, np.float32)
+        self._past: Any = np.zeros(_TAPS - 1, np.float32)
 
     def convert(self, samples: Samples) -> Samples:
         joined = np.concatenate((self._past, samples))
@@ -49,7 +50,7 @@ class Halver:
     """16 kHz -> 8 kHz: shape (n,), n even -> shape (n/2,). Raises ValueError for odd n."""
 
     def __init__(self) -> None:
-        self._past = np.zeros(2 * (_TAPS - 1), np.float32)
+        self._past: Any = np.zeros(2 * (_TAPS - 1), np.float32)
 
     def convert(self, samples: Samples) -> Samples:
         if len(samples) % 2:
@@ -62,5 +63,6 @@ class Halver:
         return _rounded((on + between) / 2)
 
 
-def _rounded(samples: NDArray[np.float32]) -> Samples:
-    return np.clip(np.rint(samples), -32_768, 32_767).astype(np.int16)
+def _rounded(samples: Any) -> Samples:
+    rounded: Samples = np.clip(np.rint(samples), -32_768, 32_767).astype(np.int16)
+    return rounded

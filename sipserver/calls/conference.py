@@ -18,7 +18,7 @@ import numpy as np
 
 from sipserver.audio import tones
 from sipserver.audio.frame import Frame, Samples
-from sipserver.calls.dialled import connect, underlying
+from sipserver.calls.dialled import connect
 from sipserver.calls.mix import Mix
 from sipserver.calls.music import Music
 from sipserver.calls.states import State
@@ -43,10 +43,6 @@ class RoomFull(CapacityError):
 
 class RoomElsewhere(CapacityError):
     """Another process has a room of this name: its members cannot be heard here."""
-
-
-class NotMixable(CapacityError):
-    """The sound of this leg and of those in the room does not meet in one media engine."""
 
 
 class Claim(Protocol):
@@ -146,11 +142,9 @@ class Room:
         return not self.moderated or any(member.moderator for member in self.members)
 
     def make(self, call: Call, *, moderator: bool, music: Samples | None, most: int) -> Member:
-        """A member who is not in yet. Raises RoomFull, NotMixable."""
+        """A member who is not in yet. Raises RoomFull."""
         if len(self.members) >= most:
             raise RoomFull(f"{len(self.members)} are in the room")
-        if any(not mixable(member.call, call) for member in self.members):
-            raise NotMixable("the sound of this leg cannot be mixed with that of the others in the room")
         return Member(self, call, next(self._numbers), moderator=moderator, music=music)
 
     def enter(self, member: Member) -> None:
@@ -231,7 +225,7 @@ class Rooms:
     ) -> AsyncIterator[Member]:
         """In the room for the length of an `async with` block. The first one opens it, the last one closes it.
 
-        Raises RoomFull, RoomElsewhere, NotMixable. Safe to cancel anywhere.
+        Raises RoomFull, RoomElsewhere. Safe to cancel anywhere.
         """
         key = (call.tenant, name)
         try:
@@ -268,14 +262,6 @@ class Rooms:
             self._rooms.pop(key, None)
             if (claim := self._held.pop(key, None)) is not None:
                 await claim.close()
-
-
-def mixable(one: Call, other: Call) -> bool:
-    """Whether the legs of two calls can feed each other."""
-    try:
-        return type(underlying(one.leg)) is type(underlying(other.leg))
-    except CarrierError:
-        return False
 
 
 class NoMember(CallerError):

@@ -31,6 +31,7 @@ COMMANDS = {
     "call": ("sipserver.cli.call", "Place a call, say something, print what was said and how fast."),
     "dial": ("sipserver.cli.dial", "Have the running server call somebody and run a flow of its dialplan."),
     "trunks": ("sipserver.cli.trunks", "Show the state of a single server's trunks."),
+    "token": ("sipserver.cli.token", "Make a token for a call by WebSocket or browser, or for a tenant's events."),
     "doctor": ("sipserver.cli.doctor", "Check this machine and the settings, and say what to do."),
 }
 """Single commands. The module has a function of the command's name."""

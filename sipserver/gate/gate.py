@@ -116,11 +116,13 @@ class Gate:
             url,
             autoping=False,
             compress=0,
-            max_msg_size=self.settings.message_bytes,
+            max_msg_size=self.settings.message_bytes + 1,
             headers=headers,
             protocols=protocols,
         )
-        connection = Connection(socket, self.settings, kind=kind, peer=url, tenant=tenant, takes=takes)
+        connection = Connection(
+            socket, self.settings, kind=kind, peer=_without_secrets(url), tenant=tenant, takes=takes
+        )
         self._enter(connection)
         try:
             yield connection
@@ -140,6 +142,16 @@ class Gate:
     def token_of(self, request: web.Request) -> str:
         """The token that came with a request; empty: none. `tokens.claim` says what it is good for."""
         return token_of(request)
+
+    def is_ours(self, request: web.Request) -> bool:
+        """Whether the page that asks is one of our own or of `gate.origins`. Browsers name it (Origin, RFC 6454) and
+        leave the decision to us; others send no Origin, and may.
+        """
+        origin = request.headers.get(hdrs.ORIGIN, "").lower().rstrip("/")
+        if not origin or "*" in self.settings.origins:
+            return True
+        own = {request.host.lower(), urlsplit(self.settings.public_url).netloc.lower()} - {""}
+        return urlsplit(origin).netloc in own or origin in {each.lower().rstrip("/") for each in self.settings.origins}
 
     async def close_all(self, code: int = Close.GOING_AWAY, reason: str = "") -> None:
         """End them all and let none in any more. Returns when they are closed, CLOSE_S at most."""
@@ -167,7 +179,7 @@ class Gate:
         settings = self.settings
         if self._shut:
             raise self._no("draining", Draining("the server is shutting down"))
-        if not self._origin_is_ours(request):
+        if not self.is_ours(request):
             raise self._no("origin", NotAllowed("pages of this origin may not open WebSockets here"))
         if not self._slow_enough(address):
             raise self._no("rate", TooMany("too many new WebSockets from this address"))
@@ -181,16 +193,6 @@ class Gate:
     def _no(self, why: str, refusal: SipServerError) -> SipServerError:
         self._refused[why] += 1
         return refusal
-
-    def _origin_is_ours(self, request: web.Request) -> bool:
-        """Browsers name the page (RFC 6454) and leave the decision to us; others send no Origin."""
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origin is None or "*" in self.settings.origins:
-            return True
-        own = {request.host.lower(), urlsplit(self.settings.public_url).netloc.lower()}
-        return urlsplit(origin).netloc.lower() in own - {""} or origin.lower().rstrip("/") in {
-            each.lower().rstrip("/") for each in self.settings.origins
-        }
 
     def _slow_enough(self, address: str) -> bool:
         """A bucket an address: opens_per_s drip in, as many fit (at least one)."""
@@ -273,6 +275,12 @@ def _agreed(request: web.Request, spoken: Sequence[str]) -> tuple[str, ...]:
     if best := next((protocol for protocol in spoken if protocol in offered), token_protocol(request)):
         return (best,)
     return ()
+
+
+def _without_secrets(url: str) -> str:
+    """An address for logs: credentials and parameters may be keys or numbers."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _code_of(problem: SipServerError) -> Close:

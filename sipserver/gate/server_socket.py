@@ -20,10 +20,11 @@ _BROKEN = frozenset({Close.BROKEN_PROTOCOL, Close.NOT_UTF8, Close.TOO_LONG})
 
 
 class ServerSocket(web.WebSocketResponse):
-    """`web.WebSocketResponse` without compression and pings of its own. message_bytes: the longest message."""
+    """`web.WebSocketResponse` without compression and pings of its own. message_bytes: the longest message (aiohttp
+    counts from the first one that is too long)."""
 
     def __init__(self, *, message_bytes: int, protocols: tuple[str, ...] = ()) -> None:
-        super().__init__(compress=False, autoping=False, max_msg_size=message_bytes, protocols=protocols)
+        super().__init__(compress=False, autoping=False, max_msg_size=message_bytes + 1, protocols=protocols)
 
     async def close(self, *, code: int = Close.DONE, message: bytes = b"", drain: bool = True) -> bool:
         """As aiohttp's, which comes here with a bare code when its parser refused what the client sent."""

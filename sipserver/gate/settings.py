@@ -12,10 +12,10 @@ class GateSettings(BaseModel):
     may open WebSockets, e.g. `https://shop.example.com`; our own always may; `*`: all.
 
     connections: WebSockets at a time in a process; per_tenant, per_address: of these at most so many for one tenant,
-    for one address. opens_per_s: new ones from one address a second. heartbeat_s: ping after so long without a word,
-    cut after as long again. message_bytes: the longest message that is taken. messages_per_s: from one connection;
-    twice as many end it. queue_bytes: what may wait for a slow client before its sound is paused; four times as much,
-    or slow_s of it, ends the connection.
+    for one address. opens_per_s: new ones from one address a second. heartbeat_s: between pings; a peer of which
+    nothing at all came since the last one is cut. message_bytes: the longest message that is taken. messages_per_s:
+    from one connection; a burst of as many again is borne, more end it. queue_bytes: what may wait for a slow client
+    before its sound is paused; four times as much, or slow_s of it, ends the connection.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

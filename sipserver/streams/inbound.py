@@ -17,7 +17,7 @@ from sipserver.codecs.concealment import Fading
 WAIT_MS = 40
 """So much is gathered before a stream is heard, at first and after a gap."""
 MOST_MS = 1000
-"""More than this never waits: the oldest goes."""
+"""More than this does not wait for a carrier's caller: the oldest goes."""
 _LOOK_TICKS = 50
 """How often the least that waited is looked at: a second."""
 _SPARE_MS = 30
@@ -40,8 +40,9 @@ class Inbound:
     received: samples; concealed, discarded: in frames' worth of sound.
     """
 
-    def __init__(self, *, wait_ms: int = WAIT_MS) -> None:
+    def __init__(self, *, wait_ms: int = WAIT_MS, most_ms: int = MOST_MS) -> None:
         self._wait = wait_ms * RATE_HZ // 1000
+        self._most = most_ms * RATE_HZ // 1000
         self._chunks: list[Samples] = []
         self._waiting = 0
         self._flows = False
@@ -72,13 +73,13 @@ class Inbound:
         return round((self.received / (ticks * FRAME_SAMPLES) - 1) * 1e6, 1)
 
     def put(self, samples: Samples) -> None:
-        """Shape (n,). Beyond MOST_MS the oldest goes."""
+        """Shape (n,). Beyond most_ms the oldest goes."""
         if not self.received:
             self._started_tick = self._ticks
         self.received += len(samples)
         self._chunks.append(samples)
         self._waiting += len(samples)
-        over = self._waiting - MOST_MS * RATE_HZ // 1000
+        over = self._waiting - self._most
         if over > 0:
             whole = self._joined()
             self._discarded += over

@@ -34,11 +34,12 @@ from sipserver.events import (
     StreamResumed,
     StreamStats,
 )
+from sipserver.gate.tokens import Claims
 from sipserver.log import logger
 from sipserver.streams.ahead import Ahead
 from sipserver.streams.clock import StreamClock
 from sipserver.streams.contract import Line, StreamOffer
-from sipserver.streams.inbound import Inbound
+from sipserver.streams.inbound import MOST_MS, Inbound
 from sipserver.streams.wire import RATES_HZ, FromWire, ToWire
 
 OnMedia = Callable[[Frame, Frame], None]
@@ -56,10 +57,17 @@ class Taker(Protocol):
     def take(self, source: object, frame: Frame) -> None: ...
 
 
+class Accept(Protocol):
+    """Who makes calls of legs."""
+
+    def __call__(self, leg: StreamLeg, claims: Claims) -> None: ...
+
+
 class StreamLeg:
     """All methods: loop thread. One that a carrier brings is answered already; one that we place waits for `connected`.
 
     stalled_s: no sound from the peer for so long is told. record_messages: tell the protocol's messages as events.
+    waiting_ms: so much of the peer's sound may wait for its time.
     """
 
     def __init__(
@@ -70,13 +78,14 @@ class StreamLeg:
         *,
         stalled_s: float = 2.0,
         record_messages: bool = True,
+        waiting_ms: int = MOST_MS,
     ) -> None:
         self._offer, self._line, self._clock = offer, line, clock
         self._stalled_ticks, self._records = round(stalled_s * 1000 / FRAME_MS), record_messages
         self._playout = Playout()
         self._playout.unheard = lambda: self._ahead.unheard(self._playout.taken)
         self._playout.on_flush = self._flushed
-        self._inlet, self._inbound, self._ahead = Inlet(), Inbound(), Ahead()
+        self._inlet, self._inbound, self._ahead = Inlet(), Inbound(most_ms=waiting_ms), Ahead()
         self._from_wire, self._to_wire = FromWire(line.wire), ToWire(line.wire)
         self._lead = line.lead_ms // FRAME_MS
         self._earlier: deque[Event] = deque(maxlen=_EARLIER_EVENTS)
@@ -95,6 +104,8 @@ class StreamLeg:
         self._gone: LegDisconnected | None = None
         self.round_trip_ms: Callable[[], float | None] = _unknown
         """Of the connection, for the statistics."""
+        self.show: Callable[[Mapping[str, Any]], None] | None = None
+        """Tells the far end something about its call; None: it did not ask for that."""
         self.replayed_ms: Callable[[], int] = _nothing
         """How much of our sound the line sent again after the last resume."""
 

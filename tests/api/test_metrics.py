@@ -156,6 +156,12 @@ def test_probes_are_read_at_scrape_time() -> None:
             callers_waiting=lambda: {"sales": 4},
             longest_wait_s=lambda: {"sales": 61.5},
             record_faults=lambda: {"dropped": 3},
+            websockets=lambda: {"twilio": 7},
+            websockets_opened=lambda: {"twilio": 9},
+            websockets_refused=lambda: {"origin": 1},
+            websockets_cut=lambda: {"slow": 2},
+            websocket_messages=lambda: {"received": 100},
+            websocket_drops=lambda: {"events": 6},
         )
     )
     assert value(metrics, "calls", state="answered") == 1
@@ -169,6 +175,12 @@ def test_probes_are_read_at_scrape_time() -> None:
     assert value(metrics, "callers_waiting", queue="sales") == 4
     assert value(metrics, "longest_wait_seconds", queue="sales") == 61.5
     assert value(metrics, "record_faults_total", kind="dropped") == 3
+    assert value(metrics, "websockets", kind="twilio") == 7
+    assert value(metrics, "websockets_opened_total", kind="twilio") == 9
+    assert value(metrics, "websockets_refused_total", reason="origin") == 1
+    assert value(metrics, "websockets_cut_total", reason="slow") == 2
+    assert value(metrics, "websocket_messages_total", direction="received") == 100
+    assert value(metrics, "websocket_dropped_messages_total", kind="events") == 6
 
 
 def test_two_instances_do_not_share_a_registry() -> None:

@@ -201,15 +201,13 @@ class OtherLeg(FakeLeg):
 
 
 @virtual
-async def test_legs_of_two_kinds_do_not_meet(tmp_path: Path) -> None:
+async def test_legs_of_two_kinds_meet(tmp_path: Path) -> None:
     async with gathering(tmp_path) as stage:
         stage.plans(TEAM)
         (ann,) = await meet(stage, "ann")
         ben = stage.calls("team", "ben", OtherLeg())
-        await stage.happens(lambda: ben.left)
-        assert ben.left[0] == ("conference", "failed")
-        assert "cannot be mixed" in ben.of(Fault)[0].error
-        assert ann.hears == set()
+        await stage.happens(lambda: ann.hears == {"ben"})
+        assert ben.hears == {"ann"}
 
 
 class FakeClaims:

@@ -26,6 +26,7 @@ from tools.bench import (
     fleet_memory,
     fleet_rate,
     fleet_steps,
+    idle_sockets,
     media_relay,
     records,
     response,
@@ -50,6 +51,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "bridge": ("Bridged calls", bridge.measure),
     "transfer": ("Transfers", transfers.measure),
     "relay": ("Media relay", media_relay.measure),
+    "idle-sockets": ("Idle event WebSockets", idle_sockets.measure),
     "amd": ("Answering machine detection", amd.measure),
 }
 

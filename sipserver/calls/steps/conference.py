@@ -50,7 +50,7 @@ async def conference(step: steps.Conference, scene: Scene) -> Left:
             reason = await _stay(step, scene, member)
     except rooms.RoomFull:
         return Left("full")
-    except (rooms.RoomElsewhere, rooms.NotMixable) as problem:
+    except rooms.RoomElsewhere as problem:
         return scene.failed("conference", problem)
     return Left("kicked" if reason == "kicked" else "left")
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from sipserver.audio import tones
 from sipserver.audio.frame import Samples
-from sipserver.calls.conference import NotMixable, mixable
 from sipserver.calls.desk import Desk
 from sipserver.calls.join import Partner, joined
 from sipserver.calls.music import Music
@@ -129,10 +128,6 @@ class _Visit:
 
     async def _with_server(self, server: Server, sound: _Sound) -> Left | None:
         """None: the agent was gone before the two could talk."""
-        if not mixable(server.call, self._call):
-            server.release(0.0)
-            self._waiter.reason = "failed"
-            return self._scene.failed("queue", NotMixable("the agent's sound and the caller's cannot be connected"))
         agent = server.call.leg.offer.from_user
         self._call.emit(QueueOffered(queue=self._line.name, agent=agent, waited_ms=self._waiter.waited_ms))
         began_ms: int | None = None

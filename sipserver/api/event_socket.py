@@ -1,0 +1,126 @@
+"""`WS /ws/events/{tenant_id}`: what happens in a tenant's calls, as it happens.
+
+Owns who listens, what each wants to hear, and the JSON. Refuses to keep anything: who was not there, or was too slow,
+reads the record of the call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from aiohttp import web
+
+from sipserver.errors import NotAllowed
+from sipserver.events import Stamped
+from sipserver.gate.connection import Connection
+from sipserver.gate.gate import Gate
+
+LOST = "events.lost"
+MOST_KINDS = 32
+"""Patterns in one `kinds`; further ones are ignored."""
+
+_json = json.JSONEncoder(separators=(",", ":"), default=str, check_circular=False).encode
+
+
+class Listener:
+    """One client. kinds: patterns (`call.*`) of which one must match; none: all. call: only this call; empty: all."""
+
+    def __init__(self, connection: Connection, kinds: Sequence[str] = (), call: str = "") -> None:
+        self._connection, self._kinds, self._call = connection, kinds, call
+        self._known: dict[str, bool] = {}
+        self._lost = 0
+
+    def wants(self, stamped: Stamped) -> bool:
+        if self._call and stamped.call_id != self._call:
+            return False
+        if not self._kinds:
+            return True
+        kind = stamped.event.kind
+        known = self._known.get(kind)
+        if known is None:
+            known = self._known[kind] = any(fnmatchcase(kind, pattern) for pattern in self._kinds)
+        return known
+
+    def tell(self, text: str) -> None:
+        """A client that is too slow misses it, and reads how many it missed before the next one that it gets."""
+        if self._lost and self._connection.send(_json({"kind": LOST, "count": self._lost}), droppable=True):
+            self._lost = 0
+        if self._lost or not self._connection.send(text, droppable=True):
+            self._lost += 1
+
+
+class EventHub:
+    """Hands events to those who listen. `observe` is one of the exchange's listeners: loop thread, never blocks, and
+    costs one look-up while nobody of the tenant listens.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, list[Listener]] = {}
+
+    @property
+    def listeners(self) -> int:
+        return sum(map(len, self._listeners.values()))
+
+    def observe(self, stamped: Stamped) -> None:
+        listeners = self._listeners.get(stamped.tenant)
+        if listeners is None:
+            return
+        text = ""
+        for listener in listeners:
+            if listener.wants(stamped):
+                text = text or as_json(stamped)
+                listener.tell(text)
+
+    def add(self, tenant: str, listener: Listener) -> None:
+        self._listeners.setdefault(tenant, []).append(listener)
+
+    def remove(self, tenant: str, listener: Listener) -> None:
+        listeners = self._listeners[tenant]
+        listeners.remove(listener)
+        if not listeners:
+            del self._listeners[tenant]
+
+
+def as_json(stamped: Stamped) -> str:
+    """One line of ASCII. fields: those of the event, also speech, digits and numbers: they belong to the tenant."""
+    event = stamped.event
+    return _json(
+        {
+            "kind": event.kind,
+            "call_id": stamped.call_id,
+            "tenant": stamped.tenant,
+            "at_ms": stamped.at_ms,
+            "fields": event.fields(),
+        }
+    )
+
+
+def routes(hub: EventHub, gate: Gate) -> Sequence[web.RouteDef]:
+    """`?kinds=call.*,turn.*` and `?call=<id>` choose; both may be left out. Needs a token for the tenant's events. What
+    the client sends is ignored.
+    """
+
+    async def listen(request: web.Request) -> web.StreamResponse:
+        tenant = request.match_info["tenant_id"]
+        token = gate.token_of(request)
+        if gate.tokens.read(token, "events").tenant != tenant:
+            raise NotAllowed("the token is for another tenant")
+        await gate.tokens.claim(token, "events")
+        async with gate.open(request, kind="events", tenant=tenant, takes="text") as connection:
+            listener = Listener(connection, _kinds(request), request.query.get("call", ""))
+            hub.add(tenant, listener)
+            try:
+                async for _ in connection:
+                    pass
+            finally:
+                hub.remove(tenant, listener)
+        return connection.response
+
+    return [web.get("/ws/events/{tenant_id}", listen)]
+
+
+def _kinds(request: web.Request) -> Sequence[str]:
+    given = ",".join(request.query.getall("kinds", [])).split(",")
+    return [kind for each in given if (kind := each.strip())][:MOST_KINDS]

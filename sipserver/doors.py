@@ -1,0 +1,102 @@
+"""The doors by which calls come over HTTP: what carriers and clients ask, and the streams that follow.
+
+Satisfied from the settings; gives the routes that the HTTP server answers, and the legs that come to the exchange. Owns
+what the doors share: the gate, its tokens, the clock of the streams. Refuses to know protocols.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import web
+
+from sipserver.calls.registry import Arrival
+from sipserver.exchange import Exchange
+from sipserver.gate.gate import Gate
+from sipserver.gate.tokens import Claims, Once, Tokens, secret_of
+from sipserver.settings import Settings
+from sipserver.streams.clock import StreamClock
+from sipserver.streams.leg import StreamLeg
+from sipserver.streams.twilio import TwilioServer
+from sipserver.streams.twilio_outbound import TwilioOutbound
+from sipserver.streams.voice import VoiceServer
+from sipserver.streams.vonage import VonageServer
+from sipserver.streams.vonage_outbound import VonageOutbound
+from sipserver.webhooks import vonage as vonage_hooks
+from sipserver.webhooks.twilio import HookAccount, TwilioHooks
+
+
+class Doors:
+    """Loop thread. `routes` at once; `open` for as long as calls may come. once: who remembers used tokens.
+
+    Raises SettingsError for a secret that is too short.
+    """
+
+    def __init__(self, loaded: Settings, exchange: Exchange, *, once: Once) -> None:
+        self._settings, self._exchange = loaded, exchange
+        streams = loaded.streams
+        self.tokens = Tokens(secret_of(loaded.gate), once, lives_s=loaded.gate.token_s)
+        self.gate = Gate(loaded.gate, self.tokens)
+        self.clock = StreamClock()
+        self._open = False
+        auth_tokens = {account.name: os.environ.get(account.auth_token_env, "") for account in streams.twilio}
+        self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room, auth_tokens)
+        self._vonage = VonageServer(streams, self.gate, self.clock, self._accept, self._has_room)
+        self._voice = VoiceServer(streams, self.gate, self.clock, self._accept, self._has_room)
+        self._hooks = TwilioHooks(
+            (HookAccount(account.name, account.account_sid, auth_tokens[account.name]) for account in streams.twilio),
+            self.gate,
+            self._twilio,
+        )
+        exchange.carriers.carriers |= {
+            name: TwilioOutbound(self._twilio, account, loaded.gate.public_url)
+            for name, account in self._twilio.accounts.items()
+        }
+        exchange.carriers.carriers |= {
+            name: VonageOutbound(self._vonage, account, loaded.gate.public_url)
+            for name, account in self._vonage.accounts.items()
+        }
+        self._vonage_hooks = vonage_hooks.VonageHooks(
+            (
+                vonage_hooks.HookAccount(
+                    account.name, account.application_id, os.environ.get(account.signature_secret_env, "")
+                )
+                for account in streams.vonage
+            ),
+            self.gate,
+            self._vonage,
+        )
+
+    @property
+    def routes(self) -> Sequence[web.RouteDef]:
+        """What the HTTP server answers for us."""
+        return [
+            *self._hooks.routes(),
+            *self._twilio.routes(),
+            *self._vonage_hooks.routes(),
+            *self._vonage.routes(),
+            *self._voice.routes(),
+        ]
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Take calls for the length of an `async with` block, which is within that of the exchange."""
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+            await self._voice.close()
+            await self.gate.close_all()
+            await self._twilio.close()
+            await self._vonage.close()
+
+    def _has_room(self) -> bool:
+        return self._open and self._exchange.serving and self.clock.legs < self._settings.streams.calls
+
+    def _accept(self, leg: StreamLeg, claims: Claims) -> None:
+        offer = leg.offer
+        arrival = Arrival(tenant=claims.tenant, call_id=offer.call_id or claims.call_id, variables=offer.variables)
+        self._exchange.registry.accept(leg, arrival)

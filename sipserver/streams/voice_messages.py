@@ -1,0 +1,50 @@
+"""The words of the plain voice WebSocket, as docs/voice-websocket.md tells them. Pure.
+
+Text messages are JSON objects with `type`. Sound is binary: eight bytes of head, then L16, 16 kHz, mono, little-endian.
+The head is the sequence number of the message's first sample (unsigned, big-endian), counted in samples from 0 in each
+direction; it lets both ends send again what the other one has not got.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from sipserver.errors import BadPayload
+
+HEAD = struct.Struct("!Q")
+MOST_SAMPLES = 1600
+"""In one message: 100 ms."""
+
+
+def parse(text: str) -> Mapping[str, Any]:
+    """An object with `type`. Raises BadPayload."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise BadPayload(f"not JSON: {problem}") from None
+    if not isinstance(body, dict) or not isinstance(body.get("type"), str):
+        raise BadPayload("a message without `type`")
+    return body
+
+
+def number(body: Mapping[str, Any], name: str) -> int:
+    """A count in a message. Raises BadPayload."""
+    value = body.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise BadPayload(f"`{name}` is not a count")
+    return value
+
+
+def sound(message: bytes) -> tuple[int, bytes]:
+    """The position of the first sample, and the samples. Raises BadPayload."""
+    payload = message[HEAD.size :]
+    if len(message) < HEAD.size or not payload or len(payload) % 2 or len(payload) > 2 * MOST_SAMPLES:
+        raise BadPayload(f"a binary message of {len(message)} bytes")
+    return int(HEAD.unpack_from(message)[0]), payload
+
+
+def made(kind: str, **fields: Any) -> str:
+    return json.dumps({"type": kind, **fields}, separators=(",", ":"))

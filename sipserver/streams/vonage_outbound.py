@@ -1,0 +1,89 @@
+"""Calls that we have Vonage place: a leg from the order on, whose WebSocket comes when somebody answers.
+
+Owns the request and the time for which it may ring. Refuses to know who ordered the call, and what its events mean
+(`vonage`). Loop thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+
+from sipserver.errors import CallerError, CarrierError, NotAllowed
+from sipserver.gate.tokens import Claims
+from sipserver.streams import vonage_messages as messages
+from sipserver.streams.contract import StreamOffer
+from sipserver.streams.leg import StreamLeg
+from sipserver.streams.settings import VonageAccount
+from sipserver.streams.vonage import VonageServer
+
+_NO_ANSWER = 408
+_TOKEN_OVER_S = 60.0
+"""The token of a call outlives its ringing by this."""
+
+
+class VonageOutbound:
+    """Calls by one account. base_url: how Vonage reaches us (`gate.public_url`)."""
+
+    def __init__(self, server: VonageServer, account: VonageAccount, base_url: str) -> None:
+        self._server, self._account, self._base_url = server, account, base_url
+
+    def check(self, to: str) -> None:
+        """Raises NotAllowed, with the reason, for what this account cannot call."""
+        if self._account.name not in self._server.rests:
+            raise NotAllowed(f"{self._account.name} places no calls: it has no private_key")
+        if not self._base_url:
+            raise NotAllowed(f"{self._account.name} places no calls: gate.public_url does not say how to reach us")
+        try:
+            messages.endpoint_of(to, "")
+        except ValueError as problem:
+            raise NotAllowed(str(problem)) from None
+
+    async def dial(
+        self, to: str, *, from_user: str = "", timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> StreamLeg:
+        """Have somebody called. Returns the leg when Vonage has taken the order: attach to it, then `await
+        leg.answer()`. Without an answer it ends with 408 after timeout_s. headers: Vonage gives them to SIP targets.
+
+        Raises NotAllowed and CarrierError.
+        """
+        self.check(to)
+        server, account, key = self._server, self._account, uuid.uuid4().hex
+        host = f"{account.name}.vonage"
+        endpoint = messages.endpoint_of(to, host)
+        if headers and endpoint["type"] == "sip":
+            endpoint["headers"] = dict(headers)
+        number = messages.digits_of(account.from_) or messages.digits_of(from_user)
+        line = server.line_for(account, key, "", self._base_url, host=host, shown=number)
+        from_uri = f"sip:{from_user or account.from_}@{host}"
+        to_uri = to if endpoint["type"] == "sip" else f"sip:{to}@{host}"
+        offer = StreamOffer("outbound", from_uri, from_user or account.from_, to_uri, to, host, key, account.name)
+        leg = server.leg_for(line, offer)
+        claims = Claims("vonage", trunk=account.name, serial=f"{key}/0")
+        try:
+            call_uuid = await server.rests[account.name].call(
+                endpoint,
+                server.connecting(account, self._base_url, claims, lives_s=timeout_s + _TOKEN_OVER_S),
+                from_number=number,
+                event_url=f"{self._base_url}/webhooks/vonage/{account.name}/event?call={key}",
+                ring_s=timeout_s,
+            )
+        except BaseException as problem:
+            status = problem.status if isinstance(problem, CarrierError) else 0
+            leg.gone(status, "Vonage did not take the call", by_peer=False)
+            raise
+        if leg.is_gone:  # its events were faster than the answer to the order
+            return leg
+        server.known(line, call_uuid)
+        server.start(self._give_up(leg, timeout_s), "vonage ringing")
+        return leg
+
+    async def _give_up(self, leg: StreamLeg, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await leg.answer()
+        except TimeoutError:
+            await leg.hangup(_NO_ANSWER)
+        except (CarrierError, CallerError):  # it has ended meanwhile
+            return

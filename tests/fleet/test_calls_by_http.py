@@ -1,0 +1,137 @@
+"""Calls that come to a gateway of a fleet over HTTP: they are there, they call telephones by the edge, and they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from sipserver.bus.once import MemoryOnce
+from sipserver.gate.tokens import Claims, Tokens
+from tests.fakes.party import parties_at
+from tests.fakes.until import until
+from tests.harness.fleet import FleetProcess
+from tests.harness.voice import VoiceClient, voice_client
+
+pytestmark = pytest.mark.peers
+
+SECRET = "the secret of these tests, long enough"
+PLAN = """
+tenant: acme
+targets: ["*"]
+flows:
+  echo: [answer, {echo: {max_s: 120}}]
+  bridge: [{bridge: {to: "200", trunk: pbx, on: {failed: lost}}}, hangup]
+  lost: [answer, {echo: {max_s: 1}}]
+routes:
+  - {match: {to: echo}, flow: echo}
+  - {match: {to: bridge}, flow: bridge}
+"""
+
+
+@asynccontextmanager
+async def fleet_at(folder: Path, monkeypatch: pytest.MonkeyPatch, port: int = 9) -> AsyncIterator[FleetProcess]:
+    monkeypatch.setenv("TEST_TOKEN_SECRET", SECRET)
+    pbx = {"name": "pbx", "host": f"127.0.0.1:{port}", "number_format": "as_is", "sources": ["127.0.0.1/32"]}
+    overrides = {
+        "gate": {"secret_env": "TEST_TOKEN_SECRET"},
+        "trunks": [pbx],
+        "fleet": {"gateways": 2, "heartbeat_s": 0.3, "host": "127.0.0.9"},
+        "sip": {"host": "127.0.0.9"},
+        "edge": {"inside": "127.0.0.9"},
+    }
+    fleet = FleetProcess(folder, {"acme.yaml": PLAN}, overrides, calls=3)
+    try:
+        await asyncio.to_thread(fleet.start)
+        yield fleet
+    finally:
+        await asyncio.to_thread(fleet.stop)
+
+
+@asynccontextmanager
+async def calling(fleet: FleetProcess, to: str) -> AsyncIterator[VoiceClient]:
+    token = Tokens(SECRET.encode(), MemoryOnce()).issue(Claims("voice", to=to, from_user="anna"))
+    async with voice_client(f"ws://127.0.0.1:{fleet.http_port}", token) as client:
+        await client.connect()
+        yield client
+
+
+async def echoed(client: VoiceClient) -> None:
+    before = len(client.sound)
+    await client.speak(b"\x10\x20" * 320 * 50, pace_s=0.01)
+    await client.until(lambda: len(client.sound) > before + 640 * 30, "the echo")
+
+
+async def test_gateways_have_calls_and_the_record_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet_at(tmp_path, monkeypatch) as fleet:
+        async with calling(fleet, "echo") as one, calling(fleet, "echo") as other:
+            await asyncio.gather(echoed(one), echoed(other))
+            await asyncio.to_thread(fleet.await_that, lambda status: status["calls"] == 2, "two calls")
+            for client in (one, other):
+                await client.say("hangup")
+                await client.ended()
+        found = await asyncio.to_thread(fleet.await_records, 2)
+        assert {record.reason for record in found} == {"caller_hangup"}
+        assert {record.call_id for record in found} == {one.call_id, other.call_id}
+
+
+async def test_a_token_is_good_for_one_call_on_all_gateways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet_at(tmp_path, monkeypatch) as fleet:
+        token = Tokens(SECRET.encode(), MemoryOnce()).issue(Claims("voice", to="echo"))
+        url = f"ws://127.0.0.1:{fleet.http_port}"
+        taken = 0
+        for _ in range(8):
+            async with voice_client(url, token) as client:
+                with contextlib.suppress(aiohttp.WSServerHandshakeError):
+                    await client.connect()
+                    taken += 1
+        assert taken == 1
+
+
+async def test_a_call_by_http_is_bridged_with_a_telephone_by_the_edge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parties_at(9, "callee") as (callee,), fleet_at(tmp_path, monkeypatch, callee.peer.port) as fleet:
+        callee.peer.server_port = fleet.sip_port
+        async with calling(fleet, "bridge") as client:
+            await callee.is_called()
+            await callee.accepts()
+            await client.until(lambda: len(client.sound) > 640 * 50, "the callee")
+            await client.say("hangup")
+            callee.peer.answer(await callee.peer.receive("BYE"), "200 OK")
+        found = await asyncio.to_thread(fleet.await_records, 1)
+        assert found[0].reason == "caller_hangup"
+
+
+async def test_the_calls_of_a_gateway_that_dies_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet_at(tmp_path, monkeypatch) as fleet, calling(fleet, "echo") as client:
+        await echoed(client)
+        status = await asyncio.to_thread(
+            fleet.await_that, lambda status: any(each["calls"] for each in status["children"]), "a gateway with a call"
+        )
+        (owner,) = [each for each in status["children"] if each["calls"]]
+        assert owner["kind"] == "gateway"
+        os.kill(owner["pid"], signal.SIGKILL)
+        await client.ended()
+        found = await asyncio.to_thread(fleet.await_records, 1)
+        assert found[0].reason == "crash"
+        await until(lambda: len(fleet.of("gateway")) == 2, "a new gateway")
+
+
+async def test_a_drain_lets_calls_by_http_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet_at(tmp_path, monkeypatch) as fleet, calling(fleet, "echo") as client:
+        await echoed(client)
+        fleet.process_signal(signal.SIGTERM)
+        await asyncio.to_thread(fleet.await_log, "draining")
+        await echoed(client)
+        await client.say("hangup")
+        await client.ended()
+        found = await asyncio.to_thread(fleet.await_records, 1)
+        assert found[0].reason == "caller_hangup"
