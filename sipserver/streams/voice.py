@@ -11,6 +11,7 @@ import secrets
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -31,10 +32,28 @@ HELLO_S = 10.0
 """How long a client may take for its first message."""
 ACK_SAMPLES = 8_000
 """What came is acknowledged every half second."""
-MOST_KEPT_S = 30
-"""Of what a client has not acknowledged so much is kept for it: the newest."""
+MOST_KEPT_S = 6
+"""Of what a client has not acknowledged so much is kept for it: the newest. It is sent again at once, and has to fit
+into what the gate lets wait (four times `queue_bytes`), as JSON, too.
+"""
+SURE_SAMPLES = 32_000
+"""After a resume no sound is dropped for so long: the queue is filled by what is sent again, not by a slow client."""
 WAITING_MS = 8_000
 """So much of a client's sound may come at once, after it was away."""
+MOST_MESSAGES = 4_000
+"""Kept at most, also of a client that never acknowledges and hears only short ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A message that the client may not have got. end: our position after it, in samples. samples: of its own; 0: it
+    says something. number: of what is said, from 1.
+    """
+
+    end: int
+    samples: int
+    message: str | bytes
+    number: int = 0
 
 
 class VoiceLine:
@@ -44,8 +63,8 @@ class VoiceLine:
     marks = True
     can_refer = False
 
-    def __init__(self, lead_ms: int) -> None:
-        self.lead_ms = lead_ms
+    def __init__(self, lead_ms: int, *, in_json: bool = False) -> None:
+        self.lead_ms, self._in_json = lead_ms, in_json
         self.connection: Connection | None = None
         """None while the client is away."""
         self.leg: StreamLeg | None = None
@@ -53,7 +72,8 @@ class VoiceLine:
         """Samples of the client that have come, without a gap or with what was lost of them."""
         self._sent = 0
         self._acknowledged_at = 0
-        self._kept: deque[tuple[int, str | bytes]] = deque()
+        self._said = self._sure_to = 0
+        self._kept: deque[Kept] = deque()
         self._kept_samples = 0
         self._waiting: dict[str, None] = {}
         self._cleared: set[str] = set()
@@ -62,15 +82,16 @@ class VoiceLine:
     # --- contract.Line ------------------------------------------------------------------------------------------------
 
     def play(self, payload: bytes) -> None:
-        message = messages.HEAD.pack(self._sent) + payload
+        make = messages.media if self._in_json else messages.binary
+        message = make(self._sent, payload)
         self._sent += len(payload) // 2
-        self._keep(message, len(payload) // 2)
+        self._keep(Kept(self._sent, len(payload) // 2, message))
         if self.connection is not None:
-            self.connection.send(message, droppable=True)
+            self.connection.send(message, droppable=self._sent > self._sure_to)
 
     def mark(self, name: str) -> None:
         self._waiting[name] = None
-        self._say(messages.made("mark", name=name))
+        self._say("mark", name=name)
 
     def clear(self) -> None:
         """What was sent and not acknowledged is not sent again."""
@@ -78,10 +99,10 @@ class VoiceLine:
         self._waiting.clear()
         self._kept.clear()
         self._kept_samples = 0
-        self._say(messages.made("clear"))
+        self._say("clear")
 
     async def press(self, digits: str, duration_ms: int) -> bool:
-        self._say(messages.made("dtmf", digits=digits))
+        self._say("dtmf", digits=digits)
         return True
 
     async def refer(self, to_uri: str) -> int:
@@ -107,22 +128,28 @@ class VoiceLine:
         return known
 
     def acknowledged(self, samples: int) -> None:
-        """The client has got so many of our samples: what it has need not be kept."""
-        while self._kept and self._kept[0][0] <= min(samples, self._sent):
-            _, message = self._kept.popleft()
-            self._kept_samples -= _samples(message)
+        """The client has got so many of our samples: what came before them need not be kept. Something said after the
+        last of them may still be on its way.
+        """
+        while self._kept:
+            oldest = self._kept[0]
+            if oldest.end > samples or (oldest.number and oldest.end == samples):
+                return
+            self._kept_samples -= self._kept.popleft().samples
 
-    def resend(self, received: int) -> None:
-        """To a client that came back and has got so many samples."""
+    def resend(self, received: int, said: int) -> None:
+        """To a client that came back and has got so many samples, and all that was said up to this number."""
         self.acknowledged(received)
+        self._kept = deque(kept for kept in self._kept if not 0 < kept.number <= said)
         self.replayed_samples = self._kept_samples
+        self._sure_to = self._sent + SURE_SAMPLES
         if self.connection is not None:
-            for _, message in self._kept:
-                self.connection.send(message)
+            for kept in self._kept:
+                self.connection.send(kept.message)
 
-    def take(self, message: bytes) -> bytes:
-        """What is new in a binary message: samples that came before are left out. Raises BadPayload."""
-        at, payload = messages.sound(message)
+    def take(self, at: int | None, payload: bytes) -> bytes:
+        """What is new in sound that begins at this sample, None: at the next one. What came before is left out."""
+        at = self.received if at is None else at
         known = max(0, self.received - at) * 2
         self.received = max(self.received, at + len(payload) // 2)
         if self.received - self._acknowledged_at >= ACK_SAMPLES:
@@ -130,22 +157,24 @@ class VoiceLine:
             self._send(messages.made("ack", received=self.received))
         return payload[known:]
 
-    def _say(self, text: str) -> None:
-        self._keep(text, 0)
+    def _say(self, kind: str, **fields: Any) -> None:
+        """Something that is not lost with a connection: the client tells by `n` whether it has it already."""
+        self._said += 1
+        text = messages.made(kind, n=self._said, **fields)
+        self._keep(Kept(self._sent, 0, text, self._said))
         self._send(text)
         if self.leg is not None:
-            self.leg.noted("sent", str(messages.parse(text)["type"]), text)
+            self.leg.noted("sent", kind, text)
 
     def _send(self, text: str) -> None:
         if self.connection is not None:
             self.connection.send(text)
 
-    def _keep(self, message: str | bytes, samples: int) -> None:
-        self._kept.append((self._sent, message))
-        self._kept_samples += samples
-        while self._kept_samples > MOST_KEPT_S * 16_000:
-            _, oldest = self._kept.popleft()
-            self._kept_samples -= _samples(oldest)
+    def _keep(self, kept: Kept) -> None:
+        self._kept.append(kept)
+        self._kept_samples += kept.samples
+        while self._kept_samples > MOST_KEPT_S * 16_000 or len(self._kept) > MOST_MESSAGES:
+            self._kept_samples -= self._kept.popleft().samples
 
 
 class VoiceCall:
@@ -170,7 +199,8 @@ class VoiceCall:
             return
         self.line.connection = None
         by_peer = connection.by_peer
-        lost = (by_peer and connection.code != Close.DONE) or connection.code == Close.SILENT
+        # a network that swallows all looks like a peer that is silent, or slow while we speak
+        lost = (by_peer and connection.code != Close.DONE) or connection.code in (Close.SILENT, Close.TOO_SLOW)
         if not lost or not resume_s:
             self.end(connection.cause or ("the connection was lost" if lost else "hung up"), by_peer=by_peer)
         elif not self.leg.is_gone:
@@ -226,7 +256,7 @@ class VoiceServer:
             return
         if call_id in self._calls:
             raise NotAllowed("this call lives already")
-        line = VoiceLine(self._settings.voice.lead_ms)
+        line = VoiceLine(self._settings.voice.lead_ms, in_json=hello.get("sound") == "json")
         line.leg = leg = StreamLeg(
             _offer(claims, hello, connection.peer, call_id),
             line,
@@ -245,7 +275,11 @@ class VoiceServer:
         connection.send(
             messages.made("started", call_id=call_id, resume=call.key, resume_s=self._settings.voice.resume_s)
         )
-        self._accept(leg, claims)
+        try:
+            self._accept(leg, claims)
+        except BaseException:
+            call.end("not taken", by_peer=False)
+            raise
         leg.connected()
         await self._listen(connection, call)
 
@@ -253,10 +287,10 @@ class VoiceServer:
         hello = await self._first(connection, "resume")
         if hello is None or call.leg.is_gone:
             return
-        received = messages.number(hello, "received")
+        received, said = messages.number(hello, "received"), messages.number(hello, "said")
         call.came(connection)
         connection.send(messages.made("resumed", received=call.line.received))
-        call.line.resend(received)
+        call.line.resend(received, said)
         call.leg.connected()
         await self._listen(connection, call)
 
@@ -277,13 +311,12 @@ class VoiceServer:
         return body
 
     async def _listen(self, connection: Connection, call: VoiceCall) -> None:
-        line, leg = call.line, call.leg
+        leg = call.leg
         try:
             async for message in connection:
                 try:
                     if isinstance(message, bytes):
-                        if sound := line.take(message):
-                            leg.heard(sound)
+                        self._heard(call, *messages.sound(message))
                     else:
                         await self._told(messages.parse(message), call, connection)
                 except BadPayload as problem:
@@ -292,8 +325,15 @@ class VoiceServer:
         finally:
             call.left(connection, self._settings.voice.resume_s)
 
+    @staticmethod
+    def _heard(call: VoiceCall, at: int | None, payload: bytes) -> None:
+        if sound := call.line.take(at, payload):
+            call.leg.heard(sound)
+
     async def _told(self, body: Mapping[str, Any], call: VoiceCall, connection: Connection) -> None:
         match body["type"]:
+            case "media":
+                self._heard(call, *messages.sound_in(body))
             case "ack":
                 call.line.acknowledged(messages.number(body, "received"))
             case "mark":
@@ -305,7 +345,7 @@ class VoiceServer:
                         call.leg.pressed(digit)
             case "ping":
                 connection.send(messages.made("pong", at=body.get("at")))
-            case "hangup":
+            case "hangup" | "stop":
                 call.end("hung up")
                 await connection.close(Close.DONE)
             case _:
@@ -317,10 +357,6 @@ def _call_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise BadPayload("the id of a call is a UUID") from None
-
-
-def _samples(message: str | bytes) -> int:
-    return (len(message) - messages.HEAD.size) // 2 if isinstance(message, bytes) else 0
 
 
 def _offer(claims: Claims, hello: Mapping[str, Any], peer: str, call_id: str) -> StreamOffer:

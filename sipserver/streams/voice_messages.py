@@ -2,11 +2,14 @@
 
 Text messages are JSON objects with `type`. Sound is binary: eight bytes of head, then L16, 16 kHz, mono, little-endian.
 The head is the sequence number of the message's first sample (unsigned, big-endian), counted in samples from 0 in each
-direction; it lets both ends send again what the other one has not got.
+direction; it lets both ends send again what the other one has not got. A client that asks for it has its sound as JSON,
+too: `media` with the samples in base64.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import struct
 from collections.abc import Mapping
@@ -40,11 +43,34 @@ def number(body: Mapping[str, Any], name: str) -> int:
 
 def sound(message: bytes) -> tuple[int, bytes]:
     """The position of the first sample, and the samples. Raises BadPayload."""
-    payload = message[HEAD.size :]
-    if len(message) < HEAD.size or not payload or len(payload) % 2 or len(payload) > 2 * MOST_SAMPLES:
+    if len(message) < HEAD.size:
         raise BadPayload(f"a binary message of {len(message)} bytes")
-    return int(HEAD.unpack_from(message)[0]), payload
+    return int(HEAD.unpack_from(message)[0]), _samples(message[HEAD.size :])
+
+
+def sound_in(body: Mapping[str, Any]) -> tuple[int | None, bytes]:
+    """The same of a `media` message; one without `at` goes on where the last one ended. Raises BadPayload."""
+    text = body.get("payload")
+    try:
+        payload = base64.b64decode(text if isinstance(text, str) else "", validate=True)
+    except (binascii.Error, ValueError) as problem:
+        raise BadPayload(f"`payload` is not base64: {problem}") from None
+    return (number(body, "at") if "at" in body else None), _samples(payload)
+
+
+def binary(at: int, payload: bytes) -> bytes:
+    return HEAD.pack(at) + payload
+
+
+def media(at: int, payload: bytes) -> str:
+    return made("media", at=at, payload=base64.b64encode(payload).decode())
 
 
 def made(kind: str, **fields: Any) -> str:
     return json.dumps({"type": kind, **fields}, separators=(",", ":"))
+
+
+def _samples(payload: bytes) -> bytes:
+    if not payload or len(payload) % 2 or len(payload) > 2 * MOST_SAMPLES:
+        raise BadPayload(f"sound of {len(payload)} bytes")
+    return payload

@@ -251,7 +251,7 @@ class VonageServer:
             await self._listen(connection, line, leg)
         finally:
             if line.disconnected(connection):
-                leg.gone(0, connection.cause or "the WebSocket was closed", by_peer=True)
+                leg.gone(0, connection.cause or "the WebSocket was closed", by_peer=not line.over)
             elif line.away:
                 leg.dropped(connection.code, "the caller is connected to somebody else")
 

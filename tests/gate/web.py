@@ -32,7 +32,7 @@ async def echo(connection: Connection) -> None:
 
 
 class Site:
-    """`/ws` is guarded by `gate`. connections: those that came, in order; also after their end."""
+    """`/ws` is guarded by `gate`; `/page` is a page of the same origin. connections: those that came, in order; also after their end."""
 
     def __init__(self, settings: GateSettings, serve: Serve, how: dict[str, Any]) -> None:
         self.tokens = Tokens(SECRET, MemoryOnce())
@@ -40,7 +40,7 @@ class Site:
         self.came: asyncio.Queue[Connection] = asyncio.Queue()
         self.session = aiohttp.ClientSession()
         self._serve, self._how = serve, how
-        routes = [web.get("/ws", self._handle)]
+        routes = [web.get("/ws", self._handle), web.get("/page", _page)]
         self._runner = web.AppRunner(application(lambda: (), Metrics(), routes=routes), shutdown_timeout=1)
         self.port = 0
 
@@ -75,6 +75,11 @@ class Site:
             self.came.put_nowait(connection)
             await self._serve(connection)
         return connection.response
+
+
+async def _page(_request: web.Request) -> web.Response:
+    """Empty; its scripts may connect anywhere."""
+    return web.Response(text="<html></html>", content_type="text/html", headers={"Content-Security-Policy": ""})
 
 
 @contextlib.asynccontextmanager

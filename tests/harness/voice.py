@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import struct
@@ -30,6 +31,9 @@ class VoiceClient:
         self.told: list[dict[str, Any]] = []
         self.sent = bytearray()
         self.key = ""
+        self.said = 0
+        """The highest `n` of what the server said."""
+        self.twice_said = 0
         self._listening: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -48,7 +52,7 @@ class VoiceClient:
         """Resume: returns when the server has said `resumed`; sends again what it has not got."""
         count = len(self.of("resumed"))
         await self._open(f"{self._url}/ws/voice/{self.call_id}?resume={self.key}", {})
-        await self.say("resume", received=len(self.sound) // 2)
+        await self.say("resume", received=len(self.sound) // 2, said=self.said)
         await self.until(lambda: len(self.of("resumed")) > count, "resumed")
         at = self.of("resumed")[-1]["received"]
         assert self.socket is not None
@@ -109,7 +113,15 @@ class VoiceClient:
     async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
             if message.type is aiohttp.WSMsgType.TEXT:
-                self.told.append(json.loads(message.data))
+                body = json.loads(message.data)
+                if body["type"] == "media":
+                    self._hear(HEAD.pack(body["at"]) + base64.b64decode(body["payload"]))
+                    self._news.set()
+                    continue
+                if "n" in body:
+                    self.twice_said += body["n"] <= self.said
+                    self.said = max(self.said, body["n"])
+                self.told.append(body)
                 if self.told[-1]["type"] == "mark":
                     with contextlib.suppress(ConnectionError):
                         await socket.send_str(json.dumps(self.told[-1]))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
 
 from sipserver.bus.once import MemoryOnce
+from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Claims, Tokens
+from sipserver.streams.voice import MOST_KEPT_S, MOST_MESSAGES, VoiceLine
 from tests.fakes.until import until
 from tests.harness.records import Record, records
 from tests.harness.server import ServerProcess
@@ -243,3 +249,91 @@ async def test_pings_are_answered_and_sound_is_acknowledged(server: ServerProces
         await client.speak(noise(1.2), pace_s=0.005)
         await client.until(lambda: bool(client.of("ack")), "an ack")
         assert client.of("ack")[0]["received"] >= 8000
+
+
+async def test_sound_as_json_both_ways(server: ServerProcess) -> None:
+    async with voice_client(url(server), token()) as client:
+        await client.connect(sound="json")
+        said = noise(0.5)
+        for start in range(0, len(said), 640):
+            text = base64.b64encode(said[start : start + 640]).decode()
+            await client.say("media", payload=text, **({} if start else {"at": 0}))
+            await asyncio.sleep(0.02)  # a microphone's pace
+        await echoed(client, said)
+        for bad in ("?", "AAA", "", 7, base64.b64encode(b"\0").decode()):
+            await client.say("media", payload=bad)
+        await client.say("stop")
+        assert await client.ended() == 1000
+    record = await record_of(server, client.call_id)
+    assert record.of("stream.stats")[-1]["bad"] == 5
+    assert record.reason == "caller_hangup"
+
+
+async def test_a_message_of_a_megabyte_ends_the_call(server: ServerProcess) -> None:
+    async with voice_client(url(server), token()) as client:
+        await client.connect()
+        assert client.socket is not None
+        await client.socket.send_bytes(bytes(1_000_000))
+        assert await client.ended() == 1009
+    assert (await record_of(server, client.call_id)).reason
+
+
+class Wire:
+    """Stands where a connection is."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.sent_bytes, self.droppable = 0, False
+
+    def send(self, message: str | bytes, *, droppable: bool = False) -> bool:
+        self.sent_bytes += len(message)
+        self.droppable = droppable
+        self.sent.append(json.loads(message) if isinstance(message, str) else HEAD.unpack_from(message)[0])
+        return True
+
+
+def test_what_was_said_while_the_client_was_away_is_told_when_it_is_back() -> None:
+    line, wire = VoiceLine(0), Wire()
+    line.play(bytes(640))
+    line.mark("m1")
+    line.clear()
+    line.connection = wire  # type: ignore[assignment]
+    line.resend(received=320, said=0)
+    assert wire.sent == [{"type": "clear", "n": 2}], "what a clear threw away is not sent again"
+    line.play(bytes(640))
+    line.mark("m2")
+    wire.sent.clear()
+    line.resend(received=320, said=2)
+    assert wire.sent == [320, {"type": "mark", "n": 3, "name": "m2"}]
+    wire.sent.clear()
+    line.resend(received=640, said=3)
+    assert wire.sent == []
+
+
+@pytest.mark.parametrize("in_json", [False, True])
+def test_what_is_kept_for_a_client_that_never_acknowledges_fits_into_the_queue(in_json: bool) -> None:
+    line, wire = VoiceLine(0, in_json=in_json), Wire()
+    for _ in range(2_000):
+        line.play(bytes(640))
+    line.connection = wire  # type: ignore[assignment]
+    line.resend(0, 0)
+    assert line.replayed_samples == MOST_KEPT_S * 16_000
+    assert wire.sent_bytes < 4 * GateSettings().queue_bytes + 16_384, "the kernel takes the rest"
+    for number in range(5_000):
+        line.mark(f"m{number}")
+    wire.sent.clear()
+    line.resend(0, 0)
+    assert len(wire.sent) == MOST_MESSAGES
+
+
+def test_sound_is_not_dropped_right_after_a_resume() -> None:
+    line, wire = VoiceLine(0), Wire()
+    line.connection = wire  # type: ignore[assignment]
+    line.play(bytes(640))
+    assert wire.droppable, "a slow client loses sound"
+    line.resend(320, 0)
+    line.play(bytes(640))
+    assert not wire.droppable
+    for _ in range(100):
+        line.play(bytes(640))
+    assert wire.droppable

@@ -52,11 +52,11 @@ class CloudCall:
 
 
 class Cloud:
-    """`async with` it; `url` is that of its API. Loop thread.
+    """`async with cloud.running()`; `url` is then that of its API. Loop thread.
 
     targets: number or SIP URI -> the status with which it answers; others answer. public_key: of the application, which
     signs what it asks of the API. asked: (method, path, body) of all requests. released: those who are called answer
-    only when it is set.
+    only when it is set. refuses: an HTTP status for all requests; 0: none. stays: calls go on when their NCCO is over.
     """
 
     def __init__(self, application_id: str, secret: str, public_key: str) -> None:
@@ -67,13 +67,15 @@ class Cloud:
         self.calls: dict[str, CloudCall] = {}
         self.released = asyncio.Event()
         self.released.set()
+        self.refuses = 0
+        self.stays = False
         self.event_url = ""
         self.url = ""
         self._client: aiohttp.ClientSession
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Cloud]:
+    async def running(self, port: int = 0) -> AsyncIterator[Cloud]:
         app = web.Application()
         app.add_routes(
             [
@@ -84,7 +86,7 @@ class Cloud:
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             async with aiohttp.ClientSession() as self._client:
@@ -135,7 +137,8 @@ class Cloud:
             instead = await self._reach(call, action)
             if instead is not None:
                 waiting = instead
-        await self._complete(call)
+        if not self.stays:
+            await self._complete(call)
 
     async def _stream(self, call: CloudCall, endpoint: Endpoint) -> None:
         async with connected(self._client, endpoint) as stream:
@@ -232,6 +235,8 @@ class Cloud:
         if claims.get("application_id") != self._application_id:
             self.refused.append("another application")
             raise web.HTTPUnauthorized
+        if self.refuses:
+            raise web.HTTPBadRequest if self.refuses < 500 else web.HTTPInternalServerError
         return body
 
     def _found(self, request: web.Request) -> CloudCall:
