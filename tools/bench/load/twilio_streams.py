@@ -134,8 +134,8 @@ async def connect(
     loop = asyncio.get_running_loop()
     _, stream = await loop.create_connection(
         lambda: Stream(parts.netloc, parts.path or "/", number, start_of(account_sid, parameters)),
-        parts.hostname,
-        parts.port,
+        parts.hostname or "127.0.0.1",
+        parts.port or 80,
     )
     await stream.open
     return stream
