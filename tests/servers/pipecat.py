@@ -15,7 +15,7 @@ PYTHON = ROOT / "build/pipecat/venv/bin/python"
 
 @contextmanager
 def pipecat_echo(log: Path) -> Iterator[tuple[int, int]]:
-    """The port at which it listens, and its process id. Fails when it does not say `ready`; log: what it had to say then."""
+    """The port at which it listens, and its process id. Fails when it does not say `ready`; log: what it said then."""
     port = free_port(socket.SOCK_STREAM)
     with log.open("wb") as complaints:
         process = subprocess.Popen(

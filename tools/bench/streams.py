@@ -9,7 +9,8 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from tools.bench.report import Row
 
 STREAMS = int(os.environ.get("BENCH_STREAMS", "300"))
 SECONDS = float(os.environ.get("BENCH_STREAM_SECONDS", "20"))
+PROCESSES = 2
+
 PEER_STREAMS = (10, 20, 30)
 """Pipecat in one process; beyond that it is saturated."""
 
@@ -77,11 +80,11 @@ class Seen:
         return not self.lost and self.dropped == 0 and self.p95_ms < 500
 
 
-def play(roots: usage.Roots, port: int, path: str, count: int, parameters: Sequence[dict[str, str]]) -> Seen:
+def play(roots: usage.Roots, ports: Sequence[int], path: str, parameters: Sequence[dict[str, str]]) -> Seen:
     """One load from beginning to end."""
-    command = [sys.executable, "-m", "tools.bench.load.twilio_streams", "127.0.0.1", str(port), path]
+    command = [sys.executable, "-m", "tools.bench.load.twilio_streams", "127.0.0.1", ",".join(map(str, ports))]
     generator = subprocess.Popen(
-        [*command, str(count), str(SECONDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [*command, path, str(SECONDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert generator.stdin is not None
     assert generator.stdout is not None
@@ -112,7 +115,8 @@ def play(roots: usage.Roots, port: int, path: str, count: int, parameters: Seque
     )
 
 
-def ours(folder: Path, flow: str, count: int) -> Seen:
+def ours(folder: Path, flow: str, count: int, processes: int = PROCESSES) -> Seen:
+    """processes: servers beside each other, as a machine has gateways; streams take turns."""
     settings = GateSettings()
     os.environ[settings.secret_env] = secrets.token_hex(32)
     os.environ["BENCH_TWILIO_TOKEN"] = "not a real one"
@@ -131,8 +135,13 @@ def ours(folder: Path, flow: str, count: int) -> Seen:
         },
     }
     try:
-        with ServerProcess(folder, {"bench.yaml": PLAN}, overrides) as server:
-            return play({"server": [server.pid]}, server.http_port, "/ws/twilio/bench", count, parameters)
+        with ExitStack() as stack:
+            servers = [
+                stack.enter_context(ServerProcess(folder / str(number), {"bench.yaml": PLAN}, overrides))
+                for number in range(processes)
+            ]
+            roots = {"server": [server.pid for server in servers]}
+            return play(roots, [server.http_port for server in servers], "/ws/twilio/bench", parameters)
     finally:
         del os.environ[settings.secret_env], os.environ["BENCH_TWILIO_TOKEN"]
 
@@ -140,7 +149,7 @@ def ours(folder: Path, flow: str, count: int) -> Seen:
 def pipecat(folder: Path, count: int) -> Seen:
     folder.mkdir(parents=True, exist_ok=True)
     with pipecat_echo(folder / "pipecat.log") as (port, pid):
-        return play({"pipecat": [pid]}, port, "/ws", count, [{}] * count)
+        return play({"pipecat": [pid]}, [port], "/ws", [{}] * count)
 
 
 def measure(folder: Path) -> Sequence[Row]:
@@ -162,13 +171,13 @@ def _rows(what: str, seen: Seen, peer: float | None) -> Sequence[Row]:
     is_ours = peer is not None
     beside = f"generator {seen.generator:.0f} % of a core, its sending p99 {seen.late_p99_ms:.1f} ms late"
     share = f"{seen.each:.2f} % of a core"
-    times: Callable[[float], str] = lambda cost: f", {cost / seen.each:.1f} times less than Pipecat's"  # noqa: E731
+    times = f", {peer / seen.each:.1f} times less than Pipecat's" if peer is not None else ""
     trips = f"{seen.p50_ms:.0f} ms / {seen.p95_ms:.0f} ms / {seen.max_ms:.0f} ms"
     lost = f"{seen.dropped} of {seen.loud_sent}, {seen.sent - seen.back} of {seen.sent} frames, {seen.lost} streams"
     return (
         Row(
             f"{name}: CPU a stream",
-            share + (times(peer) if peer is not None else ""),
+            share + times,
             f"{CHEAPER} times less than Pipecat's" if is_ours else "",
             f"{seen.percent:.0f} % in all, {seen.memory_mb:.0f} MB; {beside}",
         ),

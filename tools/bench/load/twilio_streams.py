@@ -1,4 +1,4 @@
-"""Many Twilio streams at a time, in a process of its own: `python -m tools.bench.load.twilio_streams HOST PORT PATH COUNT
+"""Many Twilio streams at a time, in a process of its own: `python -m tools.bench.load.twilio_streams HOST PORT,... PATH
 SECONDS` with one line of custom parameters (JSON) a stream on its standard input.
 
 Every stream says a frame of mu-law each 20 ms, most of them quiet, every 25th loud: the loud ones tell when the echo is
@@ -30,6 +30,8 @@ LOUD_EVERY = 25
 FRAME_S = 0.02
 SETTLE_S = 3.0
 DRAIN_S = 2.0
+END_S = 0.5
+OPEN_S = 0.01
 _QUIET = b64encode(bytes([0xF0]) * 160).decode()
 _LOUD = b64encode(bytes([0x80]) * 160).decode()
 _LOUD_BELOW = 0x90
@@ -67,6 +69,7 @@ class Stream(asyncio.Protocol):
         self._asked_s: deque[float] = deque()
         self._was_loud = False
         self.transport: asyncio.Transport | None = None
+        self.begun = asyncio.Event()
         self.running = False
         self.lost = False
         self.counting = False
@@ -93,8 +96,9 @@ class Stream(asyncio.Protocol):
         self.sent += self.counting
         self.transport.write(
             framed(
-                f'{{"event":"media","sequenceNumber":"{self._chunk + 1}","media":{{"track":"inbound","chunk":"{self._chunk}",'
-                f'"timestamp":"{self._chunk * 20}","payload":"{_LOUD if loud else _QUIET}{self._tail}'
+                f'{{"event":"media","sequenceNumber":"{self._chunk + 1}","media":{{"track":"inbound",'
+                f'"chunk":"{self._chunk}","timestamp":"{self._chunk * 20}",'
+                f'"payload":"{_LOUD if loud else _QUIET}{self._tail}'
             )
         )
 
@@ -135,6 +139,12 @@ class Stream(asyncio.Protocol):
         told = {"event": "start", "sequenceNumber": "1", "start": start, "streamSid": self.sid}
         self.transport.write(framed(json.dumps(told)))
         self.running = True
+        self.begun.set()
+
+    def hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.write(framed(json.dumps({"event": "stop", "streamSid": self.sid})))
+            self.transport.write(framed("", _CLOSE))
 
     def _heard(self, opcode: int, payload: bytes) -> None:
         if opcode == _PING and self.transport is not None:
@@ -150,7 +160,7 @@ class Stream(asyncio.Protocol):
                 self.clears += 1
 
     def _sounds(self, payload: bytes) -> None:
-        """`AA..` to `CA..` and `gI..` are what loud mu-law looks like in base64: only the first two letters are read."""
+        """Of the sound one letter of base64 from its middle is read: that tells loud from quiet."""
         began = payload.find(b"payload")
         began = payload.find(b'"', payload.find(b":", began)) + 1
         size = payload.find(b'"', began) - began
@@ -165,87 +175,95 @@ class Stream(asyncio.Protocol):
 _LOUD_LETTERS = frozenset(b64encode(bytes([value]) * 3)[:1] for value in (*range(0x80, _LOUD_BELOW), *range(0x10)))
 
 
-async def generate(
-    host: str, port: int, path: str, count: int, seconds: float, parameters: list[dict[str, str]]
-) -> None:
-    loop = asyncio.get_running_loop()
-    streams: list[Stream] = []
-    for number in range(count):
-        _, stream = await loop.create_connection(
-            lambda number=number: Stream(number + 1, path, f"{host}:{port}", parameters[number]),  # type: ignore[misc]
-            host,
-            port,
-        )
-        streams.append(stream)
-        await asyncio.sleep(0.005)
-    late_ms: list[float] = []
-    groups = [streams[first::GROUPS] for first in range(GROUPS)]
-    phase = asyncio.create_task(_wait_until(streams, count))
-    began_s = loop.time()
-    turn, steady_s, printed, ending = 0, 0.0, False, 0.0
-    while True:
-        due_s = began_s + turn * FRAME_S / GROUPS
-        delay_s = due_s - loop.time()
-        if delay_s > 0:
-            await asyncio.sleep(delay_s)
-        elif turn % GROUPS == 0:
-            await asyncio.sleep(0)
-        now_s = time.monotonic()
-        for stream in groups[turn % GROUPS]:
-            stream.say(now_s)
-        if printed and not ending:
-            late_ms.append(max(0.0, (loop.time() - due_s) * 1000))
-        turn += 1
-        if not steady_s and phase.done() and loop.time() - began_s > SETTLE_S:
-            steady_s, printed = loop.time(), True
-            for stream in streams:
-                stream.counting = True
-            print("steady", flush=True)
-        elif steady_s and not ending and loop.time() - steady_s > seconds:
-            ending = loop.time()
-            print("over", flush=True)
-            for stream in streams:
-                stream.counting = False
-        elif ending and loop.time() - ending > DRAIN_S:
-            break
-    trips = [trip for stream in streams for trip in stream.round_trips_ms]
-    print(
-        json.dumps(
-            {
-                "streams": count,
-                "lost": sum(stream.lost for stream in streams),
-                "sent": sum(stream.sent for stream in streams),
-                "back": sum(stream.back for stream in streams),
-                "loud_sent": sum(stream.loud_sent for stream in streams),
-                "loud_back": len(trips),
-                "clears": sum(stream.clears for stream in streams),
-                "p50_ms": float(np.percentile(trips, 50)) if trips else 0.0,
-                "p95_ms": float(np.percentile(trips, 95)) if trips else 0.0,
-                "max_ms": float(max(trips, default=0.0)),
-                "late_p99_ms": float(np.percentile(late_ms, 99)) if late_ms else 0.0,
-            }
-        ),
-        flush=True,
-    )
-    for stream in streams:
-        if stream.transport is not None:
-            stream.transport.write(framed(json.dumps({"event": "stop", "streamSid": stream.sid})))
-            stream.transport.write(framed("", _CLOSE))
-    await asyncio.sleep(0.5)
-    for stream in streams:
-        if stream.transport is not None:
-            stream.transport.abort()
+class Generator:
+    """All streams, and the clock that they share."""
 
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._streams: list[Stream] = []
+        self._late_ms: list[float] = []
 
-async def _wait_until(streams: list[Stream], count: int) -> None:
-    while sum(stream.running for stream in streams) < count:
-        await asyncio.sleep(0.05)
+    async def run(self, host: str, ports: list[int], path: str, parameters: list[dict[str, str]]) -> None:
+        """Blocks until all is over; prints what the module says."""
+        loop = asyncio.get_running_loop()
+        for number, each in enumerate(parameters):
+            port = ports[number % len(ports)]
+
+            def make(number: int = number, port: int = port, each: dict[str, str] = each) -> Stream:
+                return Stream(number + 1, path, f"{host}:{port}", each)
+
+            _, stream = await loop.create_connection(make, host, port)
+            self._streams.append(stream)
+            await asyncio.sleep(OPEN_S)
+        talking = asyncio.create_task(self._talk(), name="talk")
+        await self._all_run()
+        await asyncio.sleep(SETTLE_S)
+        self._count(True)
+        print("steady", flush=True)
+        await asyncio.sleep(self._seconds)
+        print("over", flush=True)
+        self._count(False)
+        await asyncio.sleep(DRAIN_S)
+        talking.cancel()
+        print(json.dumps(self._told()), flush=True)
+        await self._hang_up()
+
+    async def _talk(self) -> None:
+        """A group of streams a millisecond. What is late is said at once, as carriers do."""
+        loop = asyncio.get_running_loop()
+        groups = [self._streams[first::GROUPS] for first in range(GROUPS)]
+        began_s, turn = loop.time(), 0
+        while True:
+            due_s = began_s + turn * FRAME_S / GROUPS
+            delay_s = due_s - loop.time()
+            if delay_s > 0 or turn % GROUPS == 0:
+                await asyncio.sleep(max(0.0, delay_s))
+            self._late_ms.append(max(0.0, (loop.time() - due_s) * 1000))
+            now_s = time.monotonic()
+            for stream in groups[turn % GROUPS]:
+                stream.say(now_s)
+            turn += 1
+
+    async def _all_run(self) -> None:
+        async with asyncio.timeout(60):
+            for stream in self._streams:
+                await stream.begun.wait()
+
+    def _count(self, on: bool) -> None:
+        if on:
+            self._late_ms.clear()
+        for stream in self._streams:
+            stream.counting = on
+
+    def _told(self) -> dict[str, float]:
+        trips = [trip for stream in self._streams for trip in stream.round_trips_ms]
+        return {
+            "streams": len(self._streams),
+            "lost": sum(stream.lost for stream in self._streams),
+            "sent": sum(stream.sent for stream in self._streams),
+            "back": sum(stream.back for stream in self._streams),
+            "loud_sent": sum(stream.loud_sent for stream in self._streams),
+            "loud_back": len(trips),
+            "clears": sum(stream.clears for stream in self._streams),
+            "p50_ms": float(np.percentile(trips, 50)) if trips else 0.0,
+            "p95_ms": float(np.percentile(trips, 95)) if trips else 0.0,
+            "max_ms": max(trips, default=0.0),
+            "late_p99_ms": float(np.percentile(self._late_ms, 99)) if self._late_ms else 0.0,
+        }
+
+    async def _hang_up(self) -> None:
+        for stream in self._streams:
+            stream.hang_up()
+        await asyncio.sleep(END_S)
+        for stream in self._streams:
+            if stream.transport is not None:
+                stream.transport.abort()
 
 
 def main() -> None:
-    host, port, path, count, seconds = sys.argv[1:6]
+    host, ports, path, seconds = sys.argv[1:5]
     parameters = [json.loads(line) for line in sys.stdin]
-    uvloop.run(generate(host, int(port), path, int(count), float(seconds), parameters))
+    uvloop.run(Generator(float(seconds)).run(host, [int(port) for port in ports.split(",")], path, parameters))
 
 
 if __name__ == "__main__":
