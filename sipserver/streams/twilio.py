@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sipserver.errors import BadPayload, CapacityError, CarrierError, NotAllowed, NotFound
+from sipserver.errors import BadPayload, CapacityError, NotAllowed, NotFound
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
@@ -23,6 +23,7 @@ from sipserver.gate.tokens import Claims
 from sipserver.log import logger
 from sipserver.streams import twilio_messages as messages
 from sipserver.streams import twiml
+from sipserver.streams.carrier_line import ring
 from sipserver.streams.clock import StreamClock
 from sipserver.streams.contract import StreamOffer
 from sipserver.streams.leg import Accept, StreamLeg
@@ -34,7 +35,6 @@ START_S = 10.0
 """How long a stream may take to say `start`."""
 HELPFUL = ("CallerName", "ForwardedFrom", "FromCity", "FromCountry")
 """What Twilio knows of a caller that dialplans may want: further parameters of the stream."""
-_NO_ANSWER = 408
 
 
 class TwilioServer:
@@ -101,7 +101,7 @@ class TwilioServer:
                 line.told(twiml.FINAL["answered"])
             return
         leg.noted("received", f"status {status}")
-        if not line.call_sid:
+        if not line.call_id:
             self.known(line, fields.get("CallSid", ""))
         if status == "ringing":
             leg.progress(180)
@@ -148,10 +148,10 @@ class TwilioServer:
         claims = Claims("twilio", trunk=line.account.name, serial=f"{line.key}/{line.ways_back}")
         return self.connecting(line.account, line.base_url, claims)
 
-    def line_for(self, account: TwilioAccount, key: str, call_sid: str, base_url: str, *, shown: str) -> TwilioLine:
+    def line_for(self, account: TwilioAccount, key: str, call_id: str, base_url: str, *, shown: str) -> TwilioLine:
         """A new call. shown: the number that is shown to whom the caller is transferred."""
         rest = self.rests.get(account.name)
-        return TwilioLine(account, key, call_sid, rest, base_url=base_url, shown=shown, way_back=self.way_back)
+        return TwilioLine(account, key, call_id, rest, base_url=base_url, shown=shown, way_back=self.way_back)
 
     def leg_for(self, line: TwilioLine, offer: StreamOffer) -> StreamLeg:
         """The leg of a call, which is known from here on until the leg is gone."""
@@ -165,20 +165,11 @@ class TwilioServer:
         return leg
 
     def known(self, line: TwilioLine, call_sid: str) -> None:
-        line.call_sid = call_sid
+        line.call_id = call_sid
 
     def give_up_after(self, leg: StreamLeg, timeout_s: float) -> None:
         """End a call that we placed unless it is answered in time."""
-        self._start(self._give_up(leg, timeout_s), "twilio ringing")
-
-    async def _give_up(self, leg: StreamLeg, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await leg.answer()
-        except TimeoutError:
-            await leg.hangup(_NO_ANSWER)
-        except CarrierError:  # it has ended meanwhile
-            return
+        self._start(ring(leg, timeout_s), "twilio ringing")
 
     async def _until_gone(self, line: TwilioLine, leg: StreamLeg) -> None:
         try:
@@ -228,7 +219,7 @@ class TwilioServer:
         for _ in range(unread):
             leg.misread()
         leg.noted("received", "start")
-        line.connected(connection, start.stream_sid)
+        line.begun(connection, start.stream_sid)
         if fresh:
             self._accept(leg, claims)
         leg.connected()

@@ -1,7 +1,7 @@
 """Twilio's REST API, as far as our calls need it: hang up, do something else with a call, call somebody.
 
-By the package `twilio`, which blocks. Owns what an HTTP status means. Refuses to know legs and TwiML. Source: Twilio,
-"Call resource".
+By the package `twilio`, which blocks: requests run as `errands`. Owns what an HTTP status means. Refuses to know legs
+and TwiML. Source: Twilio, "Call resource".
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class VonageServer:
         line = self._lines.get(about.get("call", "") or self._keys.get(uuid, "") or uuid)
         if line is None or line.account.name != account:
             return None
-        if not line.uuid and uuid:
+        if not line.call_id and uuid:
             self.known(line, uuid)
         self._happened(line, status)
         return None
@@ -164,13 +164,13 @@ class VonageServer:
         )
         line.leg = leg
         self._lines[line.key] = line
-        if line.uuid:
-            self.known(line, line.uuid)
+        if line.call_id:
+            self.known(line, line.call_id)
         self.start(self._until_gone(line, leg), "vonage call")
         return leg
 
     def known(self, line: VonageLine, uuid: str) -> None:
-        line.uuid = uuid
+        line.call_id = uuid
         self._keys[uuid] = line.key
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -185,8 +185,8 @@ class VonageServer:
         finally:
             await line.close()
             self._lines.pop(line.key, None)
-            self._keys.pop(line.uuid, None)
-        if not gone.by_peer and not line.handed_over and line.uuid and line.account.name in self.rests:
+            self._keys.pop(line.call_id, None)
+        if not gone.by_peer and not line.handed_over and line.call_id and line.account.name in self.rests:
             self._see_out(line)
 
     def _see_out(self, line: VonageLine) -> None:
@@ -194,15 +194,15 @@ class VonageServer:
         while len(self._ended) >= MOST_ENDED:
             self._ended.pop(next(iter(self._ended))).cancel()
         loop = asyncio.get_running_loop()
-        self._ended[line.uuid] = loop.call_later(HANG_UP_S, self._still_there, line)
+        self._ended[line.call_id] = loop.call_later(HANG_UP_S, self._still_there, line)
 
     def _still_there(self, line: VonageLine) -> None:
-        if self._ended.pop(line.uuid, None) is not None:
+        if self._ended.pop(line.call_id, None) is not None:
             self.start(self._hang_up(line), "vonage hang-up")
 
     async def _hang_up(self, line: VonageLine) -> None:
         try:
-            await self.rests[line.account.name].hang_up(line.uuid)
+            await self.rests[line.account.name].hang_up(line.call_id)
         except CarrierError as problem:
             self._log.info("a call that is over was not hung up", account=line.account.name, error=str(problem))
 
@@ -274,7 +274,7 @@ class VonageServer:
     def _told(self, message: messages.Message, line: VonageLine, leg: StreamLeg) -> None:
         match message:
             case messages.Notified(name):
-                cleared = line.notified(name)
+                cleared = line.returned(name)
                 leg.noted("received", f"notify {name}{' (cleared)' if cleared else ''}")
                 leg.marked(name, cleared=cleared)
             case messages.Cleared():

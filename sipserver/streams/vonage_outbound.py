@@ -6,19 +6,18 @@ Owns the request and the time for which it may ring. Refuses to know who ordered
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Mapping
 
-from sipserver.errors import CallerError, CarrierError, NotAllowed
+from sipserver.errors import CarrierError, NotAllowed
 from sipserver.gate.tokens import Claims
 from sipserver.streams import vonage_messages as messages
+from sipserver.streams.carrier_line import ring
 from sipserver.streams.contract import StreamOffer
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.settings import VonageAccount
 from sipserver.streams.vonage import VonageServer
 
-_NO_ANSWER = 408
 _TOKEN_OVER_S = 60.0
 """The token of a call outlives its ringing by this."""
 
@@ -76,14 +75,5 @@ class VonageOutbound:
         if leg.is_gone:  # its events were faster than the answer to the order
             return leg
         server.known(line, call_uuid)
-        server.start(self._give_up(leg, timeout_s), "vonage ringing")
+        server.start(ring(leg, timeout_s), "vonage ringing")
         return leg
-
-    async def _give_up(self, leg: StreamLeg, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await leg.answer()
-        except TimeoutError:
-            await leg.hangup(_NO_ANSWER)
-        except (CarrierError, CallerError):  # it has ended meanwhile
-            return

@@ -1,16 +1,14 @@
 """Vonage's REST API, as far as our calls need it: hang up, connect to somebody else, play digits, call somebody.
 
-By the package `vonage`, which blocks: each request runs on one of a few threads of ours. Owns those threads and what an
-HTTP status means. Refuses to know legs. Source: Vonage, "Voice API reference" (`/v1/calls`).
+By the package `vonage`, which blocks: requests run as `errands`. Owns what an HTTP status means. Refuses to know legs.
+Source: Vonage, "Voice API reference" (`/v1/calls`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,12 +22,10 @@ from vonage_utils import VonageError
 from vonage_voice import Voice
 
 from sipserver.errors import CarrierError, SettingsError
+from sipserver.streams.errands import Errands
 from sipserver.streams.settings import VonageAccount
 from sipserver.streams.vonage_messages import Ncco
 
-THREADS = 4
-MOST_WAITING = 100
-"""Requests that may wait for a thread; further ones fail at once."""
 TIMEOUT_S = 10
 
 Answer = TypeVar("Answer")
@@ -47,9 +43,8 @@ class VonageRest:
 
     def __init__(self, account: VonageAccount) -> None:
         self._account, self._key = account, _read(account.private_key)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"vonage {account.name}")
+        self._errands = Errands(f"vonage {account.name}")
         self._own = threading.local()
-        self._waiting = 0
 
     async def hang_up(self, uuid: str) -> None:
         await self._ask(lambda voice: voice.hangup(uuid))
@@ -84,19 +79,11 @@ class VonageRest:
         return str(made["uuid"])
 
     async def close(self) -> None:
-        """Returns when the requests that run are over: TIMEOUT_S at most. Those that wait are not sent."""
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        """Returns when the requests that run are over: TIMEOUT_S at most."""
+        await self._errands.close()
 
     async def _ask(self, request: Callable[[Voice], Answer]) -> Answer:
-        if self._waiting >= MOST_WAITING:
-            raise CarrierError("too many requests to Vonage wait already", 503)
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, request)
-        except RuntimeError as problem:  # the threads have been shut down
-            raise CarrierError("the server is shutting down", 503) from problem
-        finally:
-            self._waiting -= 1
+        return await self._errands.run(lambda: self._do(request))
 
     def _do(self, request: Callable[[Voice], Answer]) -> Answer:
         try:

@@ -106,7 +106,7 @@ async def test_a_caller_is_handed_over(server: ServerProcess, cloud: TwilioCloud
     assert call.dialled == [OFFICE]
     assert record.of("transfer.ended")[0]["outcome"] == "answered"
     assert record.reason == "transferred"
-    await asyncio.wait_for(call.ended.wait(), 10)
+    await asyncio.wait_for(call.ended.wait(), 60)
     assert len(call.streams) == 1
 
 
@@ -144,13 +144,13 @@ async def test_a_cloud_that_says_no_leaves_the_caller_with_us(server: ServerProc
 
 async def test_somebody_is_called_and_answers(server: ServerProcess, cloud: TwilioCloud) -> None:
     async with dialling(server) as process:
-        call = await asyncio.wait_for(cloud.placed.get(), 20)
+        call = await asyncio.wait_for(cloud.placed.get(), 60)
         assert (call.to, call.caller) == (OFFICE, "+4930111")
         stream = await call.stream()
         await stream.talk(tone(0.6))
         await stream.until(lambda: level(bytes(stream.played[-800:])) > 3000, "the echo")
         await stream.stop()
-        said, _ = await asyncio.wait_for(process.communicate(), 20)
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, said.decode()
     assert call.history[:2] == ["ringing", "in-progress"]
 
@@ -160,8 +160,8 @@ async def test_somebody_who_does_not_answer(server: ServerProcess, cloud: Twilio
     cloud.outcomes[OFFICE] = what
     before = len(records(server.database))
     async with dialling(server) as process:
-        await asyncio.wait_for(cloud.placed.get(), 20)
-        await asyncio.wait_for(process.communicate(), 20)
+        await asyncio.wait_for(cloud.placed.get(), 60)
+        await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode != 0
     await until(
         lambda: len(records(server.database)) > before and bool(records(server.database)[-1].reason), "a record"
@@ -172,9 +172,9 @@ async def test_somebody_who_does_not_answer(server: ServerProcess, cloud: Twilio
 async def test_one_that_rings_too_long_is_given_up(server: ServerProcess, cloud: TwilioCloud) -> None:
     cloud.ring.clear()
     async with dialling(server, "--ring-s", "1") as process:
-        call = await asyncio.wait_for(cloud.placed.get(), 20)
-        await asyncio.wait_for(call.ended.wait(), 20)
-        await asyncio.wait_for(process.communicate(), 20)
+        call = await asyncio.wait_for(cloud.placed.get(), 60)
+        await asyncio.wait_for(call.ended.wait(), 60)
+        await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode != 0
     assert call.history[-1] in ("completed", "canceled")
     cloud.ring.set()
@@ -182,7 +182,7 @@ async def test_one_that_rings_too_long_is_given_up(server: ServerProcess, cloud:
 
 async def test_a_caller_is_bridged_with_somebody_at_the_carrier(server: ServerProcess, cloud: TwilioCloud) -> None:
     caller = await calls_in(cloud, server, "+4930000009")
-    callee = await asyncio.wait_for(cloud.placed.get(), 20)
+    callee = await asyncio.wait_for(cloud.placed.get(), 60)
     one, other = await caller.stream(), await callee.stream()
     await asyncio.gather(one.talk(tone(1.5, 440)), other.talk(tone(1.5, 700)))
     await one.until(lambda: len(one.played) > 8000 and level(bytes(one.played[-1600:])) > 3000, "the callee's tone")
@@ -190,4 +190,4 @@ async def test_a_caller_is_bridged_with_somebody_at_the_carrier(server: ServerPr
     await one.stop()
     record = await record_of(server, caller)
     assert record.reason == "caller_hangup"
-    await asyncio.wait_for(callee.ended.wait(), 10)
+    await asyncio.wait_for(callee.ended.wait(), 60)

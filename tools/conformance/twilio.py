@@ -32,7 +32,7 @@ from twilio.request_validator import RequestValidator
 FRAME_S = 0.02
 FRAME_BYTES = 160
 SILENCE = b"\xff" * FRAME_BYTES
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
