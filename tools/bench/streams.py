@@ -182,7 +182,10 @@ def _rows(what: str, seen: Seen, peer: float | None) -> Sequence[Row]:
             f"{seen.percent:.0f} % in all, {seen.memory_mb:.0f} MB; {beside}",
         ),
         Row(
-            f"{name}: round trip p50 / p95 / max", trips, f"p95 <= {ROUND_TRIP_MS} ms" if is_ours else "", "lead_ms: 0"
+            f"{name}: round trip p50 / p95 / max",
+            trips,
+            f"p95 <= {ROUND_TRIP_MS} ms" if is_ours else "",
+            "lead_ms: 0" if is_ours else "",
         ),
-        Row(f"{name}: marks lost, frames not back, streams lost", lost, "0" if is_ours else ""),
+        Row(f"{name}: loud frames lost, frames not back, streams lost", lost, "0" if is_ours else ""),
     )
