@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
@@ -30,7 +29,8 @@ from sipserver.streams.vonage import VonageServer
 from sipserver.streams.vonage_outbound import VonageOutbound
 from sipserver.webhooks import vonage as vonage_hooks
 from sipserver.webhooks.twilio import HookAccount, TwilioHooks
-from sipserver.webrtc.settings import IceServer
+from sipserver.webrtc.leg import BrowserLeg
+from sipserver.webrtc.server import WebRtcServer
 
 
 class Doors:
@@ -50,12 +50,9 @@ class Doors:
         self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room, auth_tokens)
         self._vonage = VonageServer(streams, self.gate, self.clock, self._accept, self._has_room)
         self._voice = VoiceServer(streams, self.gate, self.clock, self._accept, self._has_room)
-        self._phone = Phone(
-            loaded.http,
-            loaded.gate,
-            self.tokens,
-            ice_servers=[_ice_server(server) for server in loaded.webrtc.ice_servers],
-        )
+        self._webrtc = WebRtcServer(loaded.webrtc, self.gate, self._accept, self._has_room_for_browsers)
+        ice_servers = self._webrtc.ice_servers()
+        self._phone = Phone(loaded.http, loaded.gate, self.tokens, ice_servers=ice_servers)
         self._hooks = TwilioHooks(
             (HookAccount(account.name, account.account_sid, auth_tokens[account.name]) for account in streams.twilio),
             self.gate,
@@ -89,6 +86,7 @@ class Doors:
             *self._vonage_hooks.routes(),
             *self._vonage.routes(),
             *self._voice.routes(),
+            *self._webrtc.routes(),
             *self._phone.routes(),
         ]
 
@@ -101,6 +99,7 @@ class Doors:
         finally:
             self._open = False
             await self._voice.close()
+            await self._webrtc.close()
             await self.gate.close_all()
             await self._twilio.close()
             await self._vonage.close()
@@ -115,15 +114,10 @@ class Doors:
     def _has_room(self) -> bool:
         return self._open and self._exchange.serving and self.clock.legs < self._settings.streams.calls
 
-    def _accept(self, leg: StreamLeg, claims: Claims) -> None:
+    def _has_room_for_browsers(self) -> bool:
+        return self._open and self._exchange.serving
+
+    def _accept(self, leg: StreamLeg | BrowserLeg, claims: Claims) -> None:
         offer = leg.offer
         arrival = Arrival(tenant=claims.tenant, call_id=offer.call_id or claims.call_id, variables=offer.variables)
         self._exchange.registry.accept(leg, arrival)
-
-
-def _ice_server(server: IceServer) -> Mapping[str, Any]:
-    """As browsers want it (RTCIceServer)."""
-    told: dict[str, Any] = {"urls": list(server.urls)}
-    if server.username:
-        told |= {"username": server.username, "credential": os.environ.get(server.password_env, "")}
-    return told

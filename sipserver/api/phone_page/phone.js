@@ -153,7 +153,7 @@ function event(message) {
     case "digit": return log(`digit ${message.digit}`);
     case "recording": return log(`recording ${message.state}`);
     case "fault": return log(`fault: ${message.what}`);
-    case "hangup": why = message.reason.replaceAll("_", " "); return;
+    case "hangup": why = why || (message.reason || "").replaceAll("_", " "); return;
   }
 }
 
