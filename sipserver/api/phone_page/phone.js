@@ -15,6 +15,7 @@ let meters = [];
 let began = 0;
 let wanted = false;
 let why = "";
+let callState = "";
 
 function state(text) { part("state").textContent = text; log(text); }
 
@@ -43,6 +44,7 @@ async function begin() {
   }
   wanted = true;
   why = "";
+  callState = "";
   busy(true);
   part("talk").replaceChildren();
   for (const id of ["duration", "path", "round-trip", "latency"]) part(id).textContent = "–";
@@ -143,7 +145,9 @@ function trip(ms) { part("round-trip").textContent = `${Math.max(1, Math.round(m
 
 function event(message) {
   switch (message.kind) {
-    case "call.state": return log(`call: ${message.state}`);
+    case "call.state":
+      if (message.state !== callState) log(`call: ${callState = message.state}`);
+      return;
     case "call.routed": return log(`flow: ${message.flow}`);
     case "transcript": if (message.final && message.text) line(part("talk"), message.text, "caller"); return;
     case "spoken": if (message.text) line(part("talk"), message.complete ? message.text : `${message.text} …`, "server"); return;
