@@ -12,7 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
+from sipserver.api.phone import Phone
+from sipserver.api.showing import shown
 from sipserver.calls.registry import Arrival
+from sipserver.events import Stamped
 from sipserver.exchange import Exchange
 from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims, Once, Tokens, secret_of
@@ -26,6 +29,8 @@ from sipserver.streams.vonage import VonageServer
 from sipserver.streams.vonage_outbound import VonageOutbound
 from sipserver.webhooks import vonage as vonage_hooks
 from sipserver.webhooks.twilio import HookAccount, TwilioHooks
+from sipserver.webrtc.leg import BrowserLeg
+from sipserver.webrtc.server import WebRtcServer
 
 
 class Doors:
@@ -45,6 +50,9 @@ class Doors:
         self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room, auth_tokens)
         self._vonage = VonageServer(streams, self.gate, self.clock, self._accept, self._has_room)
         self._voice = VoiceServer(streams, self.gate, self.clock, self._accept, self._has_room)
+        self._webrtc = WebRtcServer(loaded.webrtc, self.gate, self._accept, self._has_room_for_browsers)
+        ice_servers = self._webrtc.ice_servers()
+        self._phone = Phone(loaded.http, loaded.gate, self.tokens, ice_servers=ice_servers)
         self._hooks = TwilioHooks(
             (HookAccount(account.name, account.account_sid, auth_tokens[account.name]) for account in streams.twilio),
             self.gate,
@@ -78,6 +86,8 @@ class Doors:
             *self._vonage_hooks.routes(),
             *self._vonage.routes(),
             *self._voice.routes(),
+            *self._webrtc.routes(),
+            *self._phone.routes(),
         ]
 
     @contextlib.asynccontextmanager
@@ -89,14 +99,25 @@ class Doors:
         finally:
             self._open = False
             await self._voice.close()
+            await self._webrtc.close()
             await self.gate.close_all()
             await self._twilio.close()
             await self._vonage.close()
 
+    def observe(self, stamped: Stamped) -> None:
+        """Show callers what happens in their calls, those that asked for it. One of the exchange's listeners."""
+        call = self._exchange.registry.calls.get(stamped.call_id)
+        show = getattr(call.leg, "show", None) if call is not None else None
+        if show is not None and (message := shown(stamped)) is not None:
+            show(message)
+
     def _has_room(self) -> bool:
         return self._open and self._exchange.serving and self.clock.legs < self._settings.streams.calls
 
-    def _accept(self, leg: StreamLeg, claims: Claims) -> None:
+    def _has_room_for_browsers(self) -> bool:
+        return self._open and self._exchange.serving
+
+    def _accept(self, leg: StreamLeg | BrowserLeg, claims: Claims) -> None:
         offer = leg.offer
         arrival = Arrival(tenant=claims.tenant, call_id=offer.call_id or claims.call_id, variables=offer.variables)
         self._exchange.registry.accept(leg, arrival)

@@ -118,6 +118,7 @@ class Server:
 
     def _observe(self, stamped: Stamped) -> None:
         self.metrics.observe(stamped)
+        self.doors.observe(stamped)
 
     async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
         await self.records.open()

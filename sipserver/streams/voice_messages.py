@@ -66,7 +66,7 @@ def media(at: int, payload: bytes) -> str:
     return made("media", at=at, payload=base64.b64encode(payload).decode())
 
 
-def made(kind: str, **fields: Any) -> str:
+def made(kind: str, /, **fields: Any) -> str:
     return json.dumps({"type": kind, **fields}, separators=(",", ":"))
 
 

@@ -1,4 +1,1 @@
-"""WebRTC: a browser as a leg, by aiortc. Only this room imports it.
-
-Offer and answer come and go by HTTP (WHIP, RFC 9725, as far as it fits a call that goes both ways).
-"""
+"""A browser as a leg: WebRTC by aiortc. Owns sessions, their sound and their data channel. Refuses to know calls."""

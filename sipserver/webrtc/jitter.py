@@ -1,0 +1,121 @@
+"""RTP packets as they come from a network, in their order and one at a time.
+
+Owns how long a packet waits, what counts as lost, and what is thrown away. Pure: a pull is the only time that it knows.
+Refuses to know codecs: whoever pulls makes up what was lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST_PACKETS = 50
+"""More than a second does not wait: the oldest go."""
+LEAST_WAIT = 2
+MOST_WAIT = 10
+"""Packets that are gathered before sound begins: two cover the phase between two clocks, more a network that jitters."""
+_LOOK_PULLS = 50
+_MOST_GAP = 25
+"""A larger hole in the numbers is another stream, not a loss."""
+_HALF = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A packet did not come. next_payload: of the packet after it, which may carry its FEC (RFC 6716, 2.1.7)."""
+
+    next_payload: bytes | None
+
+
+class JitterBuffer:
+    """`put` what came, `pull` what is due. One thread. Numbers are RTP's, 16 bit.
+
+    received, lost, late (too late to be of use), duplicated, reordered, discarded: packets.
+    """
+
+    def __init__(self) -> None:
+        self._packets: dict[int, bytes] = {}
+        self._next: int | None = None
+        self._newest = 0
+        self._flows = False
+        self._wait = LEAST_WAIT
+        self._least: int | None = None
+        self._pulls = 0
+        self.received = self.lost = self.late = self.duplicated = self.reordered = self.discarded = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._packets)
+
+    @property
+    def wait(self) -> int:
+        """How many packets are gathered before sound begins."""
+        return self._wait
+
+    def put(self, sequence: int, payload: bytes) -> None:
+        self.received += 1
+        number = self._unwrapped(sequence)
+        if self._next is None or abs(number - self._newest) > _MOST_GAP * 4:
+            self._packets.clear()
+            self._next = self._newest = number
+            self._flows = False
+        elif number < self._next:
+            if self._flows or number < self._newest - MOST_WAIT:
+                self.late += 1
+                return
+            self._next = number
+        if number in self._packets:
+            self.duplicated += 1
+            return
+        self.reordered += number < self._newest
+        self._newest = max(self._newest, number)
+        self._packets[number] = payload
+        if len(self._packets) > MOST_PACKETS:
+            self._skip_oldest()
+
+    def pull(self) -> bytes | Lost | None:
+        """What is due now; None: nothing came in time."""
+        self._pulls += 1
+        if not self._flows:
+            if len(self._packets) < self._wait:
+                return None
+            self._flows, self._least = True, None
+            self._next = min(self._packets)
+        if not self._packets:
+            self._flows = False
+            self._wait = min(MOST_WAIT, self._wait + 1)
+            return None
+        self._look()
+        assert self._next is not None
+        number = self._next
+        oldest = min(self._packets) if number not in self._packets else number
+        if oldest - number > _MOST_GAP:
+            self.lost += oldest - number
+            number = oldest
+        self._next = number + 1
+        payload = self._packets.pop(number, None)
+        if payload is None:
+            self.lost += 1
+            return Lost(self._packets.get(number + 1))
+        return payload
+
+    def _look(self) -> None:
+        """Once a second: a packet goes when more waited all the time than are ever needed."""
+        waiting = len(self._packets) - 1
+        self._least = waiting if self._least is None else min(self._least, waiting)
+        if self._pulls % _LOOK_PULLS:
+            return
+        if self._least >= LEAST_WAIT:
+            self._wait = max(LEAST_WAIT, self._wait - 1)
+            self._skip_oldest()
+        self._least = None
+
+    def _skip_oldest(self) -> None:
+        oldest = min(self._packets)
+        del self._packets[oldest]
+        self.discarded += 1
+        self._next = oldest + 1
+
+    def _unwrapped(self, sequence: int) -> int:
+        if self._next is None:
+            return sequence
+        return self._newest + (sequence - self._newest + _HALF) % (2 * _HALF) - _HALF
