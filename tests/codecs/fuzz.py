@@ -1,4 +1,4 @@
-"""Feeds one decoder junk of every kind, in one process, and says as JSON what came of it. Crashes crash this process."""
+"""Feeds one decoder junk of every kind, and says as JSON what came of it. What crashes takes this process along."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_MS = 120
 
 
 def damaged(chance: random.Random, good: list[bytes]) -> bytes:
-    """Noise, flipped bits, a part, two in one, a good one's first byte before noise, a packet too long for any codec."""
+    """Noise, flipped bits, a part, two in one, a good first byte before noise, a packet too long for any codec."""
     payload = chance.choice(good)
     kind = chance.randrange(7)
     if kind == 0:
