@@ -15,7 +15,6 @@ from sipserver.errors import ConfigError
 LIBRARY = "libopus.so.0"
 APPLICATION_VOIP = 2048
 SET_BIT_RATE, SET_COMPLEXITY, SET_FEC, SET_LOSS_PERCENT, SET_DTX, SET_SIGNAL = 4002, 4010, 4012, 4014, 4016, 4024
-RESET_STATE = 4028
 SIGNAL_VOICE = 3001
 
 
@@ -40,10 +39,8 @@ def library() -> ctypes.CDLL:
         function = getattr(opus, name)
         function.argtypes, function.restype = (c_void_p,), None
     opus.opus_strerror.argtypes, opus.opus_strerror.restype = (c_int,), c_char_p
-    # The ctl functions are variadic: what follows these two is passed as it comes, as c_int32.
-    for name in ("opus_encoder_ctl", "opus_decoder_ctl"):
-        function = getattr(opus, name)
-        function.argtypes, function.restype = (c_void_p, c_int), c_int
+    # Variadic: what follows these two is passed as it comes, as c_int32.
+    opus.opus_encoder_ctl.argtypes, opus.opus_encoder_ctl.restype = (c_void_p, c_int), c_int
     return opus
 
 

@@ -210,6 +210,21 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "media.stalled": ("media", _words("nothing came for {silent_ms} ms")),
     "media.recovered": ("media", _words("came back after {silent_ms} ms")),
     "media.rtp": ("media", _statistics),
+    "stream.message": ("stream", _words("{direction} {summary}")),
+    "stream.dropped": ("stream", _words("connection lost ({code}) {cause}; waiting for it to come back")),
+    "stream.resumed": ("stream", _words("back after {after_ms} ms, {replayed_ms} ms of sound sent again")),
+    "stream.stats": (
+        "media",
+        _words(
+            "received {received} (made up {concealed}, discarded {discarded}), sent {sent}, drift {drift_ppm} ppm, "
+            "unread {bad}, unknown {unknown}, marks {marks_played} played and {marks_cleared} cleared"
+        ),
+    ),
+    "webrtc.ice": ("browser", _words("path {state} {pair}")),
+    "webrtc.bit_rate": ("browser", _words("sent with {bit_rate} bit/s: loss {loss_percent} %, fec {fec}, dtx {dtx}")),
+    "bot.connected": ("bot", _words("{protocol} at {url} after {took_ms} ms")),
+    "bot.disconnected": ("bot", _words("over by {by} ({code}) {cause}, {heard_ms} ms of it heard")),
+    "bot.mark": ("bot", _words("mark {name}, played: {played}")),
     "digit.received": ("caller", _words("pressed {digit} ({method})")),
     "digit.sent": ("agent", _words("sent the digits {digits}")),
     "step.entered": ("step", _words("{flow}[{index}] {step} (line {line})")),

@@ -107,6 +107,9 @@ HEAD = (
         "serve: sales",
         "voicemail: '{to}'",
         "voicemail: {box: a, transcript: false, on: {recorded: end}}",
+        "stream: {url: 'wss://a.example/{to}', on: {failed: end}}",
+        "stream: {url: ws://a, protocol: vonage, rate_hz: 8000, parameters: {a: 1}, on: {failed: end, silent: next}}",
+        "stream: {url: ws://a, both: false, tracks: both, headers_env: {X-A: B}, on: {failed: end}}",
     ],
 )
 def test_steps_with_others_that_load_are_valid(step: str) -> None:
@@ -127,6 +130,9 @@ def test_steps_with_others_that_load_are_valid(step: str) -> None:
         "transfer: {to: 1, mode: warm, announce: a, accept_by: nod, on: {failed: end}}",
         "amd: {on: {robot: end}}",
         "queue: {on: {failed: end}}",
+        "stream: ws://a",
+        "stream: {url: ws://a, protocol: sip, on: {failed: end}}",
+        "stream: {url: ws://a, rate_hz: 11025, on: {failed: end}}",
         "voicemail",
     ],
 )

@@ -21,6 +21,7 @@ from sipserver.dialplan.steps import (
     Serve,
     SetStep,
     Step,
+    Stream,
     Transfer,
     Voicemail,
     Wait,
@@ -290,3 +291,36 @@ def test_the_transfer_of_an_agent_has_no_branches() -> None:
     transfer = {"to": "1", "on": {"failed": "end"}}
     with pytest.raises(ValidationError, match="it has no branches of its own"):
         Agent.model_validate({"use": "a", "transfer": transfer, "on": {"failed": "end"}})
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"url": "https://a"}, "ws://"),
+        ({"url": "wss://{host}/a"}, "no variable"),
+        ({"url": "wss://a.{host}/a"}, "no variable"),
+        ({"url": "wss://"}, "ws://"),
+        ({"tracks": "both"}, "both: false"),
+        ({"tracks": "both", "both": False, "protocol": "pcm"}, "protocol: twilio"),
+        ({"rate_hz": 16_000}, "8000 Hz"),
+        ({"sign_env": "A", "protocol": "pcm"}, "sign_env"),
+        ({"silent_s": 3, "both": False}, "silent_s"),
+        ({"max_s": 3, "both": False}, "max_s"),
+        ({"headers": {"Host": "a"}}, "handshake"),
+        ({"headers": {"Sec-WebSocket-Key": "a"}}, "handshake"),
+        ({"headers": {"a b": "c"}}, "pattern"),
+        ({"headers_env": {"Authorization": "Bearer a"}}, "pattern"),
+        ({"on": {}}, "failed"),
+    ],
+)
+def test_what_a_stream_cannot_be(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        Stream.model_validate({"url": "wss://a.example/b", "on": {"failed": "end"}, **options})
+
+
+def test_a_stream_names_its_variables() -> None:
+    step = Stream.model_validate(
+        {"url": "wss://a/{to}", "parameters": {"a": "{from}"}, "headers": {"X-A": "{tenant}"}, "on": {"failed": "end"}}
+    )
+    assert step.templates() == ("wss://a/{to}", "{from}", "{tenant}")
+    assert (step.target("failed"), step.target("done")) == ("end", "next")

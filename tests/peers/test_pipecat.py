@@ -20,7 +20,7 @@ pytestmark = pytest.mark.peers
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with pipecat_echo(tmp_path_factory.mktemp("pipecat") / "pipecat.log") as port:
+    with pipecat_echo(tmp_path_factory.mktemp("pipecat") / "pipecat.log") as (port, _):
         yield port
 
 
@@ -78,7 +78,7 @@ def pitch_hz(samples: np.ndarray) -> float:
 
 def test_a_pipecat_that_dies_takes_the_branch(tmp_path: Path) -> None:
     with ExitStack() as life:
-        port = life.enter_context(pipecat_echo(tmp_path / "pipecat.log"))
+        port, _ = life.enter_context(pipecat_echo(tmp_path / "pipecat.log"))
         server = ServerProcess(tmp_path / "server", {"acme.yaml": plan(port, "ws", "twilio")})
         with server, Phone(server.sip_port) as phone:
             assert phone.invite("bot").code == 200

@@ -14,8 +14,8 @@ PYTHON = ROOT / "build/pipecat/venv/bin/python"
 
 
 @contextmanager
-def pipecat_echo(log: Path) -> Iterator[int]:
-    """The port at which it listens. Fails when it does not say `ready`; log: what it had to say then."""
+def pipecat_echo(log: Path) -> Iterator[tuple[int, int]]:
+    """The port at which it listens, and its process id. Fails when it does not say `ready`; log: what it said then."""
     port = free_port(socket.SOCK_STREAM)
     with log.open("wb") as complaints:
         process = subprocess.Popen(
@@ -27,7 +27,7 @@ def pipecat_echo(log: Path) -> Iterator[int]:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n", log.read_text(errors="replace")[-2000:]
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         try:

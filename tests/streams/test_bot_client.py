@@ -170,7 +170,7 @@ async def test_the_close_code_tells_whether_it_was_in_order(bot: FakeBot, code: 
         await bot.connected()
         assert bot.socket is not None
         await bot.socket.close(code=code)
-        await there.until(lambda: there.link._over.done())
+        await there.until(there.link._over.done)
         assert (await there.link.run()).outcome == outcome
     (gone,) = there.of(BotDisconnected)
     assert gone.code == code

@@ -33,6 +33,7 @@ from tools.bench import (
     setup_time,
     speech,
     speech_worker,
+    streams,
     transfers,
 )
 from tools.bench.fleet_options import Options
@@ -51,6 +52,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "bridge": ("Bridged calls", bridge.measure),
     "transfer": ("Transfers", transfers.measure),
     "relay": ("Media relay", media_relay.measure),
+    "streams": ("Twilio streams", streams.measure),
     "idle-sockets": ("Idle event WebSockets", idle_sockets.measure),
     "amd": ("Answering machine detection", amd.measure),
 }

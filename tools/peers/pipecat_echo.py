@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import Any
 
 os.environ.setdefault("LOGURU_LEVEL", "WARNING")
 
@@ -87,7 +88,7 @@ def app(rate_hz: int) -> FastAPI:
 
 
 class Ready(uvicorn.Server):
-    async def startup(self, sockets: list | None = None) -> None:
+    async def startup(self, sockets: list[Any] | None = None) -> None:
         await super().startup(sockets)
         print("ready", flush=True)
 

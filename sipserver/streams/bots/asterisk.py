@@ -150,13 +150,14 @@ class AsteriskDialect(Dialect):
         """The command and its one argument, in whichever form the bot writes them."""
         if not message.lstrip().startswith("{"):
             command, _, argument = message.strip().partition(" ")
-            if not command.replace("_", "").isalpha():
+            if not (command.isupper() and command.replace("_", "").isalpha()):
                 raise BadPayload("a text that is no command")
             return command, argument.strip()
         told = json_object(message)
-        if not isinstance(command := told.get("command"), str):
+        asked = told.get("command")
+        if not isinstance(asked, str):
             raise BadPayload("a message without a command")
-        return command, str(told.get("correlation_id") or told.get("direction") or "")
+        return asked, str(told.get("correlation_id") or told.get("direction") or "")
 
     def _tell(self, event: str, **facts: Any) -> str:
         return json.dumps({"event": event, "channel_id": self._channel_id, **facts}) if self._json else event

@@ -1,202 +1,269 @@
-"""Many callers of Twilio in one process, cheaply: Media Streams as Twilio sends them, by bare sockets.
+"""Many Twilio streams at a time, in a process of its own: `python -m tools.bench.load.twilio_streams HOST PORT,... PATH
+SECONDS` with one line of custom parameters (JSON) a stream on its standard input.
 
-    python -m tools.bench.load.twilio_streams WEBHOOK ACCOUNT_SID AUTH_TOKEN TO STREAMS SECONDS
+Every stream says a frame of mu-law each 20 ms, most of them quiet, every 25th loud: the loud ones tell when the echo is
+back. Streams are spread over the 20 ms as real callers are. Prints `steady` when all streams run, `over` after SECONDS,
+then a line of JSON: frames sent and come back in that time, round trips in ms, and how late its own sending was.
 
-Each stream sends 20 ms of mu-law every 20 ms, as the wire format says, and looks for it among what comes back. Prints
-a JSON object: frames sent and received, streams that were lost, round trips in milliseconds (p50, p95), CPU seconds of
-its own. Frames are masked with zeros, which RFC 6455 permits a client, so that masking costs nothing. Without a webhook
-(`ws://...` in its place) the stream begins at once, as for a server that knows no tokens.
+It eats of the cores that it measures, so it is made of little: frames are written by hand (RFC 6455, 5.2; with a
+masking key of zeros, which is a valid one), and of what comes only sound is looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
-import re
+import random
+import secrets
 import struct
 import sys
 import time
+from base64 import b64encode
 from collections import deque
-from urllib.parse import urlsplit
+from typing import cast
 
-import aiohttp
+import numpy as np
 import uvloop
 
-from tools.conformance.twilio import TwiML, ask_webhook, sid
-
-_PAYLOAD = re.compile(rb'"payload":\s*"([^"]+)"')
-_AT_ONCE = 10
+GROUPS = 20
+LOUD_EVERY = 25
+FRAME_S = 0.02
 SETTLE_S = 3.0
-"""What comes in the first moments does not count: everything is new then."""
+DRAIN_S = 2.0
+END_S = 0.5
+OPEN_S = 0.01
+_QUIET = b64encode(bytes([0xF0]) * 160).decode()
+_LOUD = b64encode(bytes([0x80]) * 160).decode()
+_LOUD_BELOW = 0x90
+"""Mu-law bytes 0x80 to 0x8F are the loudest positive ones, 0x00 to 0x0F the negative ones."""
+
+_TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9
+
+
+def framed(text: str, opcode: int = _TEXT) -> bytes:
+    """A masked frame of a client."""
+    payload = text.encode()
+    size = len(payload)
+    head = (
+        struct.pack("!BB", 0x80 | opcode, 0x80 | size) if size < 126 else struct.pack("!BBH", 0x80 | opcode, 254, size)
+    )
+    return head + b"\0\0\0\0" + payload
 
 
 class Stream(asyncio.Protocol):
-    """One caller. Times are those of the loop."""
+    """One call. counting: whether this is the time that is measured."""
 
-    def __init__(self, host: str, path: str, number: int, start: str) -> None:
-        self.open = asyncio.get_running_loop().create_future()
-        self.lost = False
-        self.sent = self.received = 0
-        self.trips_ms: list[float] = []
-        self._hello = (
+    def __init__(self, number: int, path: str, host: str, parameters: dict[str, str]) -> None:
+        self.sid = f"MZ{number:032x}"
+        self._number = number
+        self._parameters = parameters
+        self._request = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            f"Sec-WebSocket-Key: {b64encode(secrets.token_bytes(16)).decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n"
         ).encode()
-        self._number, self._start = number, start
-        self._stream_sid = json.loads(start)["streamSid"]
-        self._at: deque[tuple[bytes, float]] = deque(maxlen=100)
-        self._rest = b""
-        self._loop = asyncio.get_running_loop()
+        self._came = bytearray()
+        self._upgraded = False
+        self._tail = f'"}},"streamSid":"{self.sid}"}}'
+        self._sent = random.Random(number).randrange(LOUD_EVERY)
+        self._chunk = 0
+        self._asked_s: deque[float] = deque()
+        self._was_loud = False
+        self.transport: asyncio.Transport | None = None
+        self.begun = asyncio.Event()
+        self.running = False
+        self.lost = False
+        self.counting = False
+        self.sent = self.back = self.loud_sent = self.clears = 0
+        self.round_trips_ms: list[float] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self.transport.write(self._hello)
-
-    def data_received(self, data: bytes) -> None:
-        if not self.open.done():
-            if b"\r\n\r\n" not in data:
-                self._rest += data
-                return
-            head = self._rest + data
-            self._rest = b""
-            if b" 101 " not in head.partition(b"\r\n")[0]:
-                self.open.set_exception(ConnectionError(head[:200].decode(errors="replace")))
-                return
-            self.say('{"event":"connected","protocol":"Call","version":"1.0.0"}')
-            self.say(self._start)
-            self.open.set_result(None)
-            return
-        now_s = self._loop.time()
-        for found in _PAYLOAD.finditer(self._rest + data):
-            self.received += 1
-            payload = found[1]
-            for at, (sent, then_s) in enumerate(self._at):
-                if sent == payload:
-                    self.trips_ms.append((now_s - then_s) * 1000)
-                    for _ in range(at + 1):
-                        self._at.popleft()
-                    break
-        joined = self._rest + data
-        self._rest = joined[joined.rfind(b"}}") + 2 :][-4096:]
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        if not self.open.done():
-            self.open.set_exception(exc or ConnectionError("closed"))
+        self.lost, self.running = True, False
 
-    def say(self, text: str) -> None:
-        payload = text.encode()
-        head = b"\x81" + (
-            struct.pack("!B", 0x80 | len(payload)) if len(payload) < 126 else struct.pack("!BH", 0xFE, len(payload))
-        )
-        self.transport.write(head + b"\0\0\0\0" + payload)
-
-    def tick(self) -> None:
-        """20 ms of sound that is like no other."""
-        if self.lost:
+    def say(self, now_s: float) -> None:
+        """The next frame."""
+        if not self.running or self.transport is None:
             return
-        self.sent += 1
-        sound = base64.b64encode(struct.pack("!IQ", self._number, self.sent) + b"\x2a" * 148)
-        self._at.append((sound, self._loop.time()))
-        self.say(
-            f'{{"event":"media","sequenceNumber":"{self.sent}","media":{{"track":"inbound","chunk":"{self.sent}",'
-            f'"timestamp":"{self.sent * 20}","payload":"{sound.decode()}"}},"streamSid":"{self._stream_sid}"}}'
+        self._sent += 1
+        self._chunk += 1
+        loud = self._sent % LOUD_EVERY == 0
+        if loud and self.counting:
+            self._asked_s.append(now_s)
+            self.loud_sent += 1
+        self.sent += self.counting
+        self.transport.write(
+            framed(
+                f'{{"event":"media","sequenceNumber":"{self._chunk + 1}","media":{{"track":"inbound",'
+                f'"chunk":"{self._chunk}","timestamp":"{self._chunk * 20}",'
+                f'"payload":"{_LOUD if loud else _QUIET}{self._tail}'
+            )
         )
 
+    def data_received(self, data: bytes) -> None:
+        self._came += data
+        if not self._upgraded:
+            if (end := self._came.find(b"\r\n\r\n")) < 0:
+                return
+            if not self._came.startswith(b"HTTP/1.1 101"):
+                sys.exit(f"no stream: {bytes(self._came[:200])!r}")
+            del self._came[: end + 4]
+            self._upgraded = True
+            self._begin()
+        at, came = 0, self._came
+        while len(came) - at >= 2:
+            size, head = came[at + 1] & 0x7F, 2
+            if size == 126:
+                size, head = int.from_bytes(came[at + 2 : at + 4], "big"), 4
+            elif size == 127:
+                size, head = int.from_bytes(came[at + 2 : at + 10], "big"), 10
+            if len(came) < at + head + size:
+                break
+            self._heard(came[at] & 0x0F, bytes(came[at + head : at + head + size]))
+            at += head + size
+        del came[:at]
 
-def start_of(account_sid: str, parameters: dict[str, str]) -> str:
-    stream_sid = sid("MZ")
-    start = {
-        "accountSid": account_sid,
-        "streamSid": stream_sid,
-        "callSid": sid("CA"),
-        "tracks": ["inbound"],
-        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-        "customParameters": parameters,
-    }
-    return json.dumps({"event": "start", "sequenceNumber": "1", "start": start, "streamSid": stream_sid})
+    def _begin(self) -> None:
+        assert self.transport is not None
+        start = {
+            "accountSid": "AC" + "0" * 32,
+            "streamSid": self.sid,
+            "callSid": f"CA{self._number:032x}",
+            "tracks": ["inbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            "customParameters": self._parameters,
+        }
+        self.transport.write(framed(json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"})))
+        told = {"event": "start", "sequenceNumber": "1", "start": start, "streamSid": self.sid}
+        self.transport.write(framed(json.dumps(told)))
+        self.running = True
+        self.begun.set()
+
+    def hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.write(framed(json.dumps({"event": "stop", "streamSid": self.sid})))
+            self.transport.write(framed("", _CLOSE))
+
+    def _heard(self, opcode: int, payload: bytes) -> None:
+        if opcode == _PING and self.transport is not None:
+            self.transport.write(framed(payload.decode(), 0xA))
+        elif opcode == _CLOSE:
+            self.lost, self.running = True, False
+        elif opcode == _TEXT:
+            if b'"media"' in payload:
+                self._sounds(payload)
+            elif b'"mark"' in payload and self.transport is not None:
+                self.transport.write(framed(payload.decode()))
+            elif b'"clear"' in payload:
+                self.clears += 1
+
+    def _sounds(self, payload: bytes) -> None:
+        """Of the sound one letter of base64 from its middle is read: that tells loud from quiet."""
+        began = payload.find(b"payload")
+        began = payload.find(b'"', payload.find(b":", began)) + 1
+        size = payload.find(b'"', began) - began
+        self.back += self.counting * round(size / 216)
+        middle = began + size // 2 // 4 * 4
+        loud = payload[middle : middle + 1] in _LOUD_LETTERS
+        if loud and not self._was_loud and self._asked_s:
+            self.round_trips_ms.append((time.monotonic() - self._asked_s.popleft()) * 1000)
+        self._was_loud = loud
 
 
-async def connect(
-    target: str, account_sid: str, auth_token: str, to: str, number: int, client: aiohttp.ClientSession
-) -> Stream:
-    url, parameters = target, {}
-    if not target.startswith("ws"):
-        fields = {"CallSid": sid("CA"), "From": f"+4930{number:06}", "To": to}
-        status, text = await ask_webhook(client, target, account_sid, auth_token, fields)
-        if status != 200:
-            raise ConnectionError(f"the webhook answered {status}: {text[:200]}")
-        twiml = TwiML.parse(text)
-        url, parameters = twiml.url, dict(twiml.parameters)
-    parts = urlsplit(url)
-    loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(
-        lambda: Stream(parts.netloc, parts.path or "/", number, start_of(account_sid, parameters)),
-        parts.hostname,
-        parts.port,
-    )
-    await stream.open
-    return stream
+_LOUD_LETTERS = frozenset(b64encode(bytes([value]) * 3)[:1] for value in (*range(0x80, _LOUD_BELOW), *range(0x10)))
 
 
-async def load(
-    target: str, account_sid: str, auth_token: str, to: str, count: int, seconds: float
-) -> dict[str, object]:
-    streams: list[Stream] = []
-    async with aiohttp.ClientSession() as client:
-        for first in range(0, count, _AT_ONCE):
-            numbers = range(first, min(count, first + _AT_ONCE))
-            streams += await asyncio.gather(
-                *(connect(target, account_sid, auth_token, to, number, client) for number in numbers)
-            )
-    loop = asyncio.get_running_loop()
-    steps = 20  # streams are spread over the 20 ms
-    began_s, step, cpu_s = loop.time() + 0.1, 0, 0.0
-    settled = round(SETTLE_S * 50) * steps
-    marks: list[tuple[int, int]] = []
-    print(json.dumps({"connected": len(streams)}), flush=True)
-    while step < (seconds + SETTLE_S) * 50 * steps:
-        if step == settled:
-            cpu_s = time.process_time()
-            for stream in streams:
-                stream.trips_ms.clear()
-            marks = [(stream.sent, stream.received) for stream in streams]
-            print(json.dumps({"settled": True}), flush=True)
-        wait_s = began_s + step * 0.02 / steps - loop.time()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        for stream in streams[step % steps :: steps]:
-            stream.tick()
-        step += 1
-    cpu_s = time.process_time() - cpu_s
-    late_s = loop.time() - (began_s + step * 0.02 / steps)
-    print(json.dumps({"done": True}), flush=True)
-    await asyncio.sleep(0.5)  # what is on its way
-    trips = sorted(trip for stream in streams for trip in stream.trips_ms)
-    sent = sum(stream.sent - before for stream, (before, _) in zip(streams, marks, strict=True))
-    received = sum(stream.received - before for stream, (_, before) in zip(streams, marks, strict=True))
-    lost = sum(stream.lost for stream in streams)
-    for stream in streams:
-        if not stream.lost:
-            stream.transport.close()
-    return {
-        "streams": len(streams),
-        "lost": lost,
-        "sent": sent,
-        "received": received,
-        "matched": len(trips),
-        "p50_ms": round(trips[len(trips) // 2], 1) if trips else None,
-        "p95_ms": round(trips[len(trips) * 95 // 100], 1) if trips else None,
-        "late_s": round(late_s, 3),
-        "cpu_s": round(cpu_s, 2),
-    }
+class Generator:
+    """All streams, and the clock that they share."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._streams: list[Stream] = []
+        self._late_ms: list[float] = []
+
+    async def run(self, host: str, ports: list[int], path: str, parameters: list[dict[str, str]]) -> None:
+        """Blocks until all is over; prints what the module says."""
+        loop = asyncio.get_running_loop()
+        for number, each in enumerate(parameters):
+            port = ports[number % len(ports)]
+
+            def make(number: int = number, port: int = port, each: dict[str, str] = each) -> Stream:
+                return Stream(number + 1, path, f"{host}:{port}", each)
+
+            _, stream = await loop.create_connection(make, host, port)
+            self._streams.append(stream)
+            await asyncio.sleep(OPEN_S)
+        talking = asyncio.create_task(self._talk(), name="talk")
+        await self._all_run()
+        await asyncio.sleep(SETTLE_S)
+        self._count(True)
+        print("steady", flush=True)
+        await asyncio.sleep(self._seconds)
+        print("over", flush=True)
+        self._count(False)
+        await asyncio.sleep(DRAIN_S)
+        talking.cancel()
+        print(json.dumps(self._told()), flush=True)
+        await self._hang_up()
+
+    async def _talk(self) -> None:
+        """A group of streams a millisecond. What is late is said at once, as carriers do."""
+        loop = asyncio.get_running_loop()
+        groups = [self._streams[first::GROUPS] for first in range(GROUPS)]
+        began_s, turn = loop.time(), 0
+        while True:
+            due_s = began_s + turn * FRAME_S / GROUPS
+            delay_s = due_s - loop.time()
+            if delay_s > 0 or turn % GROUPS == 0:
+                await asyncio.sleep(max(0.0, delay_s))
+            self._late_ms.append(max(0.0, (loop.time() - due_s) * 1000))
+            now_s = time.monotonic()
+            for stream in groups[turn % GROUPS]:
+                stream.say(now_s)
+            turn += 1
+
+    async def _all_run(self) -> None:
+        async with asyncio.timeout(60):
+            for stream in self._streams:
+                await stream.begun.wait()
+
+    def _count(self, on: bool) -> None:
+        if on:
+            self._late_ms.clear()
+        for stream in self._streams:
+            stream.counting = on
+
+    def _told(self) -> dict[str, float]:
+        trips = [trip for stream in self._streams for trip in stream.round_trips_ms]
+        return {
+            "streams": len(self._streams),
+            "lost": sum(stream.lost for stream in self._streams),
+            "sent": sum(stream.sent for stream in self._streams),
+            "back": sum(stream.back for stream in self._streams),
+            "loud_sent": sum(stream.loud_sent for stream in self._streams),
+            "loud_back": len(trips),
+            "clears": sum(stream.clears for stream in self._streams),
+            "p50_ms": float(np.percentile(trips, 50)) if trips else 0.0,
+            "p95_ms": float(np.percentile(trips, 95)) if trips else 0.0,
+            "max_ms": max(trips, default=0.0),
+            "late_p99_ms": float(np.percentile(self._late_ms, 99)) if self._late_ms else 0.0,
+        }
+
+    async def _hang_up(self) -> None:
+        for stream in self._streams:
+            stream.hang_up()
+        await asyncio.sleep(END_S)
+        for stream in self._streams:
+            if stream.transport is not None:
+                stream.transport.abort()
 
 
 def main() -> None:
-    target, account_sid, auth_token, to, count, seconds = sys.argv[1:7]
-    print(json.dumps(uvloop.run(load(target, account_sid, auth_token, to, int(count), float(seconds)))), flush=True)
+    host, ports, path, seconds = sys.argv[1:5]
+    parameters = [json.loads(line) for line in sys.stdin]
+    uvloop.run(Generator(float(seconds)).run(host, [int(port) for port in ports.split(",")], path, parameters))
 
 
 if __name__ == "__main__":
