@@ -70,7 +70,7 @@ def by_payload_type(payload_type: int) -> Codec | None:
 
 
 def encoder(codec: Codec) -> Encoder:
-    """A new encoder. Raises ValueError for an audio rate the codec does not know. The first Opus one takes 0.2 s."""
+    """A new encoder. Raises ValueError for an audio rate the codec does not know, ConfigError without libopus."""
     return _FACTORIES[codec.encoding][0](codec)
 
 
@@ -80,7 +80,7 @@ def decoder(codec: Codec) -> Decoder:
 
 
 def _opus_encoder(codec: Codec) -> Encoder:
-    from sipserver.codecs.opus import OpusEncoder  # PyAV costs 17 MB: for those who have Opus calls
+    from sipserver.codecs.opus import OpusEncoder  # libopus is loaded for those who have Opus calls
 
     return OpusEncoder(codec.audio_hz, ptime_ms=codec.ptime_ms)
 

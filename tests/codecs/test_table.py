@@ -67,6 +67,13 @@ def test_only_opus_has_a_choice_of_rates() -> None:
         table.decoder(table.OPUS.at(11_025))
 
 
-def test_pyav_is_loaded_for_opus_only() -> None:
-    program = "import sys; from sipserver.codecs import table as t; t.encoder(t.G722); assert 'av' not in sys.modules"
+def test_only_opus_loads_libopus_and_nothing_loads_pyav() -> None:
+    program = """
+import sys
+from sipserver.codecs import table as t
+t.encoder(t.G722)
+assert "sipserver.codecs.libopus" not in sys.modules
+t.encoder(t.OPUS), t.decoder(t.OPUS)
+assert "av" not in sys.modules
+"""
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
