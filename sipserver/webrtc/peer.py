@@ -66,9 +66,9 @@ class Outlet(MediaStreamTrack):
     kind = "audio"
 
     def __init__(self, clock_hz: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._time_base = fractions.Fraction(1, clock_hz)
-        self._packets: deque[av.Packet] = deque(maxlen=_WAITING_PACKETS)
+        self._packets: deque[av.Packet[Any]] = deque(maxlen=_WAITING_PACKETS)
         self._some = asyncio.Event()
 
     def put(self, payload: bytes, timestamp: int) -> None:
@@ -77,7 +77,7 @@ class Outlet(MediaStreamTrack):
         self._packets.append(packet)
         self._some.set()
 
-    async def recv(self) -> av.Packet:
+    async def recv(self) -> av.Packet[Any]:
         while not self._packets:
             if self.readyState != "live":
                 raise MediaStreamError
@@ -165,7 +165,7 @@ class Peer:
         chosen = transceiver._codecs[0]
         codec = table.find(chosen.name, chosen.clockRate)
         assert codec is not None
-        self.codec, self.payload_type = codec, chosen.payloadType
+        self.codec, self.payload_type = codec, int(chosen.payloadType or 0)
         self._outlet = Outlet(codec.clock_hz)
         transceiver.sender.replaceTrack(self._outlet)
         transceiver.direction = "sendrecv"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from sipserver.webrtc.bit_rate import BitRate, Sending
@@ -10,7 +12,7 @@ LOWEST, HIGHEST = 12_000, 40_000
 Report = tuple[float, float | None]
 
 
-def after(reports: list[Report]) -> list[Sending]:
+def after(reports: Sequence[Report]) -> list[Sending]:
     rate = BitRate(LOWEST, HIGHEST)
     sent = []
     for loss_percent, round_trip_ms in reports:

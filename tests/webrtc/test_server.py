@@ -55,13 +55,14 @@ async def test_what_we_play_is_heard_in_every_codec(codec: str) -> None:
 async def test_digits_and_pings_come_over_the_data_channel() -> None:
     async with site() as there, browser() as one:
         call = await connected(there, one)
-        assert one.channel is not None
-        await until(lambda: one.channel.readyState == "open", "the channel")
+        channel = one.channel
+        assert channel is not None
+        await until(lambda: channel.readyState == "open", "the channel")
         for text in ("no JSON", "[1]", '{"digits": 5}', '{"digits": "1#x"}', '{"ping": 17.5}', "[" * 9000):
-            one.channel.send(text)
+            channel.send(text)
         await until(lambda: {"pong": 17.5} in one.shown, "the pong")
         assert [event.digit for event in call.of(DigitReceived)] == ["1", "#"]
-        one.channel.send('{"hangup": true}')
+        channel.send('{"hangup": true}')
         await until(lambda: bool(call.of(LegDisconnected)), "the end")
         assert call.of(LegDisconnected) == [LegDisconnected(0, "hung up", True)]
 
