@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page
@@ -14,6 +15,7 @@ from sipserver.events import DigitReceived, IceChanged, LegDisconnected, MediaSt
 from sipserver.webrtc.settings import WebRtcSettings
 from tests.fakes.until import DEADLINE_S, until
 from tests.servers.browser import chromium, tone_file
+from tests.servers.turn import PASSWORD, USER, is_installed, turn_server
 from tests.webrtc.rig import Call, Site, share, site
 
 pytestmark = pytest.mark.peers
@@ -27,11 +29,12 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
         yield one
 
 
-async def called(browser: Browser, there: Site) -> tuple[Page, Call]:
+async def called(browser: Browser, there: Site, options: Mapping[str, Any] | None = None) -> tuple[Page, Call]:
     page = await browser.new_page()
     await page.goto(f"{there.url}/page")
     await page.evaluate(SCRIPT)
-    assert await page.evaluate("token => phone.call('demo', token)", there.token()) == 201
+    status = await page.evaluate("([token, options]) => phone.call('demo', token, options)", [there.token(), options])
+    assert status == 201
     async with asyncio.timeout(DEADLINE_S):
         return page, await there.calls.get()
 
@@ -90,3 +93,14 @@ async def test_an_ice_restart_keeps_the_call(browser: Browser, anew: bool) -> No
         await page_until(page, f"phone.level({HZ}) > 0.5")
         assert len(there.all) == 1
         assert not call.of(LegDisconnected)
+
+
+@pytest.mark.skipif(not is_installed(), reason="coturn is not installed")
+async def test_a_page_that_may_only_use_a_relay_calls_by_turn(browser: Browser, tmp_path: Path) -> None:
+    async with turn_server(tmp_path) as url, site(WebRtcSettings(ice_s=10)) as there:
+        server = {"urls": [url], "username": USER, "credential": PASSWORD}
+        options = {"iceServers": [server], "iceTransportPolicy": "relay"}
+        page, call = await called(browser, there, options)
+        call.leg.loop_back(True)
+        await page_until(page, f"phone.level({HZ}) > 0.5")
+        assert call.of(IceChanged)[0].pair.endswith(("relay", "prflx"))
