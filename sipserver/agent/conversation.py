@@ -32,6 +32,7 @@ from sipserver.agent.turn import Decision, Dismissed, Ended, TurnState, VoicePau
 from sipserver.agent.voice import Voice
 from sipserver.agent.watchdogs import AgentSilent, CallerUnheard
 from sipserver.audio.frame import Frame, Samples
+from sipserver.audio.noise import NoiseSuppressor
 from sipserver.audio.playout import Playout
 from sipserver.errors import ProviderError
 from sipserver.events import Emit, Fault, TurnEnded, WatchdogFired
@@ -63,6 +64,8 @@ class Conversation:
     ) -> None:
         self._options, self._playout, self._emit, self._clock = options, playout, emit, clock
         self._vad = engines.vad
+        level = options.noise_suppression
+        self._suppressor = None if level == "off" else NoiseSuppressor(level)
         self._tasks = Tasks(self._broken)
         self._summons = None if fetch is None else Summons(fetch, self._tasks, self._fetched)
         summon = None if self._summons is None else self._summons.begin
@@ -82,7 +85,7 @@ class Conversation:
     def hear(self, frame: Frame) -> None:
         """20 ms of the caller. Loop thread; only keeps a reference and notices what the media clock took."""
         if self._ears is not None:
-            self._ears.hear(frame)
+            self._ears.hear(frame if self._suppressor is None else self._suppressor.clean(frame))
             if self._floor.speaker is not None:
                 self._floor.speaker.measure(frame.at_ns)
 

@@ -97,7 +97,8 @@ class Example(Strict):
 class AgentSpec(Strict):
     """tools: built-in tools that the model may use.
 
-    silence_s: nudge the caller after this much silence, and give up after max_nudges.
+    silence_s: nudge the caller after this much silence, and give up after max_nudges. noise_suppression: how much of
+    the noise around the caller is taken away before the agent listens.
     """
 
     prompt: Template
@@ -116,6 +117,7 @@ class AgentSpec(Strict):
     nudge: Text = "Are you still there?"
     silence_s: float = Field(default=12, gt=0)
     max_nudges: int = Field(default=2, ge=0)
+    noise_suppression: Literal["off", "low", "moderate", "high"] = "off"
     max_duration_s: float = Field(default=900, gt=0)
     provider_timeout_s: float = Field(default=3, gt=0, le=30)
 

@@ -12,7 +12,7 @@ MOST_PACKETS = 50
 """More than a second does not wait: the oldest go."""
 LEAST_WAIT = 2
 MOST_WAIT = 10
-"""Packets that are gathered before sound begins: two cover the phase between two clocks, more a network that jitters."""
+"""Packets gathered before sound begins: two cover the phase between two clocks, more a network that jitters."""
 _LOOK_PULLS = 50
 _MOST_GAP = 25
 """A larger hole in the numbers is another stream, not a loss."""

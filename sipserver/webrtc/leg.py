@@ -1,7 +1,7 @@
 """A browser as the rest of the server sees it: plain asyncio, no aiortc in reach.
 
-Owns time, sound, digits and events of the leg, whichever connection carries them now. Refuses to know SDP, HTTP and what
-is done with the call. Satisfies `calls.leg.Leg` structurally.
+Owns time, sound, digits and events of the leg, whichever connection carries them now. Refuses to know SDP, HTTP and
+what is done with the call. Satisfies `calls.leg.Leg` structurally.
 """
 
 from __future__ import annotations
@@ -258,6 +258,11 @@ class BrowserLeg:
         if self._gone is None:
             self._shown.append(json.dumps(message, separators=(",", ":")))
             self._tell()
+
+    @property
+    def unshown(self) -> tuple[str, ...]:
+        """Messages for the page that no channel has taken yet."""
+        return tuple(self._shown)
 
     # --- fed by the session -------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ CHANNEL = "sipserver"
 _WAITING_PACKETS = 5
 _MOST_BUFFERED = 65_536
 """Bytes on the data channel that a browser has not taken; beyond them what could be shown is dropped."""
-_LAST_WORDS_S = 0.5
+_LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class Outlet(MediaStreamTrack):
     kind = "audio"
 
     def __init__(self, clock_hz: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._time_base = fractions.Fraction(1, clock_hz)
-        self._packets: deque[av.Packet] = deque(maxlen=_WAITING_PACKETS)
+        self._packets: deque[av.Packet[Any]] = deque(maxlen=_WAITING_PACKETS)
         self._some = asyncio.Event()
 
     def put(self, payload: bytes, timestamp: int) -> None:
@@ -77,7 +77,7 @@ class Outlet(MediaStreamTrack):
         self._packets.append(packet)
         self._some.set()
 
-    async def recv(self) -> av.Packet:
+    async def recv(self) -> av.Packet[Any]:
         while not self._packets:
             if self.readyState != "live":
                 raise MediaStreamError
@@ -104,7 +104,8 @@ class _Tap:
 class Peer:
     """`answer` once, `close` once. Loop thread. The callbacks may be set until `answer`.
 
-    on_packet: (sequence, timestamp, payload). on_state: W3C's RTCPeerConnectionState. on_text: a message of the channel.
+    on_packet: (sequence, timestamp, payload). on_state: W3C's RTCPeerConnectionState. on_text: a message of the
+    channel. on_channel: it is open.
     """
 
     def __init__(self, settings: WebRtcSettings) -> None:
@@ -115,6 +116,7 @@ class Peer:
         self._connection.on("connectionstatechange", self._changed)
         self._connection.on("datachannel", self._opened)
         self._channel: Any = None
+        self._channel_up = asyncio.Event()
         self._outlet: Outlet | None = None
         self._closed = False
         self.codec = table.OPUS
@@ -163,7 +165,7 @@ class Peer:
         chosen = transceiver._codecs[0]
         codec = table.find(chosen.name, chosen.clockRate)
         assert codec is not None
-        self.codec, self.payload_type = codec, chosen.payloadType
+        self.codec, self.payload_type = codec, int(chosen.payloadType or 0)
         self._outlet = Outlet(codec.clock_hz)
         transceiver.sender.replaceTrack(self._outlet)
         transceiver.direction = "sendrecv"
@@ -214,26 +216,37 @@ class Peer:
             at=None if remote is None else remote.timestamp,
         )
 
-    async def close(self) -> None:
-        """Idempotent. What was told last leaves first, if the browser takes it."""
+    async def close(self, last_words: Sequence[str] = ()) -> None:
+        """Idempotent. last_words: messages that are told first, if the browser takes them within a second."""
         if self._closed:
             return
-        channel = self._channel
-        if channel is not None and channel.readyState == "open" and channel.bufferedAmount:
-            gone = asyncio.Event()
-            channel.on("bufferedamountlow", gone.set)
+        self._closed = True
+        if self.state == "connected" and self._connection.sctp is not None:
             try:
                 async with asyncio.timeout(_LAST_WORDS_S):
-                    while channel.bufferedAmount and channel.readyState == "open":
-                        gone.clear()
-                        await gone.wait()
+                    await self._part(last_words)
             except TimeoutError:
-                pass
-        self._closed = True
+                logger("webrtc").debug("a browser did not take our last words")
         self._connection.remove_all_listeners()
         await self._connection.close()
         if self._outlet is not None:
             self._outlet.stop()
+
+    async def _part(self, last_words: Sequence[str]) -> None:
+        """Returns when nothing waits on the channel, or there is no channel any more."""
+        if last_words:
+            await self._channel_up.wait()
+        channel = self._channel
+        if channel is None or channel.readyState != "open":
+            return
+        drained = asyncio.Event()
+        channel.on("bufferedamountlow", drained.set)
+        channel.on("close", drained.set)
+        for text in last_words:
+            channel.send(text)
+        while channel.readyState == "open" and channel.bufferedAmount:
+            drained.clear()
+            await drained.wait()
 
     def _heard(self, sequence: int, timestamp: int, payload: bytes) -> None:
         if payload:
@@ -246,6 +259,7 @@ class Peer:
         if self._channel is not None and channel.label != CHANNEL:
             return
         self._channel = channel
+        self._channel_up.set()
         channel.on("message", self._told)
         self.on_channel()
 

@@ -139,9 +139,10 @@ class Session:
         self._over = True
         self._disarm()
         self._log.info("a browser's session is over", cause=cause)
-        for peer in (self._peer, self._next):
-            if peer is not None:
-                self._later(peer.close())
+        if self._peer is not None:
+            self._later(self._peer.close(() if self._leg is None else self._leg.unshown))
+        if self._next is not None:
+            self._later(self._next.close())
         self._on_over(self)
 
     def _arm(self, after_s: float, cause: str) -> None:

@@ -161,8 +161,11 @@ class Browser:
 
     def level(self, hz: float) -> float:
         """How much of the last half second that was heard is this tone, 0 to 1."""
-        samples = np.concatenate([frame.to_ndarray().reshape(-1, 2)[:, 0] for frame in self.heard[-25:]])
-        return share(samples, hz, 48_000)
+        if len(self.heard) < 25:
+            return 0.0
+        frames = self.heard[-25:]
+        samples = np.concatenate([frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0] for frame in frames])
+        return share(samples, hz, frames[0].sample_rate)
 
     def _listen(self, track: Any) -> None:
         self._tasks.append(asyncio.create_task(self._collect(track)))

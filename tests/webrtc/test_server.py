@@ -27,11 +27,11 @@ async def test_a_browser_is_heard_hears_and_hangs_up() -> None:
         await call.leg.answer()
         await until(lambda: share(call.heard()[-8000:], 440, 16_000) > 0.8, "our tone")
         call.leg.loop_back(True)
-        await until(lambda: len(one.heard) > 25 and one.level(440) > 0.8, "the echo")
+        await until(lambda: one.level(440) > 0.8, "the echo")
         started = call.of(MediaStarted)[0]
         assert (started.codec, started.clock_hz, started.encrypted) == ("opus", 48_000, True)
         assert call.of(IceChanged)[0].state == "connected"
-        assert call.of(IceChanged)[0].pair == "host-host"
+        assert call.of(IceChanged)[0].pair.startswith("host-")
         async with there.session.delete(there.url + one.location) as response:
             assert response.status == 200
         assert [event.cause for event in call.of(LegDisconnected)] == ["hung up"]
@@ -46,21 +46,23 @@ async def test_what_we_play_is_heard_in_every_codec(codec: str) -> None:
     async with site(settings) as there, browser() as one:
         call = await connected(there, one)
         assert call.of(MediaStarted)[0].codec == codec
-        await call.leg.send_digits("5", 1000)
-        await until(lambda: len(one.heard) > 25 and one.level(770) + one.level(1336) > 0.8, "both tones of a 5")
+        pressing = asyncio.create_task(call.leg.send_digits("5", 2000))
+        await until(lambda: one.level(770) + one.level(1336) > 0.8, "both tones of a 5")
+        await pressing
         await until(lambda: share(call.heard()[-8000:], 440, 16_000) > 0.8, "the browser's tone")
 
 
 async def test_digits_and_pings_come_over_the_data_channel() -> None:
     async with site() as there, browser() as one:
         call = await connected(there, one)
-        assert one.channel is not None
-        await until(lambda: one.channel.readyState == "open", "the channel")
+        channel = one.channel
+        assert channel is not None
+        await until(lambda: channel.readyState == "open", "the channel")
         for text in ("no JSON", "[1]", '{"digits": 5}', '{"digits": "1#x"}', '{"ping": 17.5}', "[" * 9000):
-            one.channel.send(text)
+            channel.send(text)
         await until(lambda: {"pong": 17.5} in one.shown, "the pong")
         assert [event.digit for event in call.of(DigitReceived)] == ["1", "#"]
-        one.channel.send('{"hangup": true}')
+        channel.send('{"hangup": true}')
         await until(lambda: bool(call.of(LegDisconnected)), "the end")
         assert call.of(LegDisconnected) == [LegDisconnected(0, "hung up", True)]
 
