@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 MOST_PACKETS = 50
 """More than a second does not wait: the oldest go."""
-LEAST_WAIT = 2
+LEAST_WAIT = 1
 MOST_WAIT = 10
-"""Packets gathered before sound begins: two cover the phase between two clocks, more a network that jitters."""
+"""Packets gathered before sound begins: one on a good path, one more for every time that a packet was too late."""
+_SPARE = 2
+"""So many that wait all the time beside the one that is due are more than needed."""
 _LOOK_PULLS = 50
 _MOST_GAP = 25
 """A larger hole in the numbers is another stream, not a loss."""
@@ -124,7 +126,7 @@ class JitterBuffer:
         self._least = waiting if self._least is None else min(self._least, waiting)
         if self._pulls % _LOOK_PULLS:
             return
-        if self._least >= LEAST_WAIT:
+        if self._least >= _SPARE:
             self._wait = max(LEAST_WAIT, self._wait - 1)
             self._skip_oldest()
         self._least = None
