@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 MOST_PACKETS = 50
 """More than a second does not wait: the oldest go."""
-LEAST_WAIT = 2
+LEAST_WAIT = 1
 MOST_WAIT = 10
-"""Packets gathered before sound begins: two cover the phase between two clocks, more a network that jitters."""
+"""Packets gathered before sound begins: one on a good path, one more for every time that a packet was too late."""
+_SPARE = 2
+"""So many that wait all the time beside the one that is due are more than needed."""
 _LOOK_PULLS = 50
 _MOST_GAP = 25
 """A larger hole in the numbers is another stream, not a loss."""
@@ -27,7 +29,10 @@ class Lost:
 
 
 class JitterBuffer:
-    """`put` what came, `pull` what is due. One thread. Numbers are RTP's, 16 bit.
+    """`put` what came, `pull` what is due. One thread. Numbers are RTP's: 16 bit, timestamps 32 bit.
+
+    A sender that pauses (DTX) goes on with the next number and a later timestamp: that it ran dry says nothing about
+    the network then.
 
     received, lost, late (too late to be of use), duplicated, reordered, discarded: packets.
     """
@@ -39,7 +44,10 @@ class JitterBuffer:
         self._flows = False
         self._wait = LEAST_WAIT
         self._least: int | None = None
-        self._pulls = 0
+        self._pulls = self._idle = 0
+        self._newest_at = 0
+        self._step = 0
+        self._dry = False
         self.received = self.lost = self.late = self.duplicated = self.reordered = self.discarded = 0
 
     @property
@@ -51,9 +59,10 @@ class JitterBuffer:
         """How many packets are gathered before sound begins."""
         return self._wait
 
-    def put(self, sequence: int, payload: bytes) -> None:
+    def put(self, sequence: int, timestamp: int, payload: bytes) -> None:
         self.received += 1
         number = self._unwrapped(sequence)
+        self._clock(number, timestamp)
         if self._next is None or abs(number - self._newest) > _MOST_GAP * 4:
             self._packets.clear()
             self._next = self._newest = number
@@ -76,13 +85,15 @@ class JitterBuffer:
         """What is due now; None: nothing came in time."""
         self._pulls += 1
         if not self._flows:
-            if len(self._packets) < self._wait:
+            self._idle += bool(self._packets)
+            if len(self._packets) < self._wait and self._idle < self._wait:
                 return None
-            self._flows, self._least = True, None
+            if not self._packets:
+                return None
+            self._flows, self._least, self._idle = True, None, 0
             self._next = min(self._packets)
         if not self._packets:
-            self._flows = False
-            self._wait = min(MOST_WAIT, self._wait + 1)
+            self._flows, self._dry = False, True
             return None
         self._look()
         assert self._next is not None
@@ -98,13 +109,24 @@ class JitterBuffer:
             return Lost(self._packets.get(number + 1))
         return payload
 
+    def _clock(self, number: int, timestamp: int) -> None:
+        """Learn how long packets are, and whether it ran dry because one was late."""
+        if self._next is not None and number == self._newest + 1:
+            step = (timestamp - self._newest_at) % (1 << 32)
+            self._step = min(self._step, step) if self._step and step else self._step or step
+            if self._dry and step <= self._step * 2:
+                self._wait = min(MOST_WAIT, self._wait + 1)
+            self._dry = False
+        if self._next is None or number > self._newest:
+            self._newest_at = timestamp
+
     def _look(self) -> None:
         """Once a second: a packet goes when more waited all the time than are ever needed."""
         waiting = len(self._packets) - 1
         self._least = waiting if self._least is None else min(self._least, waiting)
         if self._pulls % _LOOK_PULLS:
             return
-        if self._least >= LEAST_WAIT:
+        if self._least >= _SPARE:
             self._wait = max(LEAST_WAIT, self._wait - 1)
             self._skip_oldest()
         self._least = None

@@ -310,7 +310,7 @@ class BrowserLeg:
             self._looped_to = max(self._looped_to + step, self._timestamp)
             self._carrier.send(payload, self._looped_to)
         if self._hears or self._takers:
-            self._inbound.put(sequence, payload)
+            self._inbound.put(sequence, timestamp, payload)
 
     def told(self, text: str) -> None:
         """A message of the page: `{"digits": "123"}`, `{"ping": ...}`, `{"hangup": true}`. What is none is ignored."""

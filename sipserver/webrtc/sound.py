@@ -32,8 +32,8 @@ class FromNetwork:
         self._heard = False
         self.bad = self.concealed = 0
 
-    def put(self, sequence: int, payload: bytes) -> None:
-        self.jitter.put(sequence, payload)
+    def put(self, sequence: int, timestamp: int, payload: bytes) -> None:
+        self.jitter.put(sequence, timestamp, payload)
 
     def pull(self) -> Samples | None:
         """Shape (320,), or None while there is nothing to hear."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sipserver import log
 from tests.servers.browser import chromium, sound_file
 from tests.webrtc.rig import Browser, Call, Site, site
 
@@ -25,6 +26,11 @@ MARKER = """async (count) => {
     // the page's own sound and what comes back, at one clock: a burst out, the same burst in
     const context = new AudioContext({latencyHint: "interactive"})
     const source = context.createMediaStreamDestination()
+    // a source without any sound sends nothing, unlike a microphone
+    const hum = new GainNode(context, {gain: 0.001})
+    const hummed = new OscillatorNode(context, {frequency: 200})
+    hummed.connect(hum).connect(source)
+    hummed.start()
     const peer = new RTCPeerConnection()
     peer.addTrack(source.stream.getAudioTracks()[0], source.stream)
     const track = new Promise((done) => { peer.ontrack = (event) => done(event.track) })
@@ -104,8 +110,9 @@ class Remote:
 
 
 def decoding(call: Call) -> None:
-    """All of the work: decode, jitter buffer, encode; the leg hears itself as another leg would."""
-    call.leg.feed(call.leg, True)
+    """All of the work: jitter buffer, decode, encode. What the listener gets is played as an agent's words are."""
+    clip = call.leg.playout.begin("echo")
+    call.leg.attach(call.events.append, lambda heard, _: clip.write_now(heard.samples))
 
 
 def looping(call: Call) -> None:
@@ -158,6 +165,7 @@ async def main() -> None:
     parser.add_argument("sessions", type=int, nargs="?", default=20)
     parser.add_argument("seconds", type=float, nargs="?", default=10)
     given = parser.parse_args()
+    log.setup("warning")
     if given.callers:
         await callers(given.callers[0], json.loads(sys.stdin.readline()), float(given.callers[1]))
         return
