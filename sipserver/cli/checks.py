@@ -180,7 +180,7 @@ def models_used(settings: Settings) -> list[Finding]:
 
 
 def programs(settings: Settings) -> list[Finding]:
-    """Programs and libraries from Debian that the engines of the settings need."""
+    """Programs and libraries from Debian that the engines of the settings need, and browsers where the gate is open."""
     found = []
     if any(isinstance(engine, EspeakSettings) for engine in settings.speech.tts.values()):
         path = shutil.which("espeak-ng")
@@ -190,6 +190,10 @@ def programs(settings: Settings) -> list[Finding]:
         library = ctypes.util.find_library("gomp")
         todo = "apt-get install libgomp1; llama.cpp needs it"
         found.append(ok("OpenMP", library) if library else problem("OpenMP", "libgomp is not installed", todo))
+    if os.environ.get(settings.gate.secret_env) and "opus" in settings.webrtc.codecs:
+        library = ctypes.util.find_library("opus")
+        todo = "apt-get install libopus0; calls from browsers need it, or leave opus out of webrtc.codecs"
+        found.append(ok("Opus", library) if library else problem("Opus", "libopus is not installed", todo))
     return found
 
 

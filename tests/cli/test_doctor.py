@@ -227,15 +227,18 @@ def test_missing_model_names_the_command(site: Site, monkeypatch: pytest.MonkeyP
 def test_programs_and_libraries(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     monkeypatch.setattr(ctypes.util, "find_library", lambda _name: None)
+    monkeypatch.setenv("SIPSERVER_TOKEN_SECRET", "s" * 32)
     found = by_subject(checks.programs(site.settings()))
     assert found["espeak-ng"].todo == "apt-get install espeak-ng"
     assert found["OpenMP"].todo.startswith("apt-get install libgomp1")
+    assert found["Opus"].todo.startswith("apt-get install libopus0")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: f"lib{name}.so.1")
     assert all(finding.verdict is Verdict.OK for finding in checks.programs(site.settings()))
 
 
-def test_programs_that_no_engine_needs_are_not_asked_for(site: Site) -> None:
+def test_programs_that_nothing_needs_are_not_asked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIPSERVER_TOKEN_SECRET", raising=False)
     site.values["speech"] = {"tts": {"piper": {"vendor": "piper"}}}
     site.values["llm"] = {"local": {"vendor": "openai", "model": "some"}}
     assert checks.programs(site.settings()) == []
