@@ -318,7 +318,7 @@ class StreamLeg:
         received = None
         if self._hears or self._takers:
             samples = self._inbound.pull()
-            received = None if samples is None else Frame(samples, time.monotonic_ns())
+            received = None if samples is None else Frame(samples, self._clock.at_ns)
         played = None
         if self._dropped_at_s is None:
             played = self._ahead.tick()
@@ -349,7 +349,7 @@ class StreamLeg:
                     line.mark(ahead.mark(end))
 
     def _tell(self, received: Frame | None, played: bytes | None) -> None:
-        at_ns = time.monotonic_ns()
+        at_ns = self._clock.at_ns
         frame = received or Frame.silence(at_ns)
         for taker in self._takers:
             taker.take(self, frame)
