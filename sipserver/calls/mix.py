@@ -67,7 +67,7 @@ class Mix(Generic[Who]):
             self._tell(self._ticks.popleft())
 
     def _tick(self, who: Who, at_ns: int) -> _Tick[Who]:
-        """The oldest one that has no frame of theirs yet, so that none is passed over; a new one in its place in time."""
+        """The oldest one that has no frame of theirs yet, or a new one in its place in time."""
         for tick in self._ticks:
             if who not in tick.said and abs(at_ns - tick.at_ns) <= _NEAR_NS:
                 return tick

@@ -17,8 +17,8 @@ BOUND = 10
 """Frames by which one party may be ahead of the other, whose ticks then count as lost: 200 ms."""
 
 _NEAR_NS = 11_500_000
-"""Frames so near to each other belong together. More than half a tick, so that of two clocks whose ticks lie half a tick
-apart none changes its partners whenever it is a millisecond early or late: each change costs a tick of silence.
+"""Frames so near to each other belong together. More than half a tick, so that of two clocks whose ticks lie half a
+tick apart none changes its partners whenever it is a millisecond early or late: each change costs a tick of silence.
 """
 
 

@@ -24,8 +24,8 @@ _MOST_LATE_S = 0.2
 class StreamClock:
     """Loop thread. Stands still while nobody has joined.
 
-    at_ns: when the tick of the moment, or the last one, was due, by `loop.time()`: what happens in a tick is stamped with
-    it, whatever the loop did before.
+    at_ns: when the tick of the moment, or the last one, was due, by `loop.time()`: what happens in a tick is stamped
+    with it, whatever the loop did before.
     """
 
     def __init__(self) -> None:
