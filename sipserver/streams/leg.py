@@ -333,15 +333,15 @@ class StreamLeg:
     def _send(self) -> None:
         """One frame, and at the beginning of a sound as many as are to lie with the far end."""
         playout, ahead, line = self._playout, self._ahead, self._line
-        inlet = self._inlet.pull()
-        payload = joined(playout.pull(), inlet)
+        inlet, own = self._inlet.pull(), playout.pull()
+        payload = joined(own, inlet)
         while payload is not None:
             line.play(self._to_wire.encode(Frame.of_payload(payload, 0).samples))
             self._sent += 1
-            ahead.sent(payload)
+            ahead.sent(own or SILENCE_PAYLOAD)  # what other legs say is told by them
             if inlet is not None or ahead.frames > self._lead:
                 break
-            payload = playout.pull()
+            payload = own = playout.pull()
         if line.marks and playout.watched:
             for end in playout.ends():
                 if self._marked_to < end <= playout.taken:

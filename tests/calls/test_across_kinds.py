@@ -222,7 +222,7 @@ async def test_streams_and_telephones_meet_and_part(tmp_path: Path) -> None:
     ):
         await asyncio.gather(one.hears("fourth"), other.hears("caller"))
         phones = [await there.calls(name, "team") for name in ("callee", "third")]
-        for _ in range(2):
+        for _ in range(5):
             await asyncio.gather(
                 one.hears("callee", "third", "fourth"),
                 other.hears("caller", "callee", "third"),
@@ -233,11 +233,14 @@ async def test_streams_and_telephones_meet_and_part(tmp_path: Path) -> None:
         await there.hangs_up("third")
         await there.gone(phones[1])
         await asyncio.gather(one.hears("callee"), there.hear(callee="caller"))
-        (path,) = there.stage.recorder.folder.rglob(f"{other.call.id}.wav")
-    with wave.open(str(path)) as file:
-        both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)[-16 * 500 : -16 * 100]
-    assert {name for name in TONES_HZ if loud(both[:, 0], name) > 1000} == {"fourth"}
-    assert {name for name in TONES_HZ if loud(both[:, 1], name) > 1000} == {"caller", "callee", "third"}
+        for call, name in ((other.call, "fourth"), (phones[1], "third")):
+            (path,) = there.stage.recorder.folder.rglob(f"{call.id}.wav")
+            with wave.open(str(path)) as file:
+                both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)[-16 * 700 : -16 * 300]
+            assert {each for each in TONES_HZ if loud(both[:, 0], each) > 1000} == {name}
+            for each in set(TONES_HZ) - {name, "fourth"}:
+                assert 5000 < loud(both[:, 1], each) < 10_000, "everybody once"
+            assert loud(both[:, 1], name) < 1000
 
 
 # --- queue ------------------------------------------------------------------------------------------------------------
