@@ -10,7 +10,10 @@ from sipserver.audio.playout import Playout
 from sipserver.events import Emit
 
 OnMedia = Callable[[Frame, Frame], None]
-"""Called on the loop once per 20 ms while media runs: (what the caller said, what was played at the same moment)."""
+"""Called on the loop once per 20 ms while media runs: (what the caller said, what was played at the same moment).
+
+What other legs feed it is not in the second: they tell it themselves.
+"""
 
 
 class Offer(Protocol):

@@ -6,6 +6,7 @@ media engine. Pure; refuses to know calls, rooms and files.
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -13,14 +14,15 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from sipserver.audio.frame import FRAME_MS, FRAME_SAMPLES, Frame
+from sipserver.audio.frame import FRAME_SAMPLES, Frame
 
 Who = TypeVar("Who", bound=Hashable)
 
 BOUND = 10
 """Ticks that wait for somebody whose frames are late, who then counts as silent in the oldest: 200 ms."""
 
-_HALF_NS = FRAME_MS * 1_000_000 // 2
+_NEAR_NS = 11_500_000
+"""As in `pair.py`."""
 
 
 @dataclass(slots=True)
@@ -31,7 +33,7 @@ class _Tick(Generic[Who]):
 
 
 class Mix(Generic[Who]):
-    """All legs run on one media clock: frames that came within half a tick of each other belong together.
+    """Legs of one kind run on one media clock, others on another: frames within 11.5 ms belong together, one of each.
 
     take: told for everybody in the mix, once a tick and in order: (who, what they said, what they heard). A tick for
     which somebody has no frame is silence on their side. heard: whose voice the others hear at this moment.
@@ -54,10 +56,7 @@ class Mix(Generic[Who]):
 
     def hear(self, who: Who, said: Frame, played: Frame) -> None:
         """One frame of somebody, and what we played to them in the same tick."""
-        tick = self._tick(said.at_ns)
-        if who in tick.said:  # two frames within half a tick: the leg was late with one of them
-            tick = _Tick(said.at_ns)
-            self._ticks.append(tick)
+        tick = self._tick(who, said.at_ns)
         tick.said[who], tick.played[who] = said, played
         while self._ticks and (len(self._ticks) > self._bound or self._parties <= self._ticks[0].said.keys()):
             self._tell(self._ticks.popleft())
@@ -67,12 +66,14 @@ class Mix(Generic[Who]):
         while self._ticks:
             self._tell(self._ticks.popleft())
 
-    def _tick(self, at_ns: int) -> _Tick[Who]:
+    def _tick(self, who: Who, at_ns: int) -> _Tick[Who]:
+        """The oldest one that has no frame of theirs yet, or a new one in its place in time."""
         for tick in self._ticks:
-            if abs(at_ns - tick.at_ns) <= _HALF_NS:
+            if who not in tick.said and abs(at_ns - tick.at_ns) <= _NEAR_NS:
                 return tick
-        self._ticks.append(_Tick(at_ns))
-        return self._ticks[-1]
+        made = _Tick[Who](at_ns)
+        bisect.insort(self._ticks, made, key=lambda tick: tick.at_ns)
+        return made
 
     def _tell(self, tick: _Tick[Who]) -> None:
         voices = {who: frame.samples.astype(np.int32) for who, frame in tick.said.items() if self._heard(who)}

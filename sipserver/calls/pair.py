@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from sipserver.audio.frame import FRAME_MS, Frame
+from sipserver.audio.frame import Frame
 
 Take = Callable[[Frame, Frame], None]
 """(left, right) of one tick."""
@@ -16,12 +16,15 @@ Take = Callable[[Frame, Frame], None]
 BOUND = 10
 """Frames by which one party may be ahead of the other, whose ticks then count as lost: 200 ms."""
 
-_HALF_NS = FRAME_MS * 1_000_000 // 2
+_NEAR_NS = 11_500_000
+"""Frames so near to each other belong together. More than half a tick, so that of two clocks whose ticks lie half a
+tick apart none changes its partners whenever it is a millisecond early or late: each change costs a tick of silence.
+"""
 
 
 class Pair:
-    """Both legs run on one media clock: frames that came within half a tick of each other belong together, and a frame
-    whose partner is lost goes with silence.
+    """Legs of one kind run on one media clock, those of two kinds on two: frames that came within 11.5 ms of each other
+    belong together, and a frame whose partner is lost goes with silence.
 
     Overflow: what waits beyond `bound` goes with silence too. Order is kept, and no frame is told twice or dropped.
     """
@@ -48,9 +51,9 @@ class Pair:
     def _settle(self) -> None:
         while self._lefts and self._rights:
             ahead_ns = self._lefts[0].at_ns - self._rights[0].at_ns
-            if ahead_ns > _HALF_NS:
+            if ahead_ns > _NEAR_NS:
                 self._rights_alone()
-            elif ahead_ns < -_HALF_NS:
+            elif ahead_ns < -_NEAR_NS:
                 self._lefts_alone()
             else:
                 self._take(self._lefts.popleft(), self._rights.popleft())

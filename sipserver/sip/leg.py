@@ -319,8 +319,9 @@ class SipLeg:
         return self._offer.direction == "outbound"
 
     def _hand_over(self, received: Frame, played: Frame) -> None:
-        for taker in self._takers:
-            taker.take(self, received)
+        if self._media is None or not self._media.held:  # as in the cell: whoever holds is not heard
+            for taker in self._takers:
+                taker.take(self, received)
         if self._heard and self._on_media is not None:
             self._on_media(received, played)
 

@@ -144,9 +144,9 @@ class LegJack:
         line = self.line
         if line is None or line.muted:
             self._played = None
-        else:
-            self._played = joined(line.playout.pull(), line.inlet.pull())
-        return self._played
+            return None
+        self._played = line.playout.pull()  # what other legs say is told by them
+        return joined(self._played, line.inlet.pull())
 
     def push(self, payload: bytes) -> None:
         line = self.line

@@ -22,13 +22,18 @@ _MOST_LATE_S = 0.2
 
 
 class StreamClock:
-    """Loop thread. Stands still while nobody has joined. last_tick_s: `loop.time()` of the last tick."""
+    """Loop thread. Stands still while nobody has joined.
+
+    at_ns: when the tick of the moment, or the last one, was due, by `loop.time()`: what happens in a tick is stamped
+    with it, whatever the loop did before.
+    """
 
     def __init__(self) -> None:
         self._ticks: list[dict[object, Tick]] = [{} for _ in range(PHASES)]
         self._phase = 0
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self.at_ns = 0
         self.missed = 0
         """Ticks left out since the start, of all phases."""
 
@@ -55,6 +60,7 @@ class StreamClock:
 
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        self.at_ns = round(self._due_s * 1e9)
         for tick in tuple(self._ticks[self._phase].values()):
             try:
                 tick()

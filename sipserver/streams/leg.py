@@ -318,7 +318,7 @@ class StreamLeg:
         received = None
         if self._hears or self._takers:
             samples = self._inbound.pull()
-            received = None if samples is None else Frame(samples, time.monotonic_ns())
+            received = None if samples is None else Frame(samples, self._clock.at_ns)
         played = None
         if self._dropped_at_s is None:
             played = self._ahead.tick()
@@ -333,15 +333,15 @@ class StreamLeg:
     def _send(self) -> None:
         """One frame, and at the beginning of a sound as many as are to lie with the far end."""
         playout, ahead, line = self._playout, self._ahead, self._line
-        inlet = self._inlet.pull()
-        payload = joined(playout.pull(), inlet)
+        inlet, own = self._inlet.pull(), playout.pull()
+        payload = joined(own, inlet)
         while payload is not None:
             line.play(self._to_wire.encode(Frame.of_payload(payload, 0).samples))
             self._sent += 1
-            ahead.sent(payload)
+            ahead.sent(own or SILENCE_PAYLOAD)  # what other legs say is told by them
             if inlet is not None or ahead.frames > self._lead:
                 break
-            payload = playout.pull()
+            payload = own = playout.pull()
         if line.marks and playout.watched:
             for end in playout.ends():
                 if self._marked_to < end <= playout.taken:
@@ -349,7 +349,7 @@ class StreamLeg:
                     line.mark(ahead.mark(end))
 
     def _tell(self, received: Frame | None, played: bytes | None) -> None:
-        at_ns = time.monotonic_ns()
+        at_ns = self._clock.at_ns
         frame = received or Frame.silence(at_ns)
         for taker in self._takers:
             taker.take(self, frame)

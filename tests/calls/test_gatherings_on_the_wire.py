@@ -77,14 +77,15 @@ class Town:
 
 @asynccontextmanager
 async def town(folder: Path, flows: str, *names: str, head: str = "", **settings: Any) -> AsyncIterator[Town]:
-    """head: with {name} for the URIs of the far ends. Everything ends with the block."""
+    """flows, head: with {name} for the URIs of the far ends. Everything ends with the block."""
     async with running(**settings) as rig, parties(rig, *names) as ends:
         stage = Stage(folder)
         stage.recorder.open()
         outbound = TrunkOutbound(rig.cell, (), "sipserver", own_address=lambda: f"127.0.0.1:{rig.port}")
         stage.outbound = outbound
         for party in ends:
-            head = head.replace(f"{{{party.name}}}", f"'sip:{party.name}@127.0.0.1:{party.peer.port}'")
+            uri = f"'sip:{party.name}@127.0.0.1:{party.peer.port}'"
+            head, flows = (text.replace(f"{{{party.name}}}", uri) for text in (head, flows))
         to = [line.split(":")[0].strip() for line in flows.splitlines() if line.strip()]
         routes = "".join(f"  - match: {{to: {name}}}\n    flow: {name}\n" for name in to)
         text = f"tenant: acme\n{head}\nflows:{flows}\nroutes:\n{routes}"

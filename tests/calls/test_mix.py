@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from sipserver.audio.frame import Frame
 from sipserver.calls.mix import Mix
 from tests.fakes.leg import level
@@ -92,3 +96,18 @@ def test_two_frames_of_one_tick_are_two_ticks() -> None:
     heard.mix.hear("ann", frame(0, 1), frame(0, 0))
     heard.mix.hear("ann", frame(0, 2, 1), frame(0, 0))
     assert heard.of("ann") == [(1, 0), (2, 0)]
+
+
+@pytest.mark.parametrize("phase_ms", [0.0, 4.0, 9.5, 10.0, 10.5, 15.0, 19.5])
+def test_a_room_of_two_clocks_loses_and_gains_nothing(phase_ms: float) -> None:
+    """Ann and Ben share a clock, Cy has another; each is early or late by less than a millisecond."""
+    chance, heard = random.Random(7), Heard("ann", "ben", "cy")
+    told: list[tuple[float, str, int]] = []
+    for who, late_ms in (("ann", 0.0), ("ben", 0.0), ("cy", phase_ms)):
+        told += [(number * 20 + late_ms + chance.uniform(-0.7, 0.7), who, number) for number in range(1, 501)]
+    for at_ms, who, number in sorted(told):
+        heard.mix.hear(who, Frame(level(number), int(at_ms * MS)), Frame(level(0), int(at_ms * MS)))
+    heard.mix.flush()
+    for who in ("ann", "ben", "cy"):
+        assert len(heard.of(who)) <= 502
+        assert [said for said, _ in heard.of(who) if said] == list(range(1, 501))

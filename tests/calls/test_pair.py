@@ -95,3 +95,17 @@ def test_whatever_is_lost_or_late_no_frame_is_told_twice_or_out_of_place(seed: i
     assert [max(tick) for tick in heard.ticks] == expected
     assert [tick[0] for tick in heard.ticks if tick[0]] == lefts
     assert [tick[1] for tick in heard.ticks if tick[1]] == rights
+
+
+@pytest.mark.parametrize("phase_ms", [0.0, 4.0, 9.5, 10.0, 10.5, 15.0, 19.5])
+def test_legs_with_clocks_of_their_own_lose_and_gain_nothing(phase_ms: float) -> None:
+    """Whatever lies between two clocks, and although each is early or late by less than a millisecond."""
+    chance, heard = random.Random(5), Heard()
+    told = [(number * 20 + chance.uniform(-0.7, 0.7), heard.pair.left, number) for number in range(1, 501)]
+    told += [(number * 20 + phase_ms + chance.uniform(-0.7, 0.7), heard.pair.right, number) for number in range(1, 501)]
+    for at_ms, tell, number in sorted(told, key=lambda each: each[0]):
+        tell(Frame(level(number), int(at_ms * MS)))
+    heard.pair.flush()
+    assert len(heard.ticks) <= 502
+    assert [left for left, _ in heard.ticks if left] == list(range(1, 501))
+    assert [right for _, right in heard.ticks if right] == list(range(1, 501))
