@@ -30,6 +30,13 @@ pytest_plugins = ["tests.servers.postgres"]
 GRACE_S = 3.0
 PROC = Path("/proc/self")
 
+REAL_TIME = frozenset({
+    "agent", "api", "bus", "calls", "cli", "e2e", "edge", "faults", "fleet", "gate", "peers", "sip", "speech", "store",
+    "streams", "webrtc",
+})  # fmt: skip
+"""Folders whose tests have processes, sockets and clocks of a machine that others share: one that fails is tried once
+more, and the summary names it (RERUN). docs/decisions/0019 says why."""
+
 _BEFORE: pytest.StashKey[Holdings] = pytest.StashKey()
 
 
@@ -44,6 +51,12 @@ class Holdings:
     @classmethod
     def now(cls) -> Holdings:
         return cls(frozenset(threading.enumerate()), frozenset(_children()), frozenset(_sockets()))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if REAL_TIME.intersection(item.path.parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(autouse=True)

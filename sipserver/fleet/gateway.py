@@ -18,6 +18,7 @@ from sipserver.api.health import Check
 from sipserver.api.server import HttpServer
 from sipserver.doors import Doors
 from sipserver.errors import InternalError
+from sipserver.events import Stamped
 from sipserver.fleet import admin
 from sipserver.fleet.control import Control
 from sipserver.fleet.process import ChildSpec
@@ -82,8 +83,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
                 return {}
 
         metrics = FleetMetrics(lambda: watch.facts, counted, edge)
-        switch = Switch(spec) if settings.calls_by_http else None
-        doors = None if switch is None else Doors(switch.settings, switch.exchange, once=switch.bus.once)
+        switch, doors = _switch(spec) if settings.calls_by_http else (None, None)
         routes = () if doors is None else doors.routes
         http = HttpServer(settings.http, watch.checks, metrics, routes=routes, reuse_port=True)
         if switch is not None and doors is not None:
@@ -106,6 +106,17 @@ async def main(spec: ChildSpec, control: Control) -> None:
             await control.obey(drain=drain)
         else:
             await control.obey(drain=drain, hurry=switch.exchange.hurry, reload=switch.reload)
+
+
+def _switch(spec: ChildSpec) -> tuple[Switch, Doors]:
+    """What has the calls that come by HTTP, and the doors by which they come."""
+
+    def observe(stamped: Stamped) -> None:
+        doors.observe(stamped)
+
+    switch = Switch(spec, listeners=(observe,))
+    doors = Doors(switch.settings, switch.exchange, once=switch.bus.once)
+    return switch, doors
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 USER = "sip"
-PASSWORD = "only for tests"  # noqa: S105
+PASSWORD = "only for tests"
 
 
 def is_installed() -> bool:
