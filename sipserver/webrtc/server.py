@@ -14,7 +14,7 @@ from typing import Protocol
 
 from aiohttp import hdrs, web
 
-from sipserver.errors import CallerError, CapacityError, NotAllowed, NotFound
+from sipserver.errors import CallerError, CapacityError, Draining, NotAllowed, NotFound
 from sipserver.gate.gate import Gate
 from sipserver.gate.requests import address_of
 from sipserver.gate.tokens import Claims
@@ -53,12 +53,15 @@ class Session:
         self._peer: Peer | None = None
         self._next: Peer | None = None
         self._limit: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = False
         self._log = logger("webrtc").bind(session=self.id[:8])
 
     async def answer(self, sdp: str) -> str:
-        """An answer to a first offer, or to that of an ICE restart. Raises what `Peer.answer` raises."""
+        """An answer to a first offer, or to that of an ICE restart. Raises what `Peer.answer` raises, and NotFound when
+        the session ends, or another restart takes this one's place, before the answer is there.
+        """
         peer = Peer(self._settings)
         before, self._next = self._next, peer
         if before is not None:
@@ -69,14 +72,24 @@ class Session:
         peer.on_channel = lambda: self._opened(peer)
         try:
             answer = await peer.answer(sdp)
-        except BaseException:
+        except BaseException as problem:
+            overtaken = self._next is not peer or self._over
             if self._next is peer:
                 self._next = None
             await peer.close()
+            if overtaken and isinstance(problem, Exception):
+                raise NotFound("the session went on without this offer") from problem
             raise
+        if self._next is not peer or self._over:
+            await peer.close()
+            raise NotFound("the session went on without this offer")
         self.etag = f'"{secrets.token_hex(8)}"'
         if self._leg is None:
             self._arm(self._settings.ice_s, f"no path to the browser within {self._settings.ice_s:g} s")
+        else:
+            if self._patience is not None:
+                self._patience.cancel()
+            self._patience = asyncio.get_running_loop().call_later(self._settings.restart_s, self._abandon, peer)
         return answer
 
     def end(self, cause: str, *, by_peer: bool) -> None:
@@ -94,6 +107,8 @@ class Session:
         self._log.debug("a path changed", state=state)
         if state == "connected" and peer is self._next:
             self._connected(peer)
+        elif state == "failed" and self._leg is not None and peer is self._next:
+            self._abandon(peer)
         elif state in ("failed", "closed") and peer is self._peer and self._leg is not None:
             self._peer = None
             self._later(peer.close())
@@ -121,6 +136,12 @@ class Session:
             self._log.exception("a browser's call was not taken")
             leg.gone(500, "not taken", by_peer=False)
 
+    def _abandon(self, peer: Peer) -> None:
+        """A restart that leads nowhere; the path that there was goes on."""
+        if peer is self._next:
+            self._next = None
+            self._later(peer.close())
+
     def _heard(self, peer: Peer, sequence: int, timestamp: int, payload: bytes) -> None:
         if peer is self._peer and self._leg is not None:
             self._leg.heard(sequence, timestamp, payload)
@@ -138,6 +159,8 @@ class Session:
             return
         self._over = True
         self._disarm()
+        if self._patience is not None:
+            self._patience.cancel()
         self._log.info("a browser's session is over", cause=cause)
         if self._peer is not None:
             self._later(self._peer.close(() if self._leg is None else self._leg.unshown))
@@ -212,7 +235,7 @@ class WebRtcServer:
         if claims.to not in ("", to_user):
             raise NotAllowed("the token is for somebody else")
         sdp = await _sdp(request)
-        if self._shut or not self._room() or len(self._sessions) + self._beginning >= self._settings.calls:
+        if self._is_full():
             raise CapacityError("no room for one more call from a browser")
         claims = await self._gate.tokens.claim(token, "webrtc")
         offer = BrowserOffer(
@@ -232,6 +255,10 @@ class WebRtcServer:
         finally:
             self._beginning -= 1
         self._sessions[session.id] = session
+        if self._shut:
+            session.end("the server is shutting down", by_peer=False)
+            await session.closed()
+            raise Draining("the server is shutting down")
         headers = {hdrs.LOCATION: f"/webrtc/sessions/{session.id}", hdrs.ETAG: session.etag, **_cors(origin)}
         response = web.Response(status=201, text=answer, content_type=SDP, headers=headers)
         for link in self._links():
@@ -271,6 +298,9 @@ class WebRtcServer:
             **_cors(self._allowed(request)),
         }
         return web.Response(status=204, headers=headers)
+
+    def _is_full(self) -> bool:
+        return self._shut or not self._room() or len(self._sessions) + self._beginning >= self._settings.calls
 
     def _allowed(self, request: web.Request) -> str:
         if not self._gate.is_ours(request):

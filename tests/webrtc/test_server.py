@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from sipserver.events import DigitReceived, IceChanged, LegDisconnected, MediaStarted
+from sipserver.webrtc.peer import Peer
 from sipserver.webrtc.settings import WebRtcSettings
 from tests.fakes.until import until
 from tests.webrtc.rig import Browser, Call, Site, browser, post, share, site
@@ -143,3 +145,72 @@ async def test_a_refused_call_tells_the_page_why() -> None:
         await call.leg.reject(404, "nobody has this number")
         await until(lambda: bool(one.shown), "the last word")
         assert one.shown[-1] == {"kind": "hangup", "code": 404, "reason": "nobody has this number"}
+
+
+async def test_a_restart_that_finds_no_path_leaves_the_call_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Peer] = []
+    close = Peer.close
+
+    async def noted(peer: Peer, last_words: Sequence[str] = ()) -> None:
+        await close(peer, last_words)
+        closed.append(peer)
+
+    monkeypatch.setattr(Peer, "close", noted)
+    async with site(WebRtcSettings(restart_s=0.3)) as there, browser(440) as one, browser() as other:
+        call = await connected(there, one)
+        elsewhere = [line for line in (await other.offer()).splitlines() if not line.startswith("a=candidate")]
+        headers = {"Content-Type": "application/sdp"}
+        body = "\r\n".join(elsewhere) + "\r\n"
+        async with there.session.patch(there.url + one.location, data=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+        await until(lambda: len(closed) == 1, "the end of the connection that led nowhere")
+        before = len(call.media)
+        await until(lambda: len(call.media) > before + 50, "a second more")
+        await until(lambda: share(call.heard()[-8000:], 440, 16_000) > 0.8, "the tone")
+        assert not call.of(LegDisconnected)
+
+
+class Held:
+    """Answers of aiortc that wait for the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.free = asyncio.Event(), asyncio.Event()
+        answer = Peer.answer
+
+        async def late(peer: Peer, offer: str) -> str:
+            self.asked.set()
+            await self.free.wait()
+            return await answer(peer, offer)
+
+        monkeypatch.setattr(Peer, "answer", late)
+
+
+async def test_a_restart_while_the_call_ends_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site() as there, browser() as one, browser() as other:
+        call = await connected(there, one)
+        held, sdp = Held(monkeypatch), await other.offer()
+        headers = {"Content-Type": "application/sdp"}
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(_patched(there, one.location, sdp, headers))
+            await held.asked.wait()
+            await call.leg.hangup()
+            held.free.set()
+        assert asking.result() == 404
+        assert there.server.sessions == 0
+
+
+async def test_an_offer_that_comes_while_the_server_shuts_down_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site() as there, browser() as one:
+        held, sdp = Held(monkeypatch), await one.offer()
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(post(there, sdp))
+            await held.asked.wait()
+            await there.server.close()
+            held.free.set()
+        assert asking.result().status == 503
+        assert there.server.sessions == 0
+
+
+async def _patched(there: Site, location: str, sdp: str, headers: dict[str, str]) -> int:
+    async with there.session.patch(there.url + location, data=sdp, headers=headers) as answer:
+        return answer.status
