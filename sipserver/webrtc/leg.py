@@ -378,11 +378,12 @@ class BrowserLeg:
         self._timestamp += self._carrier.codec.clock_hz * FRAME_MS // 1000
         listened = self._hears or bool(self._takers)
         samples = self._inbound.pull() if listened else None
-        played = joined(self._playout.pull(), self._inlet.pull())
+        own = self._playout.pull()
+        played = joined(own, self._inlet.pull())
         if not self._loops:
             self._send(played)
         if listened:
-            self._hand_over(samples, played)
+            self._hand_over(samples, own)
         if self._playout.watched:
             self._playout.tick()
         self._watch()

@@ -6,6 +6,10 @@ due. Runs on the loop: 20 ms of Opus take 60 us to decode and 230 us to encode.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 
 from sipserver.audio.frame import FRAME_MS, FRAME_SAMPLES, RATE_HZ, Samples
@@ -20,6 +24,13 @@ _MOST_MADE_UP = 5
 """So many frames in a row are made up; then it is silent."""
 
 
+@runtime_checkable
+class _Adapts(Protocol):
+    """An encoder whose settings change while it runs, as `codecs.opus.OpusEncoder` is."""
+
+    def adapt(self, *, bit_rate: int | None = None, loss_percent: int | None = None) -> None: ...
+
+
 class FromNetwork:
     """`put` packets, `pull` a frame every 20 ms. bad: payloads that no encoder could have made."""
 
@@ -27,6 +38,7 @@ class FromNetwork:
         self.jitter = JitterBuffer()
         self._decoder = table.decoder(codec)
         self._resampler = None if codec.audio_hz == RATE_HZ else Resampler(codec.audio_hz, RATE_HZ)
+        self._fec: Callable[[bytes, int], Samples] | None = getattr(self._decoder, "decode_fec", None)
         self._rest: Samples = np.zeros(0, np.int16)
         self._made_up = 0
         self._heard = False
@@ -55,11 +67,15 @@ class FromNetwork:
         self._made_up, self._heard = 0, True
         return self._at_rate(samples)
 
-    def _missing(self, _lost: Lost | None) -> Samples | None:
+    def _missing(self, lost: Lost | None) -> Samples | None:
+        """What the next packet tells of the lost one (Opus alone has that), or what the decoder makes up."""
         if not self._heard or self._made_up >= _MOST_MADE_UP:
             return None
         self._made_up += 1
         self.concealed += 1
+        if lost is not None and lost.next_payload is not None and self._fec is not None:
+            with contextlib.suppress(BadPayload):
+                return self._at_rate(self._fec(lost.next_payload, FRAME_MS))
         return self._at_rate(self._decoder.conceal(FRAME_MS))
 
     def _at_rate(self, samples: Samples) -> Samples:
@@ -77,8 +93,8 @@ class ToNetwork:
 
     def set(self, sending: Sending) -> None:
         """From the next frame on."""
-        if self._codec.encoding == "opus":
-            self._encoder = self._made(sending)
+        if isinstance(self._encoder, _Adapts):
+            self._encoder.adapt(bit_rate=sending.bit_rate, loss_percent=sending.loss_percent)
 
     def encode(self, samples: Samples) -> bytes:
         """Shape (320,): one packet; empty while a resampler gathers its first samples."""
