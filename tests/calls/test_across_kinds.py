@@ -270,7 +270,7 @@ async def test_whoever_has_dialled_in_serves_streams_and_telephones_in_turn(tmp_
     head = f"{HEAD}\nqueues:\n  sales: {{wrapup_s: 0.1}}"
     async with town(tmp_path, flows, "callee", "third", head=head) as there:
         await there.calls("third", "desk")
-        await until(_serves, "the desk's service")
+        await until(lambda: _serves(there), "the desk's service")
         desk = there.parties["third"]
         async with streamed(there, "caller", "line") as caller:
             await asyncio.gather(caller.hears("third"), desk.hears("caller"))
@@ -282,11 +282,11 @@ async def test_whoever_has_dialled_in_serves_streams_and_telephones_in_turn(tmp_
             await there.hangs_up(name)
         await until(lambda: not there.registry.calls, "the end of the calls")
         async with streamed(there, "fourth", "desk") as stream_desk:
-            await until(_serves, "the desk's service")
+            await until(lambda: _serves(there), "the desk's service")
             await there.calls("callee", "line")
             await asyncio.gather(stream_desk.hears("callee"), there.parties["callee"].hears("fourth"))
 
 
-def _serves() -> bool:
+def _serves(there: Town) -> bool:
     """Whether a desk waits for callers: one who comes before is told that nobody is there."""
-    return any(task.get_name() == "serving" for task in asyncio.all_tasks())
+    return any(line.servers for line in there.registry.services.queues._lines.values())
