@@ -74,11 +74,11 @@ class Sender:
                 return int(status.group(1))
         return SILENCE
 
-    def alive(self) -> bool:
+    def alive(self, within_s: float = ANSWER_S) -> bool:
         """Does the server answer OPTIONS?"""
         unique = uuid.uuid4().hex
         self.send(_OPTIONS.format(port=self.port, unique=unique, transport="UDP").encode())
-        return self.final(ANSWER_S, unique) == 200
+        return self.final(within_s, unique) == 200
 
     def close(self) -> None:
         self._socket.close()
@@ -201,7 +201,7 @@ def test_a_burst_of_calls_that_are_refused_does_no_harm(server: ServerProcess, s
     for _ in range(400):
         sender.send(Torture("", message(), frozenset()).filled(sender.port, uuid.uuid4().hex))
         time.sleep(0.002)
-    assert sender.alive()
+    assert sender.alive(within_s=30)  # it works off the calls first
 
 
 def test_a_burst_of_connections_does_no_harm(server: ServerProcess) -> None:
