@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.harness.page import browsing, microphone, problems
 from tests.harness.server import ServerProcess
@@ -125,3 +125,29 @@ async def test_the_page_fits_a_telephone(server: ServerProcess, sound: Path) -> 
         await in_call(page, "WebRTC")
         await page.get_by_text("Events").click()
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+async def test_who_hangs_up_before_the_call_is_placed_places_none_and_may_call_again(
+    server: ServerProcess, sound: Path
+) -> None:
+    async with browsing(sound) as page:
+        asked, go_on, placed = asyncio.Event(), asyncio.Event(), []
+
+        async def held(route: Route) -> None:
+            asked.set()
+            await go_on.wait()
+            await route.continue_()
+
+        page.on("request", lambda request: placed.append(request.url) if "/webrtc/" in request.url else None)
+        await page.route("**/phone/token", held, times=1)
+        await call(page, server, "echo")
+        await asyncio.wait_for(asked.wait(), 15)
+        await page.click("#hangup")
+        await expect(page.locator("#state")).to_have_text("Ended: you hung up")
+        await page.click("#call")
+        go_on.set()
+        await in_call(page, "WebRTC")
+        assert len([url for url in placed if url.endswith("/webrtc/echo")]) == 1
+        await page.click("#hangup")
+        await expect(page.locator("#call")).to_be_visible()
+        assert not problems(page)

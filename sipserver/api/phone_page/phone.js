@@ -14,6 +14,7 @@ let context = null;
 let meters = [];
 let began = 0;
 let wanted = false;
+let attempt = 0;
 let why = "";
 let callState = "";
 
@@ -42,6 +43,8 @@ async function begin() {
     problem("Browsers give the microphone to secure pages only. Open this page by https, or as http://127.0.0.1 on the server's own machine.");
     return;
   }
+  const mine = ++attempt;
+  const current = () => wanted && mine === attempt; // not hung up meanwhile, and not called anew
   wanted = true;
   why = "";
   callState = "";
@@ -50,19 +53,25 @@ async function begin() {
   for (const id of ["duration", "path", "round-trip", "latency"]) part(id).textContent = "–";
   try {
     state("Waiting for the microphone");
-    stream = await navigator.mediaDevices.getUserMedia({ audio: SOUND });
+    const microphone = await navigator.mediaDevices.getUserMedia({ audio: SOUND });
+    if (!current()) {
+      for (const track of microphone.getTracks()) track.stop();
+      return;
+    }
+    stream = microphone;
     state("Calling");
-    await connect(part("to").value.trim());
+    await connect(part("to").value.trim(), current);
   } catch (trouble) {
-    if (wanted) {
+    if (current()) {
       problem(advice(trouble));
       ended("not connected");
     }
   }
 }
 
-async function connect(to) {
+async function connect(to, current) {
   const permit = await allowed(to);
+  if (!current()) return;
   context = makeContext();
   await context.resume();
   const microphone = context.createMediaStreamSource(stream);
@@ -71,7 +80,9 @@ async function connect(to) {
   theirs.connect(context.destination);
   meters = [new Meter(part("you"), mine), new Meter(part("they"), theirs)];
   requestAnimationFrame(draw);
-  const heard = { event, up, trip, ended };
+  const ours = attempt;
+  const ifOurs = (tell) => (...told) => { if (ours === attempt && stream) tell(...told); };
+  const heard = { event: ifOurs(event), up: ifOurs(up), trip: ifOurs(trip), ended: ifOurs(ended) };
   if (forced !== "ws" && window.RTCPeerConnection) {
     const speaker = (sound) => {
       const player = new Audio();
@@ -83,20 +94,20 @@ async function connect(to) {
     const byWebRtc = new WebRtcCall(stream, speaker, permit, to, heard);
     try {
       await byWebRtc.start();
-      return take(byWebRtc);
+      return take(byWebRtc, current);
     } catch (trouble) {
+      if (!current()) return;
       log(`${advice(trouble)} Taking the WebSocket.`);
     }
   }
-  if (!wanted) return;
   const byVoice = new VoiceCall(context, microphone, theirs, permit, heard);
   await byVoice.start();
-  take(byVoice);
+  take(byVoice, current);
 }
 
-function take(made) {
+function take(made, current) {
+  if (!current()) return made.hangUp();
   call = made;
-  if (!wanted) return call.hangUp();
   call.mute(part("mute").getAttribute("aria-pressed") === "true");
 }
 

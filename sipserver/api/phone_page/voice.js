@@ -51,8 +51,10 @@ export class VoiceCall {
         const was = this.socket === socket;
         if (was) this.socket = null;
         if (this.over) return;
-        if (code === 1000 || code === 1001) this.end(this.reason || (code === 1001 ? "the server shuts down" : "the server hung up"));
-        else if (was) this.comeBack();
+        if (code === 1000 || code === 1001) {
+          this.end(this.reason || (code === 1001 ? "the server shuts down" : "the server hung up"));
+          fail(new Error("The call is over."));
+        } else if (was) this.comeBack();
         else fail(new Error(code === 4429 || code === 1006 ? "The server did not take the call." : `The call was refused (${code}).`));
       };
     });
