@@ -40,9 +40,9 @@ _LOUD_BELOW = 0x90
 _TEXT, _CLOSE, _PING = 0x1, 0x8, 0x9
 
 
-def framed(text: str, opcode: int = _TEXT) -> bytes:
+def framed(message: str | bytes, opcode: int = _TEXT) -> bytes:
     """A masked frame of a client."""
-    payload = text.encode()
+    payload = message.encode() if isinstance(message, str) else message
     size = len(payload)
     head = (
         struct.pack("!BB", 0x80 | opcode, 0x80 | size) if size < 126 else struct.pack("!BBH", 0x80 | opcode, 254, size)
@@ -142,13 +142,13 @@ class Stream(asyncio.Protocol):
         self.begun.set()
 
     def hang_up(self) -> None:
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.write(framed(json.dumps({"event": "stop", "streamSid": self.sid})))
             self.transport.write(framed("", _CLOSE))
 
     def _heard(self, opcode: int, payload: bytes) -> None:
         if opcode == _PING and self.transport is not None:
-            self.transport.write(framed(payload.decode(), 0xA))
+            self.transport.write(framed(payload, 0xA))
         elif opcode == _CLOSE:
             self.lost, self.running = True, False
         elif opcode == _TEXT:
