@@ -75,7 +75,7 @@ class Sender:
         return SILENCE
 
     def alive(self, within_s: float = ANSWER_S) -> bool:
-        """Does the server answer OPTIONS? Sent again every second: datagrams get lost in a burst (RFC 3261, 17.1.2.2)."""
+        """Does the server answer OPTIONS? Sent again every second: a burst loses datagrams (RFC 3261, 17.1.2.2)."""
         unique, deadline_s = uuid.uuid4().hex, time.monotonic() + within_s
         while time.monotonic() < deadline_s:
             self.send(_OPTIONS.format(port=self.port, unique=unique, transport="UDP").encode())
