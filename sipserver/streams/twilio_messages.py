@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sipserver.errors import BadPayload
+from sipserver.streams.reading import base64_payload, inner, json_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,7 @@ FORMAT = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
 
 def parse(text: str) -> Message:
     """Raises BadPayload, with the reason, for what is no message of this protocol."""
-    try:
-        body = json.loads(text)
-    except ValueError as problem:
-        raise BadPayload(f"not JSON: {problem}") from None
-    except RecursionError:
-        raise BadPayload("JSON that is nested too deeply") from None
-    if not isinstance(body, dict) or not isinstance(event := body.get("event"), str):
-        raise BadPayload("a message without `event`")
+    event, body = json_message(text, "event")
     reader = _READERS.get(event)
     return Unknown(event) if reader is None else reader(body)
 
@@ -104,7 +98,7 @@ def _made(body: Mapping[str, Any]) -> str:
 
 
 def _start(body: Mapping[str, Any]) -> Start:
-    start = _part(body, "start")
+    start = inner(body, "start")
     sound = start.get("mediaFormat", FORMAT)
     if not isinstance(sound, dict) or {key: sound.get(key) for key in FORMAT} != FORMAT:
         raise BadPayload("a stream that is not mu-law, 8 kHz, mono")
@@ -121,25 +115,8 @@ def _start(body: Mapping[str, Any]) -> Start:
 
 
 def _media(body: Mapping[str, Any]) -> Media:
-    media = _part(body, "media")
-    return Media(_text(body, "streamSid"), str(media.get("track", "inbound")), _sound(media))
-
-
-def _sound(media: Mapping[str, Any]) -> bytes:
-    payload = media.get("payload")
-    if not isinstance(payload, str):
-        raise BadPayload("a `media` without payload")
-    try:
-        return binascii.a2b_base64(payload, strict_mode=True)
-    except (binascii.Error, ValueError) as problem:
-        raise BadPayload(f"not base64: {problem}") from None
-
-
-def _part(body: Mapping[str, Any], name: str) -> dict[str, Any]:
-    part = body.get(name)
-    if not isinstance(part, dict):
-        raise BadPayload(f"a `{body.get('event')}` without `{name}`")
-    return part
+    media = inner(body, "media")
+    return Media(_text(body, "streamSid"), str(media.get("track", "inbound")), base64_payload(media))
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
@@ -151,8 +128,8 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Message]] = {
     "media": _media,
-    "mark": lambda body: Mark(_text(body, "streamSid"), _text(_part(body, "mark"), "name")),
-    "dtmf": lambda body: Dtmf(_text(body, "streamSid"), _text(_part(body, "dtmf"), "digit")),
+    "mark": lambda body: Mark(_text(body, "streamSid"), _text(inner(body, "mark"), "name")),
+    "dtmf": lambda body: Dtmf(_text(body, "streamSid"), _text(inner(body, "dtmf"), "digit")),
     "start": _start,
     "connected": lambda body: Connected(str(body.get("protocol", "")), str(body.get("version", ""))),
     "stop": lambda body: Stop(_text(body, "streamSid")),

@@ -9,13 +9,13 @@ too: `media` with the samples in base64.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 from sipserver.errors import BadPayload
+from sipserver.streams.reading import base64_payload, json_message
 
 HEAD = struct.Struct("!Q")
 MOST_SAMPLES = 1600
@@ -24,13 +24,7 @@ MOST_SAMPLES = 1600
 
 def parse(text: str) -> Mapping[str, Any]:
     """An object with `type`. Raises BadPayload."""
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise BadPayload(f"not JSON: {problem}") from None
-    if not isinstance(body, dict) or not isinstance(body.get("type"), str):
-        raise BadPayload("a message without `type`")
-    return body
+    return json_message(text, "type")[1]
 
 
 def number(body: Mapping[str, Any], name: str) -> int:
@@ -50,12 +44,7 @@ def sound(message: bytes) -> tuple[int, bytes]:
 
 def sound_in(body: Mapping[str, Any]) -> tuple[int | None, bytes]:
     """The same of a `media` message; one without `at` goes on where the last one ended. Raises BadPayload."""
-    text = body.get("payload")
-    try:
-        payload = base64.b64decode(text if isinstance(text, str) else "", validate=True)
-    except (binascii.Error, ValueError) as problem:
-        raise BadPayload(f"`payload` is not base64: {problem}") from None
-    return (number(body, "at") if "at" in body else None), _samples(payload)
+    return (number(body, "at") if "at" in body else None), _samples(base64_payload(body))
 
 
 def binary(at: int, payload: bytes) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sipserver.errors import BadPayload
+from sipserver.streams.reading import json_message
 
 TOKEN = "token"  # noqa: S105 # nosec B105 - the name of a header
 MOST_HEADER_BYTES = 512
@@ -72,14 +73,7 @@ def frame_bytes(rate_hz: int) -> int:
 
 def parse(text: str) -> Message:
     """Raises BadPayload, with the reason, for what is no message of this protocol."""
-    try:
-        body = json.loads(text)
-    except ValueError as problem:
-        raise BadPayload(f"not JSON: {problem}") from None
-    except RecursionError:
-        raise BadPayload("JSON that is nested too deeply") from None
-    if not isinstance(body, dict) or not isinstance(event := body.get("event"), str):
-        raise BadPayload("a message without `event`")
+    event, body = json_message(text, "event")
     match event:
         case "websocket:connected":
             return _connected(body)

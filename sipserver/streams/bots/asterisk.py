@@ -30,8 +30,8 @@ from sipserver.streams.bots.contract import (
     Status,
     Unknown,
 )
-from sipserver.streams.bots.reading import json_object, whole_samples
 from sipserver.streams.contract import WireFormat
+from sipserver.streams.reading import json_object, whole_samples
 
 XOFF_FRAMES, XON_FRAMES = 900, 800
 

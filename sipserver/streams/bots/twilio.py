@@ -6,18 +6,17 @@ as strings are strings. Mu-law, 8 kHz, base64. A mark comes back when its sound 
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
 import uuid
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
 from sipserver.errors import BadPayload
 from sipserver.streams.bots.contract import Ask, Clear, Dialect, Mark, Message, Order, Sound, Unknown
-from sipserver.streams.bots.reading import inner, json_object
 from sipserver.streams.contract import WireFormat
+from sipserver.streams.reading import base64_payload, inner, json_object
 
 
 class TwilioDialect(Dialect):
@@ -103,10 +102,7 @@ def _sid(kind: str, name: str) -> str:
 
 
 def _payload(told: dict[str, Any]) -> bytes:
-    encoded = inner(told, "media").get("payload")
-    if not isinstance(encoded, str) or not encoded:
-        raise BadPayload("media without a payload")
-    try:
-        return b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as problem:
-        raise BadPayload("base64 that is not") from problem
+    payload = base64_payload(inner(told, "media"))
+    if not payload:
+        raise BadPayload("a `media` without sound")
+    return payload

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from sipserver.errors import BadPayload
 from sipserver.streams.bots.contract import Ask, Clear, Dialect, Mark, Message, Order, Sound, Unknown
-from sipserver.streams.bots.reading import json_object, whole_samples
 from sipserver.streams.contract import WireFormat
+from sipserver.streams.reading import json_object, whole_samples
 
 _WIRES: Mapping[int, WireFormat] = {8000: "l16_8", 16_000: "l16_16", 24_000: "l16_24"}
 
