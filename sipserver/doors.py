@@ -14,13 +14,13 @@ from aiohttp import web
 
 from sipserver.api.phone import Phone
 from sipserver.api.showing import shown
+from sipserver.audio.clock import LegClock
 from sipserver.calls.registry import Arrival
 from sipserver.events import Stamped
 from sipserver.exchange import Exchange
 from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims, Once, Tokens, secret_of
 from sipserver.settings import Settings
-from sipserver.streams.clock import StreamClock
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.twilio import TwilioServer
 from sipserver.streams.twilio_outbound import TwilioOutbound
@@ -44,7 +44,7 @@ class Doors:
         streams = loaded.streams
         self.tokens = Tokens(secret_of(loaded.gate), once, lives_s=loaded.gate.token_s)
         self.gate = Gate(loaded.gate, self.tokens)
-        self.clock = StreamClock()
+        self.clock = LegClock()
         self._open = False
         auth_tokens = {account.name: os.environ.get(account.auth_token_env, "") for account in streams.twilio}
         self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room, auth_tokens)

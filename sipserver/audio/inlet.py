@@ -10,6 +10,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
+
+from sipserver.audio.frame import Frame
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # from 3.13 on the package audioop-lts takes the same name
@@ -21,6 +24,12 @@ MOST_FRAMES = 5
 """More than these wait only when the source's clock is faster, or the other one stood still: the oldest go."""
 FORGET_S = 2.0
 """A source that has been quiet for so long is over."""
+
+
+class Taker(Protocol):
+    """A leg of any kind, which is told the sound that it is to play."""
+
+    def take(self, source: object, frame: Frame) -> None: ...
 
 
 class _Source:

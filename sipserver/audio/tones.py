@@ -17,6 +17,9 @@ HIGH_HZ = (1209.0, 1336.0, 1477.0, 1633.0)
 KEYPAD = ("123A", "456B", "789C", "*0#D")
 """Digits by row (low frequency) and column (high frequency), ITU-T Q.23."""
 
+DIGITS = "0123456789*#ABCD"
+"""In the order of the event codes of RFC 4733, 3.2."""
+
 PAIRS: dict[str, tuple[float, float]] = {
     digit: (LOW_HZ[row], HIGH_HZ[column]) for row, keys in enumerate(KEYPAD) for column, digit in enumerate(keys)
 }

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from sipserver.audio.tones import DIGITS
 from sipserver.sip.facts import Key
 from sipserver.sip.message import SipText
 
-DIGITS = "0123456789*#ABCD"
 BOTH_WAYS_S = 0.5
 _REMEMBERED = 16
 _FIELD = re.compile(r"(?im)^\s*(signal|duration)\s*=\s*([^\s]+)\s*$")

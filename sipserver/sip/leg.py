@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from sipserver.audio import tones
 from sipserver.audio.frame import SILENCE_PAYLOAD, Frame
+from sipserver.audio.inlet import Taker
 from sipserver.audio.playout import Playout
 from sipserver.errors import CallerError, CarrierError
 from sipserver.events import (
@@ -36,7 +37,7 @@ from sipserver.events import (
 )
 from sipserver.log import logger
 from sipserver.sip import facts
-from sipserver.sip.digits import DIGITS, PressFilter
+from sipserver.sip.digits import PressFilter
 from sipserver.sip.message import SipText, redact
 from sipserver.sip.offer import SipOffer
 from sipserver.sip.port import MediaLine
@@ -67,12 +68,6 @@ class Control(Protocol):
     def wire(self) -> None:
         """Connect the sound as the line wants it. Nothing when the call is gone."""
         ...
-
-
-class Taker(Protocol):
-    """A leg of another kind, which is told the sound that it is to play."""
-
-    def take(self, source: object, frame: Frame) -> None: ...
 
 
 class SipLeg:
@@ -210,7 +205,7 @@ class SipLeg:
     async def send_digits(self, digits: str, duration_ms: int = 160) -> None:
         """RFC 4733 when negotiated, tones in band otherwise. Returns when the last digit is over."""
         keys = digits.upper()
-        if not keys or any(key not in DIGITS for key in keys):
+        if not keys or any(key not in tones.DIGITS for key in keys):
             raise CallerError("digits must be 0-9, *, # and A-D")
         self._require()
         if self._media is None:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from sipserver.audio import tones
+from sipserver.audio.clock import LegClock
 from sipserver.audio.frame import FRAME_MS, SILENCE_PAYLOAD, Frame
-from sipserver.audio.inlet import Inlet, joined
+from sipserver.audio.inlet import joined
 from sipserver.audio.playout import Playout
-from sipserver.errors import BadPayload, CallerError, CarrierError
+from sipserver.audio.soft_leg import SoftLeg
+from sipserver.errors import BadPayload, CarrierError
 from sipserver.events import (
     DigitReceived,
-    DigitsSent,
-    Emit,
-    Event,
     LegAnswered,
-    LegDisconnected,
     LegProgress,
     MediaRecovered,
     MediaStalled,
@@ -37,24 +34,13 @@ from sipserver.events import (
 from sipserver.gate.tokens import Claims
 from sipserver.log import logger
 from sipserver.streams.ahead import Ahead
-from sipserver.streams.clock import StreamClock
 from sipserver.streams.contract import Line, StreamOffer
 from sipserver.streams.inbound import MOST_MS, Inbound
 from sipserver.streams.wire import RATES_HZ, FromWire, ToWire
 
-OnMedia = Callable[[Frame, Frame], None]
-
-DIGITS = "0123456789*#ABCD"
-_EARLIER_EVENTS = 1000  # kept until `attach`; beyond it the oldest go
 _STATS_TICKS = 5000 // FRAME_MS
 _SECOND = 1000 // FRAME_MS
 _NO_ANSWER = 408
-
-
-class Taker(Protocol):
-    """A leg of any kind, which is told the sound that it is to play."""
-
-    def take(self, source: object, frame: Frame) -> None: ...
 
 
 class Accept(Protocol):
@@ -63,7 +49,7 @@ class Accept(Protocol):
     def __call__(self, leg: StreamLeg, claims: Claims) -> None: ...
 
 
-class StreamLeg:
+class StreamLeg(SoftLeg):
     """All methods: loop thread. One that a carrier brings is answered already; one that we place waits for `connected`.
 
     stalled_s: no sound from the peer for so long is told. record_messages: tell the protocol's messages as events.
@@ -74,25 +60,20 @@ class StreamLeg:
         self,
         offer: StreamOffer,
         line: Line,
-        clock: StreamClock,
+        clock: LegClock,
         *,
         stalled_s: float = 2.0,
         record_messages: bool = True,
         waiting_ms: int = MOST_MS,
     ) -> None:
-        self._offer, self._line, self._clock = offer, line, clock
+        super().__init__(clock)
+        self._offer, self._line = offer, line
         self._stalled_ticks, self._records = round(stalled_s * 1000 / FRAME_MS), record_messages
-        self._playout = Playout()
         self._playout.unheard = lambda: self._ahead.unheard(self._playout.taken)
         self._playout.on_flush = self._flushed
-        self._inlet, self._inbound, self._ahead = Inlet(), Inbound(most_ms=waiting_ms), Ahead()
+        self._inbound, self._ahead = Inbound(most_ms=waiting_ms), Ahead()
         self._from_wire, self._to_wire = FromWire(line.wire), ToWire(line.wire)
         self._lead = line.lead_ms // FRAME_MS
-        self._earlier: deque[Event] = deque(maxlen=_EARLIER_EVENTS)
-        self._emit: Emit = self._earlier.append
-        self._on_media: OnMedia | None = None
-        self._hears, self._loops = True, False
-        self._takers: tuple[Taker, ...] = ()
         self._marked_to = 0
         self._ticks = self._silent_ticks = 0
         self._silent_since_s = 0.0
@@ -100,8 +81,7 @@ class StreamLeg:
         self._received = self._sent = self._bad = self._unknown = 0
         self._answered = self._started = False
         self._dropped_at_s: float | None = None
-        self._up, self._ended = asyncio.Event(), asyncio.Event()
-        self._gone: LegDisconnected | None = None
+        self._up = asyncio.Event()
         self.round_trip_ms: Callable[[], float | None] = _unknown
         """Of the connection, for the statistics."""
         self.show: Callable[[Mapping[str, Any]], None] | None = None
@@ -128,35 +108,6 @@ class StreamLeg:
     @property
     def can_refer(self) -> bool:
         return self._line.can_refer
-
-    @property
-    def can_replace(self) -> bool:
-        return False
-
-    def attach(self, emit: Emit, on_media: OnMedia) -> None:
-        """Connect the call; delivers what happened before."""
-        earlier, self._emit, self._on_media = self._earlier, emit, on_media
-        self._earlier = deque()
-        for event in earlier:
-            emit(event)
-
-    def hear(self, wanted: bool) -> None:
-        """Whether `on_media` is to be called; sound that nobody hears is not even decoded."""
-        self._hears = wanted
-
-    def loop_back(self, on: bool) -> None:
-        """Send the far end's sound straight back as it came, without decoding it."""
-        self._loops = on
-
-    def feed(self, other: Taker, on: bool) -> None:
-        """Tell another leg of this process what the far end says; see `calls.leg.Leg`."""
-        others = tuple(taker for taker in self._takers if taker is not other)
-        self._takers = (*others, other) if on and self._gone is None else others
-
-    def take(self, source: object, frame: Frame) -> None:
-        """20 ms of another leg's sound for the far end; see `calls.leg.Leg`."""
-        if self._gone is None:
-            self._inlet.put(source, frame.samples.tobytes())
 
     async def ring(self) -> None:
         """Nothing: the carrier has answered its caller, or rings whom we call."""
@@ -194,16 +145,9 @@ class StreamLeg:
 
     async def send_digits(self, digits: str, duration_ms: int = 160) -> None:
         """By the protocol where it can, tones otherwise. Returns when the last digit is over."""
-        keys = digits.upper()
-        if not keys or any(key not in DIGITS for key in keys):
-            raise CallerError("digits must be 0-9, *, # and A-D")
-        self._require()
-        self._emit(DigitsSent(keys))
+        keys = self._keys(digits)
         if not await self._line.press(keys, duration_ms):
-            clip = self._playout.begin("digits")
-            await clip.write(tones.digits(keys, duration_ms))
-            clip.finish()
-            await clip.heard()
+            await self._play_tones(keys, duration_ms)
 
     async def refer(self, to_uri: str, *, replaces: Any = None) -> int:
         """Have the carrier connect its caller to somebody else; see `calls.leg.Leg`.
@@ -216,16 +160,6 @@ class StreamLeg:
         return await self._line.refer(to_uri)
 
     # --- beyond calls.leg.Leg -----------------------------------------------------------------------------------------
-
-    async def ended(self) -> LegDisconnected:
-        """Wait until the leg is gone."""
-        await self._ended.wait()
-        assert self._gone is not None
-        return self._gone
-
-    @property
-    def is_gone(self) -> bool:
-        return self._gone is not None
 
     def progress(self, code: int) -> None:
         """The carrier tells how a call that we placed goes on: 180, 183."""
@@ -262,7 +196,7 @@ class StreamLeg:
         if self._loops:
             self._line.play(payload)
             self._sent += 1
-        if self._hears or self._takers:
+        if self._listened:
             try:
                 self._inbound.put(self._from_wire.decode(payload))
             except BadPayload:
@@ -277,7 +211,7 @@ class StreamLeg:
         self._playout.tick()
 
     def pressed(self, digit: str) -> None:
-        if self._gone is None and digit in DIGITS:
+        if self._gone is None and digit in tones.DIGITS:
             self._emit(DigitReceived(digit, "stream"))
 
     def noted(self, direction: str, summary: str, text: str = "") -> None:
@@ -302,29 +236,22 @@ class StreamLeg:
         self._clock.leave(self)
         if self._started:
             self._emit(self._stats())
-        self._gone = LegDisconnected(code, cause, by_peer)
-        self._takers = ()
-        self._emit(self._gone)
         self._playout.unheard = _nothing
         self._playout.on_flush = _nothing
-        self._playout.flush()
-        self._ended.set()
+        self._last_word(code, cause, by_peer=by_peer)
 
     # --- the clock ----------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         self._ticks += 1
         self._watch()
-        received = None
-        if self._hears or self._takers:
-            samples = self._inbound.pull()
-            received = None if samples is None else Frame(samples, self._clock.at_ns)
+        samples = self._inbound.pull() if self._listened else None
         played = None
         if self._dropped_at_s is None:
             played = self._ahead.tick()
             self._send()
-        if self._hears or self._takers:
-            self._tell(received, played)
+        if self._listened:
+            self._hand_over(samples, played)
         if self._playout.watched:
             self._playout.tick()
         if self._ticks % _STATS_TICKS == 0:
@@ -347,18 +274,6 @@ class StreamLeg:
                 if self._marked_to < end <= playout.taken:
                     self._marked_to = end
                     line.mark(ahead.mark(end))
-
-    def _tell(self, received: Frame | None, played: bytes | None) -> None:
-        at_ns = self._clock.at_ns
-        frame = received or Frame.silence(at_ns)
-        for taker in self._takers:
-            taker.take(self, frame)
-        if self._hears and self._on_media is not None:
-            if self._loops:
-                self._on_media(frame, frame)
-            else:
-                silent = played is None or played is SILENCE_PAYLOAD
-                self._on_media(frame, Frame.silence(at_ns) if silent else Frame.of_payload(played or b"", at_ns))
 
     def _watch(self) -> None:
         """Count the ticks without sound; carriers send silence, too."""
@@ -397,10 +312,6 @@ class StreamLeg:
         except CarrierError as problem:
             logger("streams").warning("not hung up in order", error=str(problem))
         self.gone(code, reason or "hung up", by_peer=False)
-
-    def _require(self) -> None:
-        if self._gone is not None:
-            raise CarrierError(f"the leg is gone: {self._gone.cause}", self._gone.code)
 
     def _stats(self) -> StreamStats:
         round_trip_ms = self.round_trip_ms()

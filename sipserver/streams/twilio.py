@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sipserver.audio.clock import LegClock
 from sipserver.errors import BadPayload, CapacityError, NotAllowed, NotFound
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
@@ -24,7 +25,6 @@ from sipserver.log import logger
 from sipserver.streams import twilio_messages as messages
 from sipserver.streams import twiml
 from sipserver.streams.carrier_line import ring
-from sipserver.streams.clock import StreamClock
 from sipserver.streams.contract import StreamOffer
 from sipserver.streams.leg import Accept, StreamLeg
 from sipserver.streams.settings import StreamSettings, TwilioAccount
@@ -47,7 +47,7 @@ class TwilioServer:
         self,
         settings: StreamSettings,
         gate: Gate,
-        clock: StreamClock,
+        clock: LegClock,
         accept: Accept,
         room: Callable[[], bool],
         auth_tokens: Mapping[str, str],

@@ -16,6 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
+from sipserver.audio import tones
+from sipserver.audio.clock import LegClock
 from sipserver.errors import BadPayload, CapacityError, NotAllowed
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
@@ -23,9 +25,8 @@ from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims
 from sipserver.log import logger
 from sipserver.streams import voice_messages as messages
-from sipserver.streams.clock import StreamClock
 from sipserver.streams.contract import StreamOffer, WireFormat
-from sipserver.streams.leg import DIGITS, Accept, StreamLeg
+from sipserver.streams.leg import Accept, StreamLeg
 from sipserver.streams.settings import StreamSettings
 
 HELLO_S = 10.0
@@ -218,7 +219,7 @@ class VoiceServer:
     """`routes`, `close`. Loop thread. accept: takes a leg when its client has said hello. room: one more may come."""
 
     def __init__(
-        self, settings: StreamSettings, gate: Gate, clock: StreamClock, accept: Accept, room: Callable[[], bool]
+        self, settings: StreamSettings, gate: Gate, clock: LegClock, accept: Accept, room: Callable[[], bool]
     ) -> None:
         self._settings, self._gate, self._clock, self._accept, self._room = settings, gate, clock, accept, room
         self._calls: dict[str, VoiceCall] = {}
@@ -350,7 +351,7 @@ class VoiceServer:
                 call.leg.marked(name, cleared=call.line.returned(name))
             case "dtmf":
                 for digit in str(body.get("digits", "")).upper()[:64]:
-                    if digit in DIGITS:
+                    if digit in tones.DIGITS:
                         call.leg.pressed(digit)
             case "ping":
                 connection.send(messages.made("pong", at=body.get("at")))

@@ -17,13 +17,13 @@ from typing import Any
 
 from aiohttp import web
 
+from sipserver.audio.clock import LegClock
 from sipserver.errors import BadPayload, CapacityError, CarrierError, NotAllowed, NotFound
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims
 from sipserver.log import logger
 from sipserver.streams import vonage_messages as messages
-from sipserver.streams.clock import StreamClock
 from sipserver.streams.contract import StreamOffer
 from sipserver.streams.leg import Accept, StreamLeg
 from sipserver.streams.settings import StreamSettings, VonageAccount
@@ -45,7 +45,7 @@ class VonageServer:
     """
 
     def __init__(
-        self, settings: StreamSettings, gate: Gate, clock: StreamClock, accept: Accept, room: Callable[[], bool]
+        self, settings: StreamSettings, gate: Gate, clock: LegClock, accept: Accept, room: Callable[[], bool]
     ) -> None:
         self.gate, self._settings, self._clock, self._accept, self._room = gate, settings, clock, accept, room
         self.accounts = {account.name: account for account in settings.vonage}

@@ -15,37 +15,29 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sipserver.audio import tones
-from sipserver.audio.frame import FRAME_MS, FRAME_SAMPLES, Frame
-from sipserver.audio.inlet import Inlet, joined
+from sipserver.audio.clock import LegClock
+from sipserver.audio.frame import FRAME_MS, Frame
+from sipserver.audio.inlet import joined
 from sipserver.audio.playout import Playout
+from sipserver.audio.soft_leg import SoftLeg
 from sipserver.codecs import table
-from sipserver.errors import CallerError, CarrierError
+from sipserver.errors import CarrierError
 from sipserver.events import (
     BitRateChanged,
     DigitReceived,
-    DigitsSent,
-    Emit,
-    Event,
     IceChanged,
     LegAnswered,
-    LegDisconnected,
     MediaRecovered,
     MediaStalled,
     MediaStarted,
     RtpStats,
 )
-from sipserver.log import logger
 from sipserver.webrtc.bit_rate import BitRate
 from sipserver.webrtc.peer import PathReport
 from sipserver.webrtc.sound import FromNetwork, ToNetwork
 
-OnMedia = Callable[[Frame, Frame], None]
-
-DIGITS = "0123456789*#ABCD"
-_EARLIER_EVENTS = 1000  # kept until `attach`; beyond it the oldest go
 _MOST_DIGITS = 64
 """In one message."""
-_MOST_LATE_S = 0.2
 _REPORT_TICKS = 1000 // FRAME_MS
 _STATS_REPORTS = 5
 _SILENT_TICKS = 10
@@ -54,12 +46,6 @@ _COMFORT_TICKS = 20
 """but for one packet in 400 ms (RFC 7587, 3.1.3)."""
 _MOST_SHOWN = 100
 """Messages that wait for the data channel to open; beyond them the oldest go."""
-
-
-class Taker(Protocol):
-    """A leg of any kind, which is told the sound that it is to play."""
-
-    def take(self, source: object, frame: Frame) -> None: ...
 
 
 class Carrier(Protocol):
@@ -105,7 +91,7 @@ class BrowserOffer:
         return f"sip:{self.to_user}@webrtc.invalid"
 
 
-class BrowserLeg:
+class BrowserLeg(SoftLeg):
     """Loop thread. Made when the path to the browser is there; `use` gives it that path and every later one.
 
     on_end: called once, after the last word: the session closes its connection. stalled_s: no packet for so long is
@@ -117,18 +103,14 @@ class BrowserLeg:
         offer: BrowserOffer,
         bit_rates: tuple[int, int],
         on_end: Callable[[], object],
+        clock: LegClock,
         *,
         stalled_s: float = 2.0,
     ) -> None:
+        super().__init__(clock)
         self._offer, self._on_end = offer, on_end
-        self._playout, self._inlet = Playout(), Inlet()
         self._bit_rate = BitRate(*bit_rates)
         self._stalled_s = stalled_s
-        self._earlier: deque[Event] = deque(maxlen=_EARLIER_EVENTS)
-        self._emit: Emit = self._earlier.append
-        self._on_media: OnMedia | None = None
-        self._hears, self._loops = True, False
-        self._takers: tuple[Taker, ...] = ()
         self._carrier: Carrier | None = None
         self._inbound: FromNetwork | None = None
         self._outbound: ToNetwork | None = None
@@ -136,17 +118,13 @@ class BrowserLeg:
         self._timestamp = 0
         self._looped_to = 0
         self._ticks = self._quiet_ticks = self._reports = 0
-        self._due_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
         self._heard_s = 0.0
         self._stalled = False
         self._reporting: asyncio.Task[None] | None = None
         self._path = PathReport()
         self._reported_at: object = None
         self._before = (0, 0, 0, 0)  # received, lost, sent, remote_lost of earlier connections
-        self._gone: LegDisconnected | None = None
         self._answered = False
-        self._ended = asyncio.Event()
 
     # --- calls.leg.Leg ------------------------------------------------------------------------------------------------
 
@@ -166,35 +144,6 @@ class BrowserLeg:
     @property
     def can_refer(self) -> bool:
         return False
-
-    @property
-    def can_replace(self) -> bool:
-        return False
-
-    def attach(self, emit: Emit, on_media: OnMedia) -> None:
-        """Connect the call; delivers what happened before."""
-        earlier, self._emit, self._on_media = self._earlier, emit, on_media
-        self._earlier = deque()
-        for event in earlier:
-            emit(event)
-
-    def hear(self, wanted: bool) -> None:
-        """Whether `on_media` is to be called; sound that nobody hears is not decoded."""
-        self._hears = wanted
-
-    def loop_back(self, on: bool) -> None:
-        """Send the browser's sound straight back as it came, without decoding it."""
-        self._loops = on
-
-    def feed(self, other: Taker, on: bool) -> None:
-        """Tell another leg of this process what the browser says; see `calls.leg.Leg`."""
-        others = tuple(taker for taker in self._takers if taker is not other)
-        self._takers = (*others, other) if on and self._gone is None else others
-
-    def take(self, source: object, frame: Frame) -> None:
-        """20 ms of another leg's sound for the browser; see `calls.leg.Leg`."""
-        if self._gone is None:
-            self._inlet.put(source, frame.samples.tobytes())
 
     async def ring(self) -> None:
         """Tell the page. Raises CarrierError when the leg is gone."""
@@ -225,16 +174,9 @@ class BrowserLeg:
 
     async def send_digits(self, digits: str, duration_ms: int = 160) -> None:
         """To the page as a message, and as tones, which a person hears. Returns when the last digit is over."""
-        keys = digits.upper()
-        if not keys or any(key not in DIGITS for key in keys):
-            raise CallerError("digits must be 0-9, *, # and A-D")
-        self._require()
-        self._emit(DigitsSent(keys))
+        keys = self._keys(digits)
         self.show({"kind": "digits", "digits": keys})
-        clip = self._playout.begin("digits")
-        await clip.write(tones.digits(keys, duration_ms))
-        clip.finish()
-        await clip.heard()
+        await self._play_tones(keys, duration_ms)
 
     async def refer(self, to_uri: str, *, replaces: Any = None) -> int:
         """Raises CarrierError (501): a page has nobody to call in our place."""
@@ -242,16 +184,6 @@ class BrowserLeg:
         raise CarrierError("a browser cannot be transferred", 501)
 
     # --- beyond calls.leg.Leg -----------------------------------------------------------------------------------------
-
-    async def ended(self) -> LegDisconnected:
-        """Wait until the leg is gone."""
-        await self._ended.wait()
-        assert self._gone is not None
-        return self._gone
-
-    @property
-    def is_gone(self) -> bool:
-        return self._gone is not None
 
     def show(self, message: Mapping[str, Any]) -> None:
         """Tell the page something about its call. Waits while there is no channel; beyond 100 the oldest go."""
@@ -291,10 +223,7 @@ class BrowserLeg:
             )
         )
         self._tell()
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._due_s = loop.time() + FRAME_MS / 1000
-            self._timer = loop.call_at(self._due_s, self._run)
+        self._clock.join(self, self._tick)
 
     def heard(self, sequence: int, timestamp: int, payload: bytes) -> None:
         """A packet of the connection that carries the leg."""
@@ -309,7 +238,7 @@ class BrowserLeg:
             step = self._carrier.codec.clock_hz * FRAME_MS // 1000
             self._looped_to = max(self._looped_to + step, self._timestamp)
             self._carrier.send(payload, self._looped_to)
-        if self._hears or self._takers:
+        if self._listened:
             self._inbound.put(sequence, timestamp, payload)
 
     def told(self, text: str) -> None:
@@ -324,7 +253,7 @@ class BrowserLeg:
             return
         if isinstance(digits := body.get("digits"), str):
             for digit in digits[:_MOST_DIGITS].upper():
-                if digit in DIGITS:
+                if digit in tones.DIGITS:
                     self._emit(DigitReceived(digit, "webrtc"))
         if isinstance(at := body.get("ping"), int | float) and self._carrier is not None:
             self._carrier.tell(json.dumps({"pong": at}))
@@ -345,44 +274,27 @@ class BrowserLeg:
         if self._gone is not None:
             return
         self.show({"kind": "hangup", "code": code, "reason": cause})
-        if self._timer is not None:
-            self._timer.cancel()
+        self._clock.leave(self)
         if self._reporting is not None:
             self._reporting.cancel()
         if self._inbound is not None:
             self._emit(self._stats())
-        self._gone = LegDisconnected(code, cause, by_peer)
-        self._takers = ()
-        self._emit(self._gone)
-        self._playout.flush()
-        self._ended.set()
+        self._last_word(code, cause, by_peer=by_peer)
         self._on_end()
 
     # --- the clock ----------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._due_s += FRAME_MS / 1000
-        if loop.time() - self._due_s > _MOST_LATE_S:
-            self._due_s = loop.time() + FRAME_MS / 1000
-        self._timer = loop.call_at(self._due_s, self._run)
-        try:
-            self._tick()
-        except Exception:
-            logger("webrtc").exception("a tick of a leg failed")
 
     def _tick(self) -> None:
         self._ticks += 1
         assert self._inbound is not None
         assert self._carrier is not None
         self._timestamp += self._carrier.codec.clock_hz * FRAME_MS // 1000
-        listened = self._hears or bool(self._takers)
-        samples = self._inbound.pull() if listened else None
+        samples = self._inbound.pull() if self._listened else None
         own = self._playout.pull()
         played = joined(own, self._inlet.pull())
         if not self._loops:
             self._send(played)
-        if listened:
+        if self._listened:
             self._hand_over(samples, own)
         if self._playout.watched:
             self._playout.tick()
@@ -401,15 +313,6 @@ class BrowserLeg:
         frame = Frame.silence(0) if played is None else Frame.of_payload(played, 0)
         if payload := self._outbound.encode(frame.samples):
             self._carrier.send(payload, self._timestamp)
-
-    def _hand_over(self, samples: Any, played: bytes | None) -> None:
-        at_ns = time.monotonic_ns()
-        received = Frame.silence(at_ns) if samples is None or len(samples) != FRAME_SAMPLES else Frame(samples, at_ns)
-        for taker in self._takers:
-            taker.take(self, received)
-        if self._hears and self._on_media is not None:
-            sent = Frame.silence(at_ns) if played is None else Frame.of_payload(played, at_ns)
-            self._on_media(received, received if self._loops else sent)
 
     def _watch(self) -> None:
         silent_s = time.monotonic() - self._heard_s
@@ -469,7 +372,3 @@ class BrowserLeg:
         carrier = self._carrier
         while self._shown and carrier is not None and carrier.tell(self._shown[0]):
             self._shown.popleft()
-
-    def _require(self) -> None:
-        if self._gone is not None:
-            raise CarrierError(f"the leg is gone: {self._gone.cause}", self._gone.code)

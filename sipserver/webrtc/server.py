@@ -14,6 +14,7 @@ from typing import Protocol
 
 from aiohttp import hdrs, web
 
+from sipserver.audio.clock import LegClock
 from sipserver.errors import CallerError, CapacityError, Draining, NotAllowed, NotFound
 from sipserver.gate.gate import Gate
 from sipserver.gate.requests import address_of
@@ -43,12 +44,13 @@ class Session:
         settings: WebRtcSettings,
         offer: BrowserOffer,
         claims: Claims,
+        clock: LegClock,
         accept: Accept,
         on_over: Callable[[Session], object],
     ) -> None:
         self.id, self.etag = offer.sip_call_id, ""
         self._settings, self._offer, self._claims = settings, offer, claims
-        self._accept, self._on_over = accept, on_over
+        self._clock, self._accept, self._on_over = clock, accept, on_over
         self._leg: BrowserLeg | None = None
         self._peer: Peer | None = None
         self._next: Peer | None = None
@@ -127,7 +129,11 @@ class Session:
             self._leg.use(peer)
             return
         leg = self._leg = BrowserLeg(
-            self._offer, self._settings.bit_rates, lambda: self._finish("the call is over"), stalled_s=2.0
+            self._offer,
+            self._settings.bit_rates,
+            lambda: self._finish("the call is over"),
+            self._clock,
+            stalled_s=2.0,
         )
         leg.use(peer)
         try:
@@ -190,6 +196,7 @@ class WebRtcServer:
         self, settings: WebRtcSettings, gate: Gate, accept: Accept, room: Callable[[], bool] = lambda: True
     ) -> None:
         self._settings, self._gate, self._accept, self._room = settings, gate, accept, room
+        self._clock = LegClock()
         self._sessions: dict[str, Session] = {}
         self._ending: set[Session] = set()
         self._beginning = 0
@@ -248,7 +255,7 @@ class WebRtcServer:
             call_id=claims.call_id,
             tenant=claims.tenant,
         )
-        session = Session(self._settings, offer, claims, self._accept, self._forget)
+        session = Session(self._settings, offer, claims, self._clock, self._accept, self._forget)
         self._beginning += 1
         try:
             answer = await session.answer(sdp)

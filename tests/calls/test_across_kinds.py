@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sipserver.audio.clock import LegClock
 from sipserver.calls.call import Call
 from sipserver.events import DigitsSent, QueueConnected, QueueServed, TransferEnded, Unbridged
-from sipserver.streams.clock import StreamClock
 from sipserver.streams.contract import StreamOffer
 from sipserver.streams.leg import StreamLeg
 from tests.calls.test_gatherings_on_the_wire import Town, loud, town
@@ -96,7 +96,7 @@ async def streamed(there: Town, name: str = "caller", to: str = "main") -> Async
         await there.gone(call)
 
 
-CLOCK = StreamClock()
+CLOCK = LegClock()
 """One for all callers of the process, as a server has it; it stands still between two tests."""
 
 

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from sipserver.audio.clock import LegClock
 from sipserver.audio.frame import FRAME_SAMPLES, Frame, Samples
 from sipserver.errors import CallerError, CarrierError
 from sipserver.events import (
@@ -22,7 +23,6 @@ from sipserver.events import (
     StreamResumed,
     StreamStats,
 )
-from sipserver.streams.clock import StreamClock
 from sipserver.streams.leg import StreamLeg
 from tests.fakes.stream_line import StreamLine, offer
 from tests.fakes.virtual_time import virtual
@@ -34,7 +34,7 @@ class Party:
     """A leg that is connected, what it told, and what its listener got."""
 
     def __init__(self, line: StreamLine, *, direction: str = "inbound", connect: bool = True) -> None:
-        self.line, self.clock = line, StreamClock()
+        self.line, self.clock = line, LegClock()
         self.leg = StreamLeg(offer(direction), line, self.clock, stalled_s=0.5)
         self.events: list[Event] = []
         self.media: list[tuple[Frame, Frame]] = []

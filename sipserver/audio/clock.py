@@ -1,4 +1,4 @@
-"""The media clock of calls over WebSockets: every leg of the process is told every 20 ms.
+"""The media clock of legs whose sound passes through Python: each of them is told every 20 ms.
 
 One timer on the loop. Legs are spread over four phases, so that hundreds of them do not all work in the same
 millisecond. Deadlines are absolute: the clock does not drift, and a late tick is followed by the next one at once, but
@@ -21,7 +21,7 @@ _MOST_LATE_S = 0.2
 """A loop that stood still for longer does not work off what it missed: nobody would hear it in time."""
 
 
-class StreamClock:
+class LegClock:
     """Loop thread. Stands still while nobody has joined.
 
     at_ns: when the tick of the moment, or the last one, was due, by `loop.time()`: what happens in a tick is stamped
@@ -61,11 +61,13 @@ class StreamClock:
     def _run(self) -> None:
         loop = asyncio.get_running_loop()
         self.at_ns = round(self._due_s * 1e9)
-        for tick in tuple(self._ticks[self._phase].values()):
+        phase = self._ticks[self._phase]
+        for leg, tick in tuple(phase.items()):
             try:
-                tick()
+                if leg in phase:  # another one's tick may have ended it
+                    tick()
             except Exception:
-                logger("streams").exception("a tick of a leg failed")
+                logger("audio").exception("a tick of a leg failed")
         self._phase = (self._phase + 1) % PHASES
         self._due_s += _STEP_S
         late_s = loop.time() - self._due_s

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
-from sipserver.streams import clock as clocks
-from sipserver.streams.clock import PHASES, StreamClock
+from sipserver.audio import clock as clocks
+from sipserver.audio.clock import PHASES, LegClock
 from tests.fakes.until import until
 
 
 async def test_legs_are_spread_and_told_alike() -> None:
-    clock, told = StreamClock(), [0] * (2 * PHASES)
+    clock, told = LegClock(), [0] * (2 * PHASES)
 
     def counting(index: int) -> clocks.Tick:
         def tick() -> None:
@@ -33,7 +33,7 @@ async def test_legs_are_spread_and_told_alike() -> None:
 
 
 async def test_the_pace_is_that_of_the_wall() -> None:
-    clock, told = StreamClock(), list[float]()
+    clock, told = LegClock(), list[float]()
     clock.join("leg", lambda: told.append(time.monotonic()))
     await until(lambda: len(told) >= 50)
     clock.leave("leg")
@@ -43,7 +43,7 @@ async def test_the_pace_is_that_of_the_wall() -> None:
 
 
 async def test_a_short_stop_is_caught_up_and_a_long_one_left_out() -> None:
-    clock, told = StreamClock(), list[float]()
+    clock, told = LegClock(), list[float]()
     clock.join("leg", lambda: told.append(time.monotonic()))
     await until(lambda: bool(told))
     time.sleep(0.1)  # noqa: ASYNC251 - the loop stands still: that is the case
@@ -55,7 +55,7 @@ async def test_a_short_stop_is_caught_up_and_a_long_one_left_out() -> None:
 
 
 async def test_one_that_breaks_does_not_stop_the_others() -> None:
-    clock, told = StreamClock(), list[float]()
+    clock, told = LegClock(), list[float]()
     clock.join("broken", lambda: told.remove(99))
     clock.join("leg", lambda: told.append(1))
     await until(lambda: len(told) >= 3)
