@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sipserver.audio.frame import Frame
+from sipserver.calls.lean import Lean
 
 Take = Callable[[Frame, Frame], None]
 """(left, right) of one tick."""
@@ -16,15 +17,9 @@ Take = Callable[[Frame, Frame], None]
 BOUND = 10
 """Frames by which one party may be ahead of the other, whose ticks then count as lost: 200 ms."""
 
-_NEAR_NS = 11_500_000
-"""Frames so near to each other belong together. More than half a tick, so that of two clocks whose ticks lie half a
-tick apart none changes its partners whenever it is a millisecond early or late: each change costs a tick of silence.
-"""
-
 
 class Pair:
-    """Legs of one kind run on one media clock, those of two kinds on two: frames that came within 11.5 ms of each other
-    belong together, and a frame whose partner is lost goes with silence.
+    """Frames that belong to the same 20 ms (`lean.py`) go together, and a frame whose partner is lost with silence.
 
     Overflow: what waits beyond `bound` goes with silence too. Order is kept, and no frame is told twice or dropped.
     """
@@ -32,6 +27,7 @@ class Pair:
     def __init__(self, take: Take, bound: int = BOUND) -> None:
         self._take = take
         self._bound = bound
+        self._lean = Lean()
         self._lefts: deque[Frame] = deque()
         self._rights: deque[Frame] = deque()
 
@@ -51,11 +47,13 @@ class Pair:
     def _settle(self) -> None:
         while self._lefts and self._rights:
             ahead_ns = self._lefts[0].at_ns - self._rights[0].at_ns
-            if ahead_ns > _NEAR_NS:
+            fits = self._lean.fits(ahead_ns)
+            if fits > 0:
                 self._rights_alone()
-            elif ahead_ns < -_NEAR_NS:
+            elif fits < 0:
                 self._lefts_alone()
             else:
+                self._lean.follow(ahead_ns)
                 self._take(self._lefts.popleft(), self._rights.popleft())
         while len(self._lefts) > self._bound:
             self._lefts_alone()

@@ -98,13 +98,17 @@ def test_two_frames_of_one_tick_are_two_ticks() -> None:
     assert heard.of("ann") == [(1, 0), (2, 0)]
 
 
+@pytest.mark.parametrize("early_or_late_ms", [0.7, 4.0])
 @pytest.mark.parametrize("phase_ms", [0.0, 4.0, 9.5, 10.0, 10.5, 15.0, 19.5])
-def test_a_room_of_two_clocks_loses_and_gains_nothing(phase_ms: float) -> None:
-    """Ann and Ben share a clock, Cy has another; each is early or late by less than a millisecond."""
+def test_a_room_of_two_clocks_loses_and_gains_nothing(phase_ms: float, early_or_late_ms: float) -> None:
+    """Ann and Ben share a clock, Cy has another; each is early or late by some milliseconds."""
     chance, heard = random.Random(7), Heard("ann", "ben", "cy")
     told: list[tuple[float, str, int]] = []
     for who, late_ms in (("ann", 0.0), ("ben", 0.0), ("cy", phase_ms)):
-        told += [(number * 20 + late_ms + chance.uniform(-0.7, 0.7), who, number) for number in range(1, 501)]
+        told += [
+            (number * 20 + late_ms + chance.uniform(-early_or_late_ms, early_or_late_ms), who, number)
+            for number in range(1, 501)
+        ]
     for at_ms, who, number in sorted(told):
         heard.mix.hear(who, Frame(level(number), int(at_ms * MS)), Frame(level(0), int(at_ms * MS)))
     heard.mix.flush()

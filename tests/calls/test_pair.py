@@ -97,12 +97,16 @@ def test_whatever_is_lost_or_late_no_frame_is_told_twice_or_out_of_place(seed: i
     assert [tick[1] for tick in heard.ticks if tick[1]] == rights
 
 
+@pytest.mark.parametrize("early_or_late_ms", [0.7, 4.0])
 @pytest.mark.parametrize("phase_ms", [0.0, 4.0, 9.5, 10.0, 10.5, 15.0, 19.5])
-def test_legs_with_clocks_of_their_own_lose_and_gain_nothing(phase_ms: float) -> None:
-    """Whatever lies between two clocks, and although each is early or late by less than a millisecond."""
+def test_legs_with_clocks_of_their_own_lose_and_gain_nothing(phase_ms: float, early_or_late_ms: float) -> None:
+    """Whatever lies between two clocks, and although each is early or late by some milliseconds."""
     chance, heard = random.Random(5), Heard()
-    told = [(number * 20 + chance.uniform(-0.7, 0.7), heard.pair.left, number) for number in range(1, 501)]
-    told += [(number * 20 + phase_ms + chance.uniform(-0.7, 0.7), heard.pair.right, number) for number in range(1, 501)]
+    told = []
+    for tell, after_ms in ((heard.pair.left, 0.0), (heard.pair.right, phase_ms)):
+        for number in range(1, 501):
+            late_ms = after_ms + chance.uniform(-early_or_late_ms, early_or_late_ms)
+            told.append((number * 20 + late_ms, tell, number))
     for at_ms, tell, number in sorted(told, key=lambda each: each[0]):
         tell(Frame(level(number), int(at_ms * MS)))
     heard.pair.flush()
