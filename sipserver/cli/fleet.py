@@ -82,7 +82,8 @@ def _print(answer: Mapping[str, Any]) -> None:
     console.width = max(console.width, WIDTH)  # into a pipe or a narrow window nothing is cut off
     bus = "up" if answer["bus_up"] else "down"
     console.print(
-        f"{answer['node']}: {answer['state']}, {answer['calls']} of {answer['capacity']} calls, bus {bus}, "
+        f"{answer['node']}: {answer['state']}, {answer['cells_ready']} of {answer['cells_wanted']} cells, "
+        f"{answer['calls']} of {answer['capacity']} calls, bus {bus}, "
         f"{answer['records_behind']} records behind, supervisor {answer['pid']}, warm parent {answer['warm_parent']}"
     )
     console.print(_children(answer["children"]))

@@ -55,12 +55,15 @@ class ChildStatus:
 class FleetStatus:
     """state: starting, serving, held (takes no new calls, goes on), draining (will end). nodes: other machines, by
     name. edge: what it says of itself; empty where this machine has none. orphans: processes of an earlier supervisor
-    that still finish their calls."""
+    that still finish their calls. cells_wanted: children names those alone that live, and one that crashes again and
+    again waits before it is started."""
 
     node: str
     state: str
     pid: int
     warm_parent: int
+    cells_ready: int
+    cells_wanted: int
     calls: int
     capacity: int
     bus_up: bool

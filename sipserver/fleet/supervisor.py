@@ -425,6 +425,8 @@ class Supervisor:
             state=str(self.state),
             pid=os.getpid(),
             warm_parent=self.nursery.pid,
+            cells_ready=len(self.crew.ready(CELL)),
+            cells_wanted=made.cells if made else 0,
             calls=self._calls(),
             capacity=made.calls if made else 0,
             bus_up=self._bus.up,

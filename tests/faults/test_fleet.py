@@ -147,6 +147,7 @@ def test_the_death_of_the_warm_parent_is_not_heard_and_cells_can_still_be_made(f
         since_ns = time.perf_counter_ns()
         dead = fleet.signal("zygote")
         fleet.await_that(lambda now: now["warm_parent"] not in (0, dead.pid), "a new warm parent")
+        assert len(fleet.of("cell")) == 2
         idle = next(part for part in fleet.of("cell") if part.pid != cell_of(fleet, phone))
         kill(idle.pid)
         fleet.await_that(

@@ -38,7 +38,7 @@ async def test_status_shows_everything(start: Start) -> None:
         code, text = await sipserver_fleet(rig, "status")
         lines = text.splitlines()
         assert code == 0
-        assert lines[0].startswith("m1: serving, 0 of 6 calls, bus up, 0 records behind, supervisor ")
+        assert lines[0].startswith("m1: serving, 2 of 2 cells, 0 of 6 calls, bus up, 0 records behind, supervisor ")
         cell = rig.cell()
         row = next(line.split() for line in lines if line.startswith("cell-00"))
         assert row[:4] == ["cell-00", str(cell.pid), str(cell.spec.sip_port), "ready"]

@@ -297,10 +297,11 @@ class FleetProcess:
             time.sleep(pause_s)
 
     def await_idle(self, timeout_s: float = 20) -> dict[str, Any]:
-        """Until no call lives and every cell is ready again."""
+        """Until no call lives and every cell is ready again, those included that wait before they are started."""
         return self.await_that(
             lambda status: (
                 status["calls"] == 0
+                and status["cells_ready"] >= status["cells_wanted"]
                 and all(each["state"] == "ready" for each in status["children"] if each["kind"] == "cell")
             ),
             "an idle fleet",
