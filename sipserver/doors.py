@@ -21,6 +21,7 @@ from sipserver.exchange import Exchange
 from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims, Once, Tokens, secret_of
 from sipserver.settings import Settings
+from sipserver.streams.carrier_server import Doorway
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.twilio import TwilioServer
 from sipserver.streams.twilio_outbound import TwilioOutbound
@@ -47,8 +48,9 @@ class Doors:
         self.clock = LegClock()
         self._open = False
         auth_tokens = {account.name: os.environ.get(account.auth_token_env, "") for account in streams.twilio}
-        self._twilio = TwilioServer(streams, self.gate, self.clock, self._accept, self._has_room, auth_tokens)
-        self._vonage = VonageServer(streams, self.gate, self.clock, self._accept, self._has_room)
+        doorway = Doorway(streams, self.gate, self.clock, self._accept, self._has_room)
+        self._twilio = TwilioServer(doorway, auth_tokens)
+        self._vonage = VonageServer(doorway)
         self._voice = VoiceServer(streams, self.gate, self.clock, self._accept, self._has_room)
         self._webrtc = WebRtcServer(loaded.webrtc, self.gate, self._accept, self._has_room_for_browsers)
         ice_servers = self._webrtc.ice_servers()

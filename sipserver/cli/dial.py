@@ -100,13 +100,13 @@ def _headers(pairs: list[str]) -> dict[str, str]:
 async def _dial(loaded: Settings, wanted: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Whether the call was answered. Raises SipServerError for what cannot begin."""
     async with _server(loaded) as server:
-        try:
-            call_id = await server.originate(wanted)
-        except RemoteError as refusal:
-            raise SipServerError(refusal.text) from None
-        tell(f"calling {timeline.clean(str(wanted['to']))}, call {call_id}")
-        async with open_reader(loaded.store) as reader:
-            with _interruptible() as interrupted:
+        with _interruptible() as interrupted:
+            try:
+                call_id = await server.originate(wanted)
+            except RemoteError as refusal:
+                raise SipServerError(refusal.text) from None
+            tell(f"calling {timeline.clean(str(wanted['to']))}, call {call_id}")
+            async with open_reader(loaded.store) as reader:
                 return await _follow(server, reader, call_id, interrupted, tell)
 
 

@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 from sipserver.errors import CarrierError
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
+from sipserver.streams.contract import WireFormat
 from sipserver.streams.leg import StreamLeg
 
 BACK_S = 10.0
 """How long a caller may take to come back to us from a transfer that failed."""
 ANSWERED = 200
+
+
+class Account(Protocol):
+    """One account of ours at a carrier."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def lead_ms(self) -> int: ...
 
 
 class CarrierLine(ABC):
@@ -29,9 +41,11 @@ class CarrierLine(ABC):
     """
 
     marks = True
+    wire: WireFormat
 
-    def __init__(self, key: str, call_id: str, base_url: str, lead_ms: int) -> None:
-        self.key, self.call_id, self.base_url, self.lead_ms = key, call_id, base_url, lead_ms
+    def __init__(self, account: Account, key: str, call_id: str, base_url: str) -> None:
+        self.account, self.lead_ms = account, account.lead_ms
+        self.key, self.call_id, self.base_url = key, call_id, base_url
         self.leg: StreamLeg | None = None
         self.over = self.away = self.handed_over = False
         self.ways_back = 0
@@ -43,6 +57,21 @@ class CarrierLine(ABC):
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- what the carriers differ in ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def play(self, payload: bytes) -> None:
+        """See `contract.Line`. Nothing while the call is not with us. Dropped, and counted by the connection, while the
+        carrier does not take what we send.
+        """
+
+    @abstractmethod
+    def mark(self, name: str) -> None: ...
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+    @abstractmethod
+    async def press(self, digits: str, duration_ms: int) -> bool: ...
 
     @property
     @abstractmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from sipserver.gate.connection import Connection
 from sipserver.streams import twilio_messages as messages
 from sipserver.streams import twiml
 from sipserver.streams.carrier_line import CarrierLine
@@ -27,7 +26,8 @@ class TwilioLine(CarrierLine):
     """Satisfies `contract.Line`. Loop thread.
 
     call_id: the CallSid. rest: None: we have no auth token, so that nothing but the stream is ours. shown: the number
-    that is shown to whom the caller is transferred. way_back: the TwiML that brings the call to us again.
+    that is shown to whom the caller is transferred. way_back: the TwiML that brings the call to us again. stream_sid:
+    of the stream that runs.
     """
 
     wire: WireFormat = "mulaw8"
@@ -43,40 +43,36 @@ class TwilioLine(CarrierLine):
         shown: str,
         way_back: Callable[[TwilioLine], str],
     ) -> None:
-        super().__init__(key, call_id, base_url, account.lead_ms)
-        self.account = account
+        super().__init__(account, key, call_id, base_url)
         self._rest, self._shown, self._way_back = rest, shown, way_back
-        self._stream_sid = self._before = self._after = ""
+        self.stream_sid = self._before = self._after = ""
 
     @property
     def can_refer(self) -> bool:
         return self._rest is not None and bool(self.base_url)
 
     def play(self, payload: bytes) -> None:
-        """Nothing while the call is not with us. Dropped, and counted by the connection, while Twilio does not take
-        what we send.
-        """
+        """See `CarrierLine.play`."""
         if self._connection is not None:
             self._connection.send(f"{self._before}{messages.base64_of(payload)}{self._after}", droppable=True)
 
     def mark(self, name: str) -> None:
         self._mark(name)
-        self._say(f"mark {name}", messages.mark(self._stream_sid, name))
+        self._say(f"mark {name}", messages.mark(self.stream_sid, name))
 
     def clear(self) -> None:
         """Twilio returns the marks of what it throws away."""
         self._throw_away()
-        self._say("clear", messages.clear(self._stream_sid))
+        self._say("clear", messages.clear(self.stream_sid))
 
     async def press(self, digits: str, duration_ms: int) -> bool:
         """Media Streams carry no digits towards the caller: tones do."""
         return False
 
-    def begun(self, connection: Connection, stream_sid: str) -> None:
-        """A stream of this name runs for the call."""
-        self._stream_sid = stream_sid
+    def begins(self, stream_sid: str) -> None:
+        """A stream of this name runs for the call from now on."""
+        self.stream_sid = stream_sid
         self._before, self._after = messages.media_maker(stream_sid)
-        self.connected(connection)
 
     async def _send_away(self, to_uri: str) -> None:
         url = f"{self.base_url}/webhooks/twilio/{self.account.name}"

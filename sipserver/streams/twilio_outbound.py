@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from urllib.parse import quote, urlencode
 
-from sipserver.errors import CarrierError, NotAllowed
+from sipserver.errors import NotAllowed
 from sipserver.gate.tokens import Claims
 from sipserver.streams import twiml
+from sipserver.streams.carrier_server import TOKEN_OVER_S
 from sipserver.streams.contract import StreamOffer
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.settings import TwilioAccount
 from sipserver.streams.twilio import TwilioServer
-
-_TOKEN_OVER_S = 60.0
-"""The token of a call outlives its ringing by this."""
 
 
 class TwilioOutbound:
@@ -50,27 +49,18 @@ class TwilioOutbound:
         number = twiml.number_of(to)
         target = number or to
         if headers and not number:
-            target += ("&" if "?" in target else "?") + "&".join(f"{name}={value}" for name, value in headers.items())
+            target += ("&" if "?" in target else "?") + urlencode(headers, quote_via=quote, safe="")
         host, shown = f"{account.name}.twilio", twiml.number_of(from_user) or account.from_
         line = server.line_for(account, key, "", self._base_url, shown=account.from_ or shown)
         to_uri = to if not number else f"sip:{number}@{host}"
         offer = StreamOffer("outbound", f"sip:{shown}@{host}", shown, to_uri, number or to, host, key, account.name)
         leg = server.leg_for(line, offer)
         claims = Claims("twilio", trunk=account.name, serial=f"{key}/0")
-        try:
-            call_sid = await server.rests[account.name].call(
-                target,
-                server.connecting(account, self._base_url, claims, lives_s=timeout_s + _TOKEN_OVER_S),
-                from_number=shown,
-                told_url=f"{self._base_url}/webhooks/twilio/{account.name}/status?call={key}",
-                ring_s=timeout_s,
-            )
-        except BaseException as problem:
-            status = problem.status if isinstance(problem, CarrierError) else 0
-            leg.gone(status, "Twilio did not take the call", by_peer=False)
-            raise
-        if leg.is_gone:  # its events were faster than the answer to the order
-            return leg
-        server.known(line, call_sid)
-        server.give_up_after(leg, timeout_s)
-        return leg
+        order = server.rests[account.name].call(
+            target,
+            server.connecting(account, self._base_url, claims, lives_s=timeout_s + TOKEN_OVER_S),
+            from_number=shown,
+            told_url=f"{self._base_url}/webhooks/twilio/{account.name}/status?call={key}",
+            ring_s=timeout_s,
+        )
+        return await server.placed(line, leg, order, timeout_s)

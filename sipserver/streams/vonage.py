@@ -11,68 +11,53 @@ call; when no event says so within HANG_UP_S, we ask the REST API.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from aiohttp import web
-
-from sipserver.audio.clock import LegClock
-from sipserver.errors import BadPayload, CapacityError, CarrierError, NotAllowed, NotFound
+from sipserver.errors import BadPayload, CarrierError, NotAllowed
+from sipserver.events import LegDisconnected
 from sipserver.gate.connection import Connection
-from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims
-from sipserver.log import logger
 from sipserver.streams import vonage_messages as messages
-from sipserver.streams.contract import StreamOffer
-from sipserver.streams.leg import Accept, StreamLeg
-from sipserver.streams.settings import StreamSettings, VonageAccount
+from sipserver.streams.carrier_server import CarrierServer, Doorway, first_of, offer_of
+from sipserver.streams.leg import StreamLeg
+from sipserver.streams.settings import VonageAccount
 from sipserver.streams.vonage_line import VonageLine
 from sipserver.streams.vonage_messages import Ncco
 from sipserver.streams.vonage_rest import VonageRest
 
-START_S = 10.0
-"""How long a WebSocket may take to say `websocket:connected`."""
 HANG_UP_S = 5.0
 MOST_ENDED = 1000
 """Calls that we ended and whose `completed` we wait for; beyond it the oldest are not watched any more."""
 
 
-class VonageServer:
-    """`routes`; `close` at the end. Loop thread. accept: takes a leg when its WebSocket begins.
+class VonageServer(CarrierServer[VonageAccount, VonageLine, VonageRest]):
+    """See `CarrierServer`. Raises SettingsError for a private key that cannot be read."""
 
-    room: whether one more call may come now. Raises SettingsError for a private key that cannot be read.
-    """
+    use = "vonage"
 
-    def __init__(
-        self, settings: StreamSettings, gate: Gate, clock: LegClock, accept: Accept, room: Callable[[], bool]
-    ) -> None:
-        self.gate, self._settings, self._clock, self._accept, self._room = gate, settings, clock, accept, room
-        self.accounts = {account.name: account for account in settings.vonage}
-        self.rests = {name: VonageRest(account) for name, account in self.accounts.items() if account.private_key}
-        self._lines: dict[str, VonageLine] = {}
+    def __init__(self, doorway: Doorway) -> None:
+        accounts = {account.name: account for account in doorway.settings.vonage}
+        super().__init__(
+            doorway,
+            accounts,
+            {name: VonageRest(account) for name, account in accounts.items() if account.private_key},
+        )
         self._keys: dict[str, str] = {}
         self._ended: dict[str, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._log = logger("streams")
-
-    def routes(self) -> list[web.RouteDef]:
-        return [web.get("/ws/vonage/{account}", self._serve)] if self.accounts else []
 
     async def close(self) -> None:
-        """End what still runs; the calls are over."""
+        """See `CarrierServer.close`."""
         for timer in self._ended.values():
             timer.cancel()
-        for line in tuple(self._lines.values()):
-            await line.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *(rest.close() for rest in self.rests.values()), return_exceptions=True)
+        await super().close()
 
     # --- what the webhooks ask and tell (webhooks.vonage.Calls) -------------------------------------------------------
 
     def answer(self, account: str, base_url: str, fields: Mapping[str, str]) -> Ncco:
-        """The NCCO for a call that has come. Its token is good for one WebSocket, however often Vonage asks."""
+        """The NCCO for a call that has come. Its token is good for one WebSocket, however often Vonage asks. Raises
+        CapacityError: Vonage then asks the application's fallback URL.
+        """
+        self.check_room()
         claims = Claims(
             "vonage",
             to=_plus(fields.get("to", "")),
@@ -131,20 +116,17 @@ class VonageServer:
 
     def connecting(self, account: VonageAccount, base_url: str, claims: Claims, lives_s: float | None = None) -> Ncco:
         """Actions that connect a call to us. lives_s: how long they are good for; None: as all tokens."""
-        secure, _, host = base_url.partition("://")
-        url = f"{'wss' if secure == 'https' else 'ws'}://{host}/ws/vonage/{account.name}"
+        url = self.socket_url(account, base_url)
         return messages.websocket(url, account.rate_hz, self.gate.tokens.issue(claims, lives_s))
 
     def way_back(self, line: VonageLine) -> Ncco:
         """Actions that bring a call back to its leg."""
-        line.ways_back += 1
-        claims = Claims("vonage", trunk=line.account.name, serial=f"{line.key}/{line.ways_back}")
-        return self.connecting(line.account, line.base_url, claims)
+        return self.connecting(self.accounts[line.account.name], line.base_url, self.way_back_claims(line))
 
     def line_for(
         self, account: VonageAccount, key: str, uuid: str, base_url: str, *, host: str, shown: str
     ) -> VonageLine:
-        """A new call; `keep` when it has its leg."""
+        """A new call. shown: the number that is shown to whom the caller is transferred."""
         return VonageLine(
             account,
             key,
@@ -156,36 +138,13 @@ class VonageServer:
             way_back=self.way_back,
         )
 
-    def leg_for(self, line: VonageLine, offer: StreamOffer) -> StreamLeg:
-        """The leg of a call, which is known from here on until the leg is gone."""
-        settings = self._settings
-        leg = StreamLeg(
-            offer, line, self._clock, stalled_s=settings.stalled_s, record_messages=settings.record_messages
-        )
-        line.leg = leg
-        self._lines[line.key] = line
-        if line.call_id:
-            self.known(line, line.call_id)
-        self.start(self._until_gone(line, leg), "vonage call")
-        return leg
-
     def known(self, line: VonageLine, uuid: str) -> None:
-        line.call_id = uuid
+        """See `CarrierServer.known`."""
+        super().known(line, uuid)
         self._keys[uuid] = line.key
 
-    def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """A task that is ours to end."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _until_gone(self, line: VonageLine, leg: StreamLeg) -> None:
-        try:
-            gone = await leg.ended()
-        finally:
-            await line.close()
-            self._lines.pop(line.key, None)
-            self._keys.pop(line.call_id, None)
+    def _left(self, line: VonageLine, gone: LegDisconnected) -> None:
+        self._keys.pop(line.call_id, None)
         if not gone.by_peer and not line.handed_over and line.call_id and line.account.name in self.rests:
             self._see_out(line)
 
@@ -208,56 +167,23 @@ class VonageServer:
 
     # --- WebSockets ---------------------------------------------------------------------------------------------------
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        account = self.accounts.get(request.match_info["account"])
-        if account is None:
-            raise NotFound("no such account")
-        if not self._room():
-            raise CapacityError(f"{self._settings.calls} calls are there already")
-        async with self.gate.open(request, kind="vonage") as connection:
-            await self._call(connection, account, self.gate.public_url(request))
-        return connection.response
-
     async def _call(self, connection: Connection, account: VonageAccount, base_url: str) -> None:
-        """One WebSocket from `websocket:connected` to its end. Raises NotAllowed for one that may not begin."""
-        first, unread = await _first(connection)
+        first, unread = await first_of(connection, messages.parse, messages.Connected)
         if first is None:
             return
         if first.rate_hz != account.rate_hz:
             raise NotAllowed(f"the sound has {first.rate_hz} Hz; {account.rate_hz} were asked for")
-        claims = await self.gate.tokens.claim(first.headers.get(messages.TOKEN, ""), "vonage")
-        if claims.trunk != account.name:
-            raise NotAllowed("the token is of another account")
-        key, _, back = claims.serial.partition("/")
-        line = self._lines.get(key)
-        if back and line is None:
-            raise NotAllowed("the call of this token is over")
+        claims, line = await self._claimed(first.headers.get(messages.TOKEN, ""), account)
         fresh = line is None
         if line is None:
-            host = f"{account.name}.vonage"
+            host, key = f"{account.name}.vonage", claims.serial
+            given = {name: value for name, value in first.headers.items() if name != messages.TOKEN}
             line = self.line_for(account, key, key, base_url, host=host, shown=claims.to)
-            self.leg_for(line, _offer(first, claims, connection.peer, host))
-        leg = line.leg
-        assert leg is not None
-        leg.round_trip_ms = lambda: connection.round_trip_ms
-        for _ in range(unread):
-            leg.misread()
-        leg.noted("received", "websocket:connected")
-        line.connected(connection)
-        if fresh:
-            self._accept(leg, claims)
-        leg.connected()
-        try:
-            await self._listen(connection, line, leg)
-        finally:
-            if line.disconnected(connection):
-                leg.gone(0, connection.cause or "the WebSocket was closed", by_peer=not line.over)
-            elif line.away:
-                leg.dropped(connection.code, "the caller is connected to somebody else")
+            self.leg_for(line, offer_of(claims, given, connection.peer, host))
+        await self._carry(connection, line, claims if fresh else None, began="websocket:connected", unread=unread)
 
-    async def _listen(self, connection: Connection, line: VonageLine, leg: StreamLeg) -> None:
-        """Until the connection ends."""
-        frame = messages.frame_bytes(line.account.rate_hz)
+    async def _listen(self, connection: Connection, line: VonageLine, leg: StreamLeg) -> bool:
+        frame = messages.frame_bytes(line.rate_hz)
         async for message in connection:
             if isinstance(message, bytes):
                 if len(message) != frame:
@@ -270,6 +196,10 @@ class VonageServer:
             except BadPayload as problem:
                 leg.misread()
                 self._log.debug("a message that cannot be read", error=str(problem))
+        return False
+
+    def _end_of(self, line: VonageLine, connection: Connection, *, stopped: bool) -> tuple[str, bool]:
+        return connection.cause or "the WebSocket was closed", not line.over
 
     def _told(self, message: messages.Message, line: VonageLine, leg: StreamLeg) -> None:
         match message:
@@ -289,40 +219,6 @@ class VonageServer:
                 leg.misread()
 
 
-async def _first(connection: Connection) -> tuple[messages.Connected | None, int]:
-    """The message that begins it, None at the end; and how many came before it that were none."""
-    unread: deque[None] = deque()
-    try:
-        async with asyncio.timeout(START_S):
-            async for message in connection:
-                try:
-                    read = messages.parse(message) if isinstance(message, str) else None
-                except BadPayload:
-                    read = None
-                if isinstance(read, messages.Connected):
-                    return read, len(unread)
-                unread.append(None)
-    except TimeoutError:
-        raise NotAllowed(f"no `websocket:connected` within {START_S:g} s") from None
-    return None, 0
-
-
 def _plus(number: str) -> str:
     """Vonage writes numbers without `+`; dialplans have E.164. What is no number stays as it is."""
     return f"+{number}" if number and messages.digits_of(number) == number else number
-
-
-def _offer(first: messages.Connected, claims: Claims, peer: str, host: str) -> StreamOffer:
-    given = {name: value for name, value in first.headers.items() if name != messages.TOKEN}
-    return StreamOffer(
-        direction="inbound",
-        from_uri=f"sip:{claims.from_user}@{host}",
-        from_user=claims.from_user,
-        to_uri=f"sip:{claims.to}@{host}",
-        to_user=claims.to,
-        source=peer,
-        sip_call_id=claims.serial,
-        trunk=claims.trunk,
-        headers={name.lower(): value for name, value in given.items()},
-        variables={**given, **claims.variables},
-    )

@@ -47,8 +47,8 @@ class VonageLine(CarrierLine):
         shown: str,
         way_back: Callable[[VonageLine], Ncco],
     ) -> None:
-        super().__init__(key, call_id, base_url, account.lead_ms)
-        self.account = account
+        super().__init__(account, key, call_id, base_url)
+        self.rate_hz = account.rate_hz
         self.wire: WireFormat = _WIRES[account.rate_hz]
         self._rest, self._host, self._shown, self._way_back = rest, host, shown, way_back
         self._frame = messages.frame_bytes(account.rate_hz)
@@ -59,9 +59,7 @@ class VonageLine(CarrierLine):
         return self._rest is not None
 
     def play(self, payload: bytes) -> None:
-        """In messages of exactly 20 ms; nothing while the call is not with us. Dropped, and counted by the connection,
-        while Vonage does not take what we send.
-        """
+        """See `CarrierLine.play`. In messages of exactly 20 ms."""
         connection = self._connection
         if connection is None:
             return

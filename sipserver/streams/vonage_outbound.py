@@ -9,17 +9,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
-from sipserver.errors import CarrierError, NotAllowed
+from sipserver.errors import NotAllowed
 from sipserver.gate.tokens import Claims
 from sipserver.streams import vonage_messages as messages
-from sipserver.streams.carrier_line import ring
+from sipserver.streams.carrier_server import TOKEN_OVER_S
 from sipserver.streams.contract import StreamOffer
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.settings import VonageAccount
 from sipserver.streams.vonage import VonageServer
-
-_TOKEN_OVER_S = 60.0
-"""The token of a call outlives its ringing by this."""
 
 
 class VonageOutbound:
@@ -60,20 +57,11 @@ class VonageOutbound:
         offer = StreamOffer("outbound", from_uri, from_user or account.from_, to_uri, to, host, key, account.name)
         leg = server.leg_for(line, offer)
         claims = Claims("vonage", trunk=account.name, serial=f"{key}/0")
-        try:
-            call_uuid = await server.rests[account.name].call(
-                endpoint,
-                server.connecting(account, self._base_url, claims, lives_s=timeout_s + _TOKEN_OVER_S),
-                from_number=number,
-                event_url=f"{self._base_url}/webhooks/vonage/{account.name}/event?call={key}",
-                ring_s=timeout_s,
-            )
-        except BaseException as problem:
-            status = problem.status if isinstance(problem, CarrierError) else 0
-            leg.gone(status, "Vonage did not take the call", by_peer=False)
-            raise
-        if leg.is_gone:  # its events were faster than the answer to the order
-            return leg
-        server.known(line, call_uuid)
-        server.start(ring(leg, timeout_s), "vonage ringing")
-        return leg
+        order = server.rests[account.name].call(
+            endpoint,
+            server.connecting(account, self._base_url, claims, lives_s=timeout_s + TOKEN_OVER_S),
+            from_number=number,
+            event_url=f"{self._base_url}/webhooks/vonage/{account.name}/event?call={key}",
+            ring_s=timeout_s,
+        )
+        return await server.placed(line, leg, order, timeout_s)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.until import until
+
 WRITE_S = 5.0
 """How long a record may take to reach the file after the call ended."""
 
@@ -77,3 +79,11 @@ def ended(database: Path, sip_call_id: str = "", *, at_least: int = 1) -> list[R
             return found
         assert time.monotonic() < deadline, [(record.sip_call_id, record.kinds[-3:]) for record in found]
         time.sleep(0.05)
+
+
+async def record_of(database: Path, sip_call_id: str) -> Record:
+    """The record of one call, once it is closed; the loop runs meanwhile."""
+    await until(
+        lambda: any(record.reason for record in records(database, sip_call_id)), f"the end of the call {sip_call_id}"
+    )
+    return records(database, sip_call_id)[0]

@@ -15,8 +15,7 @@ import pytest
 from sipserver.bus.once import MemoryOnce
 from sipserver.gate.tokens import Claims, Tokens
 from tests.fakes.party import TONES_HZ, Party, parties_at
-from tests.fakes.until import until
-from tests.harness.records import Record, records
+from tests.harness.records import record_of
 from tests.harness.server import ServerProcess
 from tests.harness.voice import VoiceClient, voice_client
 
@@ -93,11 +92,6 @@ async def calling(server: ServerProcess, to: str, callee: Party | None = None) -
             await asyncio.gather(caller.talking, return_exceptions=True)
 
 
-async def record_of(server: ServerProcess, client: VoiceClient) -> Record:
-    await until(lambda: any(record.reason for record in records(server.database, client.call_id)), "the record's end")
-    return records(server.database, client.call_id)[0]
-
-
 async def picks_up(callee: Party) -> None:
     await callee.is_called()
     await callee.accepts()
@@ -110,7 +104,7 @@ async def test_a_stream_is_bridged_with_a_telephone(server: ServerProcess) -> No
         await caller.hears("callee")
         await caller.client.say("hangup")
         callee.peer.answer(await callee.peer.receive("BYE"), "200 OK")
-        record = await record_of(server, caller.client)
+        record = await record_of(server.database, caller.client.call_id)
     assert record.reason == "caller_hangup"
     assert record.recording_status == "complete"
     assert record.of("bridge.ended")[0]["reason"]
@@ -122,7 +116,7 @@ async def test_the_telephone_hangs_up(server: ServerProcess) -> None:
         await caller.hears("callee")
         callee.peer.send(callee.request("BYE"))
         assert await caller.client.ended() == 1000
-        record = await record_of(server, caller.client)
+        record = await record_of(server.database, caller.client.call_id)
     assert record.reason == "callee_hangup"
 
 
@@ -133,7 +127,7 @@ async def test_a_stream_is_transferred_to_a_telephone(server: ServerProcess) -> 
         await caller.hears("callee")
         await caller.client.say("hangup")
         callee.peer.answer(await callee.peer.receive("BYE"), "200 OK")
-        record = await record_of(server, caller.client)
+        record = await record_of(server.database, caller.client.call_id)
     assert record.of("transfer.ended")[0]["outcome"] == "answered"
 
 
@@ -142,7 +136,7 @@ async def test_one_that_is_refused_stays_with_us(server: ServerProcess) -> None:
         callee.peer.answer(await callee.is_called(), "486 Busy Here", tag="callee")
         await caller.hears("caller")
         await caller.client.say("hangup")
-        record = await record_of(server, caller.client)
+        record = await record_of(server.database, caller.client.call_id)
     assert record.of("transfer.ended")[0]["outcome"] == "busy"
 
 

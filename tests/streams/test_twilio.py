@@ -18,7 +18,7 @@ import pytest
 from twilio.request_validator import RequestValidator
 
 from tests.fakes.until import until
-from tests.harness.records import Record, records
+from tests.harness.records import record_of, records
 from tests.harness.server import ServerProcess
 from tools.conformance.twilio import SILENCE, TwilioCall, TwiML, ask_webhook, check, connected, sid
 
@@ -69,7 +69,7 @@ async def answered(client: aiohttp.ClientSession, server: ServerProcess, to: str
     fields = {"CallSid": sid("CA"), "From": FROM, "To": to, "CallerName": "ANNA"}
     status, text = await ask_webhook(client, webhook(server), ACCOUNT, TOKEN, fields)
     assert status == 200, text
-    return TwiML.parse(text)
+    return TwiML.parse(text, fields["CallSid"])
 
 
 @asynccontextmanager
@@ -79,16 +79,6 @@ async def calling(server: ServerProcess, to: str = TO) -> AsyncIterator[TwilioCa
         connected(client, await answered(client, server, to), ACCOUNT) as call,
     ):
         yield call
-
-
-async def record_of(server: ServerProcess, call_sid: str, timeout_s: float = 15) -> Record:
-    """The closed record of a call."""
-    async with asyncio.timeout(timeout_s):
-        while True:
-            found = records(server.database, call_sid)
-            if found and found[0].reason:
-                return found[0]
-            await asyncio.sleep(0.05)
 
 
 def kinds(server: ServerProcess, call_sid: str) -> list[str]:
@@ -159,7 +149,7 @@ async def test_a_caller_hears_themselves_and_hangs_up(server: ServerProcess) -> 
         assert level(bytes(call.played)) == pytest.approx(level(tone(1.0)), rel=0.1)
         await call.stop()
     assert not call.faults
-    record = await record_of(server, call.call_sid)
+    record = await record_of(server.database, call.call_sid)
     assert (record.reason, record.answered) == ("caller_hangup", True)
     started = record.of("call.started")[0]
     assert started["to_uri"].startswith(f"sip:{TO}@")
@@ -176,7 +166,7 @@ async def test_the_echo_through_the_pipeline_is_whole(server: ServerProcess) -> 
         await call.until(lambda: level(bytes(call.played[-1600:])) > 3000, "the echo")
         await call.stop()
     assert not call.faults
-    record = await record_of(server, call.call_sid)
+    record = await record_of(server.database, call.call_sid)
     assert record.recording_status == "complete"
     assert len(await asyncio.to_thread(Path(record.recording).read_bytes)) > 2 * 2 * 2 * 16_000 * 0.9
 
@@ -188,7 +178,7 @@ async def test_digits_reach_the_dialplan_and_the_server_hangs_up(server: ServerP
             await call.digit(digit)
         assert await call.ended(20) == 1000
     assert not call.faults
-    record = await record_of(server, call.call_sid)
+    record = await record_of(server.database, call.call_sid)
     assert record.reason == "dialplan_hangup"
     assert [each["method"] for each in record.of("digit.received")] == ["stream", "stream"]
 
@@ -202,7 +192,7 @@ async def test_marks_come_after_what_was_said_and_sound_is_paced(server: ServerP
     gaps = [later - earlier for earlier, later in zip(call.played_at_s, call.played_at_s[1:], strict=False)]
     assert sum(gap > 0.06 for gap in gaps) < len(gaps) * 0.1, "the caller hears it without holes"
     assert not call.faults
-    record = await record_of(server, call.call_sid)
+    record = await record_of(server.database, call.call_sid)
     assert record.of("stream.stats")[-1]["marks_played"] >= 1
     assert any(each["summary"].startswith("mark") for each in record.of("stream.message"))
 
@@ -213,7 +203,7 @@ async def test_silence_of_the_peer_is_told(server: ServerProcess) -> None:
         await until(lambda: "media.stalled" in kinds(server, call.call_sid), "the silence")
         await call.talk(SILENCE * 10)
         await call.stop()
-    record = await record_of(server, call.call_sid)
+    record = await record_of(server.database, call.call_sid)
     assert "media.recovered" in record.kinds
 
 
@@ -251,7 +241,7 @@ async def test_what_makes_no_sense_is_counted_and_the_call_goes_on(server: Serve
         await call.talk(tone(0.5))
         await call.until(lambda: level(bytes(call.played[-800:])) > 3000, "the echo")
         await call.stop()
-    record = await record_of(server, call.call_sid)
+    record = await record_of(server.database, call.call_sid)
     stats = record.of("stream.stats")[-1]
     assert (stats["bad"], stats["unknown"]) == (6, 1)
     assert record.reason == "caller_hangup"
@@ -265,21 +255,21 @@ async def test_sound_before_the_start_is_counted(server: ServerProcess) -> None:
             await call.start(twiml.parameters)
             await call.talk(tone(0.3))
             await call.stop()
-    assert (await record_of(server, call.call_sid)).of("stream.stats")[-1]["bad"] == 1
+    assert (await record_of(server.database, call.call_sid)).of("stream.stats")[-1]["bad"] == 1
 
 
 async def test_binary_ends_it(server: ServerProcess) -> None:
     async with calling(server) as call:
         await call.socket.send_bytes(tone(0.02))
         assert await call.ended() == 1003
-    assert (await record_of(server, call.call_sid)).reason
+    assert (await record_of(server.database, call.call_sid)).reason
 
 
 async def test_a_message_of_a_megabyte_ends_it(server: ServerProcess) -> None:
     async with calling(server) as call:
         await call.say("media", media={"payload": base64.b64encode(bytes(1_000_000)).decode()})
         assert await call.ended() == 1009
-    assert (await record_of(server, call.call_sid)).reason
+    assert (await record_of(server.database, call.call_sid)).reason
 
 
 async def test_a_line_that_is_cut_in_the_middle_of_speech_ends_the_call(server: ServerProcess) -> None:
@@ -288,7 +278,7 @@ async def test_a_line_that_is_cut_in_the_middle_of_speech_ends_the_call(server: 
         assert call.socket._conn is not None
         assert call.socket._conn.transport is not None
         call.socket._conn.transport.abort()
-        record = await record_of(server, call.call_sid)
+        record = await record_of(server.database, call.call_sid)
     assert record.reason == "caller_hangup"
     assert record.of("leg.disconnected")[0]["cause"]
 
@@ -299,7 +289,7 @@ async def test_a_clock_that_is_not_ours(server: ServerProcess, speed: float) -> 
         await call.talk(tone(3.0), speed=speed)
         await call.until(lambda: len(call.played) > 8000, "the echo")
         await call.stop()
-    record = await record_of(server, call.call_sid)
+    record = await record_of(server.database, call.call_sid)
     stats = record.of("stream.stats")[-1]
     if speed == 2.0:
         assert stats["discarded"] > 0

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.fakes.until import until
-from tests.harness.records import Record, records
+from tests.harness.records import record_of, records
 from tests.harness.server import ServerProcess, free_port
 from tests.streams.test_twilio import ACCOUNT, FROM, TOKEN, level, tone
 from tools.conformance.twilio_cloud import CloudCall, TwilioCloud, twilio_cloud
@@ -20,7 +20,7 @@ from tools.conformance.twilio_cloud import CloudCall, TwilioCloud, twilio_cloud
 OFFICE = "+493055555"
 PLAN = """
 tenant: acme
-targets: ["+49*"]
+targets: ["+49*", "sip:*"]
 flows:
   blind:
     - transfer: {to: "+493055555", mode: blind, on: {busy: again, no_answer: again, declined: again, failed: again}}
@@ -69,19 +69,14 @@ async def cloud(api_port: int) -> AsyncIterator[TwilioCloud]:
         assert not [fault for call in made.calls.values() for stream in call.streams for fault in stream.faults]
 
 
-async def record_of(server: ServerProcess, call: CloudCall) -> Record:
-    await until(lambda: any(record.reason for record in records(server.database, call.sid)), "the end of the record")
-    return records(server.database, call.sid)[0]
-
-
 async def calls_in(cloud: TwilioCloud, server: ServerProcess, to: str = "+4930123456") -> CloudCall:
     return await cloud.call_in(f"http://127.0.0.1:{server.http_port}/webhooks/twilio/main/voice", to, FROM)
 
 
 @asynccontextmanager
-async def dialling(server: ServerProcess, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def dialling(server: ServerProcess, *more: str, to: str = OFFICE) -> AsyncIterator[asyncio.subprocess.Process]:
     """`sipserver dial` by the account."""
-    command = (sys.executable, "-m", "sipserver", "dial", OFFICE, "--trunk", "main", *more)
+    command = (sys.executable, "-m", "sipserver", "dial", to, "--trunk", "main", *more)
     process = await asyncio.create_subprocess_exec(
         *command,
         "--config",
@@ -102,7 +97,7 @@ async def dialling(server: ServerProcess, *more: str) -> AsyncIterator[asyncio.s
 
 async def test_a_caller_is_handed_over(server: ServerProcess, cloud: TwilioCloud) -> None:
     call = await calls_in(cloud, server)
-    record = await record_of(server, call)
+    record = await record_of(server.database, call.sid)
     assert call.dialled == [OFFICE]
     assert record.of("transfer.ended")[0]["outcome"] == "answered"
     assert record.reason == "transferred"
@@ -122,7 +117,7 @@ async def test_a_caller_comes_back_when_nobody_answers(
     await stream.talk(tone(1.0))
     await stream.until(lambda: level(bytes(stream.played[-800:])) > 3000, "the echo of the flow that goes on")
     await stream.stop()
-    record = await record_of(server, call)
+    record = await record_of(server.database, call.sid)
     assert record.of("transfer.ended")[0]["outcome"] == outcome
     assert "stream.resumed" in record.kinds
     assert record.reason == "caller_hangup"
@@ -135,7 +130,7 @@ async def test_a_cloud_that_says_no_leaves_the_caller_with_us(server: ServerProc
     await stream.talk(tone(1.0))
     await stream.until(lambda: level(bytes(stream.played[-800:])) > 3000, "the echo of the flow that goes on")
     await stream.stop()
-    assert (await record_of(server, call)).of("transfer.ended")[0]["outcome"] in ("failed", "declined")
+    assert (await record_of(server.database, call.sid)).of("transfer.ended")[0]["outcome"] in ("failed", "declined")
     cloud._auth_token = TOKEN
 
 
@@ -153,6 +148,14 @@ async def test_somebody_is_called_and_answers(server: ServerProcess, cloud: Twil
         said, _ = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, said.decode()
     assert call.history[:2] == ["ringing", "in-progress"]
+
+
+async def test_headers_for_sip_targets_are_escaped(server: ServerProcess, cloud: TwilioCloud) -> None:
+    cloud.outcomes["sip:bob@pbx.example?X-Account=a%26b%3D%201"] = "busy"
+    async with dialling(server, "--header", "X-Account=a&b= 1", to="sip:bob@pbx.example") as process:
+        call = await asyncio.wait_for(cloud.placed.get(), 60)
+        await asyncio.wait_for(process.communicate(), 60)
+    assert call.to in cloud.outcomes
 
 
 @pytest.mark.parametrize(("what", "code"), [("busy", 486), ("no-answer", 480), ("failed", 503)])
@@ -188,6 +191,6 @@ async def test_a_caller_is_bridged_with_somebody_at_the_carrier(server: ServerPr
     await one.until(lambda: len(one.played) > 8000 and level(bytes(one.played[-1600:])) > 3000, "the callee's tone")
     await other.until(lambda: level(bytes(other.played[-1600:])) > 3000, "the caller's tone")
     await one.stop()
-    record = await record_of(server, caller)
+    record = await record_of(server.database, caller.sid)
     assert record.reason == "caller_hangup"
     await asyncio.wait_for(callee.ended.wait(), 60)

@@ -18,8 +18,7 @@ from sipserver.bus.once import MemoryOnce
 from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Claims, Tokens
 from sipserver.streams.voice import MOST_KEPT_S, MOST_MESSAGES, VoiceLine
-from tests.fakes.until import until
-from tests.harness.records import Record, records
+from tests.harness.records import record_of
 from tests.harness.server import ServerProcess
 from tests.harness.voice import HEAD, VoiceClient, voice_client
 
@@ -64,12 +63,6 @@ def token(to: str = "echo", **claims: object) -> str:
     return Tokens(SECRET.encode(), MemoryOnce()).issue(Claims("voice", to=to, from_user="anna", **claims))  # type: ignore[arg-type]
 
 
-async def record_of(server: ServerProcess, call_id: str) -> Record:
-    """The closed record of a call."""
-    await until(lambda: any(record.reason for record in records(server.database, call_id)), "the end of the record")
-    return records(server.database, call_id)[0]
-
-
 def noise(seconds: float, seed: int = 1) -> bytes:
     """Loud, and nowhere like itself: what is missing or comes twice is seen."""
     return np.random.default_rng(seed).integers(-9000, 9000, int(16_000 * seconds)).astype("<i2").tobytes()
@@ -90,7 +83,7 @@ async def test_a_caller_hears_themselves_sample_for_sample(server: ServerProcess
         await echoed(client, said)
         await client.say("hangup")
         assert await client.ended() == 1000
-    record = await record_of(server, client.call_id)
+    record = await record_of(server.database, client.call_id)
     assert (record.call_id, record.reason) == (client.call_id, "caller_hangup")
     assert record.of("call.started")[0]["from_uri"].startswith("sip:anna@")
     assert record.of("media.started")[0]["codec"] == "L16"
@@ -102,7 +95,7 @@ async def test_digits_and_the_end_by_the_server(server: ServerProcess) -> None:
         await client.say("dtmf", digits="42")
         assert await client.ended() == 1000
         assert client.of("hangup")
-    assert (await record_of(server, client.call_id)).reason == "dialplan_hangup"
+    assert (await record_of(server.database, client.call_id)).reason == "dialplan_hangup"
 
 
 async def test_marks_tell_what_was_heard(server: ServerProcess) -> None:
@@ -111,7 +104,7 @@ async def test_marks_tell_what_was_heard(server: ServerProcess) -> None:
         await client.until(lambda: bool(client.of("mark")), "the mark after the words", 20)
         assert len(client.sound) > 16_000 * 2
         await client.say("hangup")
-    stats = (await record_of(server, client.call_id)).of("stream.stats")[-1]
+    stats = (await record_of(server.database, client.call_id)).of("stream.stats")[-1]
     assert stats["marks_played"] >= 1
 
 
@@ -127,7 +120,7 @@ async def test_a_line_that_breaks_in_the_middle_loses_nothing(server: ServerProc
         await client.speak(said[30_080:])
         await echoed(client, said)
         await client.say("hangup")
-    record = await record_of(server, client.call_id)
+    record = await record_of(server.database, client.call_id)
     assert "stream.dropped" in record.kinds
     assert record.of("stream.resumed")[0]["after_ms"] < 2000
     assert record.reason == "caller_hangup"
@@ -143,7 +136,7 @@ async def test_words_go_on_where_they_broke_off(server: ServerProcess) -> None:
         await client.until(lambda: bool(client.of("mark")), "the mark after the words", 20)
         assert len(client.sound) > 16_000 * 2 * 2
         await client.say("hangup")
-    assert len((await record_of(server, client.call_id)).of("stream.resumed")) == 1
+    assert len((await record_of(server.database, client.call_id)).of("stream.resumed")) == 1
 
 
 async def test_one_that_does_not_come_back_has_left(server: ServerProcess) -> None:
@@ -151,7 +144,7 @@ async def test_one_that_does_not_come_back_has_left(server: ServerProcess) -> No
         await client.connect()
         await client.speak(noise(0.2))
         client.break_line()
-        record = await record_of(server, client.call_id)
+        record = await record_of(server.database, client.call_id)
     assert record.reason == "caller_hangup"
     assert record.of("leg.disconnected")[0]["cause"] == "the client did not come back"
 
@@ -180,7 +173,7 @@ async def test_a_second_connection_with_the_key_takes_the_call(server: ServerPro
         await echoed(other, said)
         await other.say("hangup")
         await other.close()
-    assert (await record_of(server, client.call_id)).reason == "caller_hangup"
+    assert (await record_of(server.database, client.call_id)).reason == "caller_hangup"
 
 
 @pytest.mark.parametrize("case", ["no token", "nonsense", "used", "other purpose", "other call", "no uuid"])
@@ -204,7 +197,7 @@ async def test_a_token_of_a_tenant_calls_that_tenant_alone(server: ServerProcess
     async with voice_client(url(server), token("echo", tenant="other")) as client:
         await client.connect()
         assert await client.ended() == 1000
-    assert (await record_of(server, client.call_id)).reason == "dialplan_hangup"
+    assert (await record_of(server.database, client.call_id)).reason == "dialplan_hangup"
 
 
 async def test_a_user_that_nobody_has_is_told(server: ServerProcess) -> None:
@@ -212,7 +205,7 @@ async def test_a_user_that_nobody_has_is_told(server: ServerProcess) -> None:
         await client.connect()
         await client.ended()
         assert client.of("hangup")[0]["code"] == 404
-    assert (await record_of(server, client.call_id)).reason == "no_route"
+    assert (await record_of(server.database, client.call_id)).reason == "no_route"
 
 
 @pytest.mark.parametrize("first", ["not json", b"\0" * 648, '{"type": "ack"}', "[]"])
@@ -237,7 +230,7 @@ async def test_what_makes_no_sense_is_counted_and_the_call_goes_on(server: Serve
         await client.speak(said := noise(0.3))
         await echoed(client, said)
         await client.say("hangup")
-    stats = (await record_of(server, client.call_id)).of("stream.stats")[-1]
+    stats = (await record_of(server.database, client.call_id)).of("stream.stats")[-1]
     assert (stats["bad"], stats["unknown"]) == (7, 1)
 
 
@@ -264,7 +257,7 @@ async def test_sound_as_json_both_ways(server: ServerProcess) -> None:
             await client.say("media", payload=bad)
         await client.say("stop")
         assert await client.ended() == 1000
-    record = await record_of(server, client.call_id)
+    record = await record_of(server.database, client.call_id)
     assert record.of("stream.stats")[-1]["bad"] == 5
     assert record.reason == "caller_hangup"
 
@@ -275,7 +268,7 @@ async def test_a_message_of_a_megabyte_ends_the_call(server: ServerProcess) -> N
         assert client.socket is not None
         await client.socket.send_bytes(bytes(1_000_000))
         assert await client.ended() == 1009
-    assert (await record_of(server, client.call_id)).reason
+    assert (await record_of(server.database, client.call_id)).reason
 
 
 class Wire:

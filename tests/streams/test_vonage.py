@@ -14,8 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.fakes.until import until
-from tests.harness.records import Record, records
+from tests.harness.records import record_of
 from tests.harness.server import ServerProcess
 from tests.servers.vonage import APPLICATION, SECRET, answer_url, started
 from tools.conformance.vonage import Endpoint, VonageStream, ask, check, connected
@@ -75,17 +74,6 @@ async def calling(server: ServerProcess, to: str = TO, method: str = "POST") -> 
         yield stream, call
 
 
-async def record_of(server: ServerProcess, call: str) -> Record:
-    """The closed record of a call."""
-
-    def closed() -> bool:
-        found = records(server.database, call)
-        return bool(found and found[0].reason)
-
-    await until(closed, f"the end of {call}")
-    return records(server.database, call)[0]
-
-
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_caller_hears_themselves_and_hangs_up(server: ServerProcess, method: str) -> None:
     rate_hz = rate_of(server)
@@ -96,7 +84,7 @@ async def test_a_caller_hears_themselves_and_hangs_up(server: ServerProcess, met
         assert loudest(bytes(stream.played)) == pytest.approx(8000, rel=0.1)
         await stream.stop()
     assert not stream.faults
-    record = await record_of(server, call)
+    record = await record_of(server.database, call)
     assert (record.reason, record.answered) == ("caller_hangup", True)
     begun = record.of("call.started")[0]
     assert begun["to_uri"].startswith(f"sip:+{TO}@")
@@ -114,7 +102,7 @@ async def test_messages_that_are_not_20_ms_are_heard_and_counted_and_20_ms_go_ba
         await stream.say("websocket:dtmf", digit="1")
         await stream.stop()
     assert not stream.faults
-    stats = (await record_of(server, call)).of("stream.stats")[-1]
+    stats = (await record_of(server.database, call)).of("stream.stats")[-1]
     assert stats["bad"] >= 50
 
 
@@ -124,7 +112,7 @@ async def test_the_echo_through_the_pipeline_is_recorded(server: ServerProcess) 
         await stream.until(lambda: loudest(bytes(stream.played[-stream.frame * 5 :])) > 6000, "the echo")
         await stream.stop()
     assert not stream.faults
-    record = await record_of(server, call)
+    record = await record_of(server.database, call)
     assert record.recording_status == "complete"
     assert len(await asyncio.to_thread(Path(record.recording).read_bytes)) > 1.2 * 2 * 2 * 16_000
 
@@ -138,7 +126,7 @@ async def test_a_key_silences_the_question_and_leads_to_the_end(server: ServerPr
     assert not stream.faults
     assert stream.cleared >= 1
     assert stream.most_buffered < 20
-    record = await record_of(server, call)
+    record = await record_of(server.database, call)
     assert record.reason == "dialplan_hangup"
     assert [each["method"] for each in record.of("digit.received")] == ["stream", "stream"]
 
@@ -150,7 +138,7 @@ async def test_what_was_said_is_told_when_it_was_heard(server: ServerProcess) ->
         assert stream.most_buffered < 20, "it comes at the pace at which it is heard"
         await stream.stop()
     assert not stream.faults
-    assert (await record_of(server, call)).of("stream.stats")[-1]["marks_played"] >= 1
+    assert (await record_of(server.database, call)).of("stream.stats")[-1]["marks_played"] >= 1
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -188,7 +176,7 @@ async def test_what_makes_no_sense_is_counted_and_the_call_goes_on(server: Serve
         await stream.talk(tone(0.5, stream.rate_hz))
         await stream.until(lambda: loudest(bytes(stream.played[-stream.frame * 3 :])) > 6000, "the echo")
         await stream.stop()
-    record = await record_of(server, call)
+    record = await record_of(server.database, call)
     stats = record.of("stream.stats")[-1]
     assert (stats["bad"], stats["unknown"]) == (5, 1)
     assert record.reason == "caller_hangup"
@@ -203,14 +191,14 @@ async def test_sound_before_the_beginning_is_counted(server: ServerProcess) -> N
             await stream.start(endpoint.headers)
             await stream.talk(tone(0.3, stream.rate_hz))
             await stream.stop()
-    assert (await record_of(server, call)).of("stream.stats")[-1]["bad"] == 2
+    assert (await record_of(server.database, call)).of("stream.stats")[-1]["bad"] == 2
 
 
 async def test_a_message_of_a_megabyte_ends_it(server: ServerProcess) -> None:
     async with calling(server) as (stream, call):
         await stream.socket.send_bytes(bytes(1_000_000))
         assert await stream.ended() == 1009
-    assert (await record_of(server, call)).reason
+    assert (await record_of(server.database, call)).reason
 
 
 async def test_a_line_that_is_cut_in_the_middle_of_speech_ends_the_call(server: ServerProcess) -> None:
@@ -219,7 +207,7 @@ async def test_a_line_that_is_cut_in_the_middle_of_speech_ends_the_call(server: 
         assert stream.socket._conn is not None
         assert stream.socket._conn.transport is not None
         stream.socket._conn.transport.abort()
-        record = await record_of(server, call)
+        record = await record_of(server.database, call)
     assert record.reason == "caller_hangup"
     assert record.of("leg.disconnected")[0]["cause"]
 
@@ -230,7 +218,7 @@ async def test_a_clock_that_is_not_ours(server: ServerProcess, speed: float) -> 
         await stream.talk(tone(3.0, stream.rate_hz), speed=speed)
         await stream.until(lambda: len(stream.played) > stream.rate_hz, "the echo")
         await stream.stop()
-    stats = (await record_of(server, call)).of("stream.stats")[-1]
+    stats = (await record_of(server.database, call)).of("stream.stats")[-1]
     if speed == 2.0:
         assert stats["discarded"] > 0
     if speed == 0.5:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.fakes.until import until
-from tests.harness.records import Record, records
+from tests.harness.records import record_of
 from tests.harness.server import ServerProcess, free_port
 from tests.servers.vonage import APPLICATION, SECRET, answer_url, event_url, keys, started
 from tools.conformance.vonage_cloud import Cloud, CloudCall
@@ -85,15 +85,6 @@ def loudest(sound: bytes) -> int:
     return max(map(abs, struct.unpack(f"<{len(sound) // 2}h", sound)), default=0)
 
 
-async def record_of(server: ServerProcess, call: CloudCall) -> Record:
-    def closed() -> bool:
-        found = records(server.database, call.uuid)
-        return bool(found and found[0].reason)
-
-    await until(closed, "the end of the call")
-    return records(server.database, call.uuid)[0]
-
-
 async def hears_themselves(call: CloudCall, number: int) -> None:
     """Only the flow after a transfer that failed has an echo."""
     stream = await call.stream(number)
@@ -114,7 +105,7 @@ async def test_a_caller_whom_nobody_takes_comes_back_to_the_same_call(
         call = await cloud.incoming(answer_url(server), "4930000001")
         await hears_themselves(call, 2)
         await cloud.hang_up(call)
-        record = await record_of(server, call)
+        record = await record_of(server.database, call.uuid)
         (ended,) = record.of("transfer.ended")
         assert ended["outcome"] == BRANCHES[status]
         assert len(record.of("call.started")) == 1
@@ -129,7 +120,7 @@ async def test_a_caller_whom_somebody_takes_stays_there(place: tuple[ServerProce
     server = place[0]
     async with vonage(place) as cloud:
         call = await cloud.incoming(answer_url(server), "4930000001")
-        record = await record_of(server, call)
+        record = await record_of(server.database, call.uuid)
         assert record.reason == "transferred"
         assert record.of("transfer.ended")[0]["outcome"] == "answered"
         assert not call.over.is_set(), "the two still talk"
@@ -145,7 +136,7 @@ async def test_a_caller_comes_back_when_it_has_rung_long_enough(place: tuple[Ser
         call = await cloud.incoming(answer_url(server), "4930000002")
         await hears_themselves(call, 2)
         await cloud.hang_up(call)
-        record = await record_of(server, call)
+        record = await record_of(server.database, call.uuid)
     assert record.of("transfer.ended")[0]["outcome"] == "no_answer"
     assert cloud.asked[0][2]["destination"]["ncco"][0]["endpoint"][0]["uri"] == "sip:200@pbx.example"
 
@@ -158,7 +149,7 @@ async def test_a_caller_who_hangs_up_while_it_rings_ends_the_call(place: tuple[S
         await until(lambda: bool(cloud.asked), "the transfer")
         await (await call.stream()).ended()
         await cloud.hang_up(call)
-        record = await record_of(server, call)
+        record = await record_of(server.database, call.uuid)
     assert record.reason == "caller_hangup"
     assert record.of("transfer.ended")[0]["outcome"] == "caller_gone"
 
@@ -170,7 +161,7 @@ async def test_a_transfer_that_vonage_refuses_leaves_the_caller_with_us(place: t
         call = await cloud.incoming(answer_url(server), "4930000001")
         await hears_themselves(call, 1)
         await cloud.hang_up(call)
-        record = await record_of(server, call)
+        record = await record_of(server.database, call.uuid)
     assert record.of("transfer.ended")[0]["outcome"] == "failed"
     assert record.reason == "caller_hangup"
 
@@ -181,7 +172,7 @@ async def test_a_call_that_closing_does_not_end_is_hung_up(place: tuple[ServerPr
         cloud.stays = True
         call = await cloud.incoming(answer_url(server), "4930000004")
         await call.ended()
-        assert (await record_of(server, call)).reason == "dialplan_hangup"
+        assert (await record_of(server.database, call.uuid)).reason == "dialplan_hangup"
         assert cloud.asked[-1] == ("PUT", f"/v1/calls/{call.uuid}", {"action": "hangup"})
 
 
@@ -200,7 +191,7 @@ async def test_two_calls_of_vonage_hear_each_other(place: tuple[ServerProcess, i
         assert min(loudest(bytes(ours.played)), loudest(bytes(theirs.played))) > 6000
         await cloud.hang_up(called)
         await caller.ended()
-        record = await record_of(server, caller)
+        record = await record_of(server.database, caller.uuid)
     assert record.reason == "dialplan_hangup"
 
 
@@ -212,5 +203,5 @@ async def test_what_becomes_of_calls_that_we_place(place: tuple[ServerProcess, i
         call = await cloud.incoming(answer_url(server), "4930000003")
         await hears_themselves(call, 1)
         await cloud.hang_up(call)
-        record = await record_of(server, call)
+        record = await record_of(server.database, call.uuid)
     assert record.of("party.ended")[0]["outcome"] == BRANCHES[status]

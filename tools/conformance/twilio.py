@@ -22,7 +22,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,13 +37,16 @@ PATIENCE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class TwiML:
-    """What the webhook answered: where the stream goes, and with which parameters."""
+    """What the webhook answered: where the stream goes, and with which parameters. call_sid: of the call that it was
+    asked about.
+    """
 
     url: str
     parameters: Mapping[str, str]
+    call_sid: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> TwiML:
+    def parse(cls, text: str, call_sid: str = "") -> TwiML:
         """Raises ValueError when there is no <Connect><Stream>."""
         root = ET.fromstring(text)
         stream = root.find("./Connect/Stream")
@@ -52,7 +55,7 @@ class TwiML:
         if "?" in stream.get("url", ""):
             raise ValueError("the URL of a stream takes no query")
         found = {each.get("name", ""): each.get("value", "") for each in stream.findall("Parameter")}
-        return cls(stream.get("url", ""), found)
+        return cls(stream.get("url", ""), found, call_sid)
 
 
 def sid(prefix: str) -> str:
@@ -257,11 +260,12 @@ async def connected(
     *,
     call_sid: str = "",
     begins: bool = True,
-    speaks: Iterable[bytes] | None = None,
 ) -> AsyncIterator[TwilioCall]:
-    """A stream as Twilio opens it, for the length of an `async with` block. begins: say `connected` and `start`."""
+    """A stream as Twilio opens it, for the length of an `async with` block. begins: say `connected` and `start`.
+    call_sid: if it is to be another one than that of the webhook.
+    """
     async with client.ws_connect(twiml.url, compress=0) as socket:
-        call = TwilioCall(socket, account_sid, call_sid or sid("CA"))
+        call = TwilioCall(socket, account_sid, call_sid or twiml.call_sid or sid("CA"))
         tasks = [asyncio.create_task(work, name="twilio") for work in (call.listen(), call.play())]
         try:
             if begins:
@@ -286,7 +290,7 @@ async def check(url: str, account_sid: str, auth_token: str, to: str, seconds: f
         if status != 200:
             return found
         try:
-            twiml = TwiML.parse(text)
+            twiml = TwiML.parse(text, fields["CallSid"])
         except (ValueError, ET.ParseError) as problem:
             return {**found, "the answer connects a stream": str(problem)}
         found["the answer connects a stream"] = ""

@@ -60,6 +60,10 @@ class TwilioCloud:
         self.ring = asyncio.Event()
         """Who is called answers, or does not, when this is set."""
         self.ring.set()
+        self.take = asyncio.Event()
+        """Orders for calls are taken when this is set; until then they are on their way."""
+        self.take.set()
+        self.ordered = asyncio.Event()
         self.calls: dict[str, CloudCall] = {}
         self.faults: list[str] = []
         self.url = ""
@@ -89,6 +93,8 @@ class TwilioCloud:
         form = await request.post()
         if not form.get("To") or not form.get("From") or not form.get("Twiml"):
             return web.json_response({"code": 21201, "message": "No 'To' number is specified"}, status=400)
+        self.ordered.set()
+        await self.take.wait()
         call = self._new(str(form["To"]), str(form["From"]))
         call.told_url = str(form.get("StatusCallback", ""))
         call.told_events = tuple(map(str, form.getall("StatusCallbackEvent", [])))
