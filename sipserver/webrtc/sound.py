@@ -1,7 +1,7 @@
 """Bytes of RTP to 20 ms frames of 16 kHz and back, for the codec that a browser and we have agreed on.
 
 Owns the decoder, the encoder and what is made up for lost packets. Refuses to know RTP's headers and when a frame is
-due. Runs on the loop: 20 ms of Opus take 60 us to decode and 230 us to encode.
+due. Runs on the loop: 20 ms of Opus take some 25 us to decode and 200 us to encode.
 """
 
 from __future__ import annotations
