@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -36,6 +37,12 @@ REAL_TIME = frozenset({
 })  # fmt: skip
 """Folders whose tests have processes, sockets and clocks of a machine that others share: one that fails is tried once
 more, and the summary names it (RERUN). docs/decisions/0019 says why."""
+
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
+"""How long one example takes says nothing on a machine that others use."""
 
 _BEFORE: pytest.StashKey[Holdings] = pytest.StashKey()
 

@@ -207,4 +207,4 @@ class AnyCourse(RuleBasedStateMachine):
 
 
 TestAnyCourse = AnyCourse.TestCase
-TestAnyCourse.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestAnyCourse.settings = settings(max_examples=60, stateful_step_count=25)

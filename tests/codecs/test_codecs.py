@@ -77,7 +77,7 @@ def test_20_ms_in_are_20_ms_out_from_the_first_packet_on(codec: table.Codec) -> 
 
 
 @ALL
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(payloads=st.lists(st.binary(max_size=400), max_size=8))
 def test_any_bytes_are_samples_or_a_bad_payload(codec: table.Codec, payloads: list[bytes]) -> None:
     decoder = table.decoder(codec)
@@ -92,7 +92,7 @@ def test_any_bytes_are_samples_or_a_bad_payload(codec: table.Codec, payloads: li
 
 
 @ALL
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(junk=st.binary(min_size=1, max_size=200), flips=st.integers(0, 2**31))
 def test_damage_heals(codec: table.Codec, junk: bytes, flips: int) -> None:
     """Junk, a truncated and a bit-flipped packet; a second later the speech is as good as before."""

@@ -109,7 +109,7 @@ def test_a_broken_message_is_refused_or_ignored(torture: Torture, sender: Sender
     assert sender.alive()
 
 
-@settings(derandomize=True, max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(derandomize=True, max_examples=150, database=None, suppress_health_check=list(HealthCheck))
 @given(
     edits=st.lists(
         st.tuples(

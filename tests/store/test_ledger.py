@@ -85,7 +85,7 @@ CUT = st.tuples(st.integers(0, 25), st.integers(0, 25), st.booleans())
 
 
 @given(cuts=st.lists(CUT, max_size=4))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_deliveries_give_the_same_rows(database: Database, cuts: list[tuple[int, int, bool]]) -> None:
     """Parts that come twice, writers that die between them."""
     names = [f"c{next(NUMBERS)}" for _ in range(3)]

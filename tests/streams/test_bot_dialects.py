@@ -9,7 +9,7 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sipserver.calls.bots import BotOrder
@@ -261,7 +261,6 @@ _WORDS = st.sampled_from(["media", "mark", "clear", "notify", "hangup", "MARK_ME
 
 
 @pytest.mark.parametrize("protocol", DIALECTS)
-@settings(deadline=None)
 @given(message=st.text(max_size=80) | st.binary(max_size=80) | st.dictionaries(_KEYS, _WORDS | _JSON).map(json.dumps))
 def test_any_message_is_read_or_is_a_bad_payload(protocol: str, message: str | bytes) -> None:
     with contextlib.suppress(BadPayload):
