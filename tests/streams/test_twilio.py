@@ -307,7 +307,7 @@ async def test_a_stream_for_no_account(server: ServerProcess) -> None:
 
 async def test_the_conformance_kit_finds_nothing(server: ServerProcess) -> None:
     found = await check(webhook(server), ACCOUNT, TOKEN, TO, 1.0)
-    assert len(found) == 6
+    assert len(found) == 9
     assert not any(found.values()), found
 
 

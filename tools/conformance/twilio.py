@@ -22,17 +22,17 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 from twilio.request_validator import RequestValidator
 
-FRAME_S = 0.02
+from tools.conformance.kit import FRAME_S, MOST_AHEAD_S, CarriersStream, code_after, report
+
 FRAME_BYTES = 160
 SILENCE = b"\xff" * FRAME_BYTES
-PATIENCE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +78,18 @@ async def ask_webhook(
         return answer.status, await answer.text()
 
 
-@dataclass
-class TwilioCall:
-    """One stream, from Twilio's side. Loop thread; `connected` makes one. played: what the caller heard, mu-law,
-    silence left out. events: names of what came, in order. marks: (name, whether its sound was played).
-    """
+@dataclass(kw_only=True)
+class TwilioCall(CarriersStream):
+    """See `CarriersStream`; `connected` makes one. played: mu-law. marks: (name, whether its sound was played)."""
 
-    socket: aiohttp.ClientWebSocketResponse
     account_sid: str
     call_sid: str
     stream_sid: str = field(default_factory=lambda: sid("MZ"))
-    faults: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
     marks: list[tuple[str, bool]] = field(default_factory=list)
-    played: bytearray = field(default_factory=bytearray)
-    played_at_s: list[float] = field(default_factory=list)
-    cleared: int = 0
     _sequence: int = 0
     _chunk: int = 0
     _began_s: float = field(default_factory=time.monotonic)
     _buffer: deque[bytes | str] = field(default_factory=deque)
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
-    _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     # --- what Twilio says ---------------------------------------------------------------------------------------------
 
@@ -146,28 +136,18 @@ class TwilioCall:
     async def digit(self, digit: str) -> None:
         await self.say("dtmf", dtmf={"track": "inbound_track", "digit": digit})
 
-    async def stop(self) -> None:
+    async def says_stop(self) -> None:
+        """The call is over; the WebSocket is still open."""
         await self.say("stop", stop={"accountSid": self.account_sid, "callSid": self.call_sid})
+
+    async def stop(self) -> None:
+        await self.says_stop()
         await self.socket.close()
 
     # --- what Twilio hears --------------------------------------------------------------------------------------------
 
-    async def until(self, true: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until it is so; raises AssertionError with what was seen."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not true():
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            seen = f"events {self.events[-20:]}, marks {self.marks}, {len(self.played)} bytes played"
-            raise AssertionError(f"{what} did not come: {seen}; faults {self.faults}") from None
-
-    async def ended(self, timeout_s: float = PATIENCE_S) -> int:
-        """Wait until the server closes; its close code."""
-        async with asyncio.timeout(timeout_s):
-            await self._ended.wait()
-        return self.socket.close_code or 0
+    def _seen(self) -> str:
+        return f"{super()._seen()}, marks {self.marks}"
 
     async def listen(self) -> None:
         """Until the end: take what comes, and check it."""
@@ -177,8 +157,7 @@ class TwilioCall:
             elif message.type is aiohttp.WSMsgType.BINARY:
                 self.faults.append("a binary frame: Twilio takes text alone (error 31951)")
             self._news.set()
-        self._ended.set()
-        self._news.set()
+        self._over()
 
     async def play(self) -> None:
         """The caller's ear: 20 ms of what is buffered every 20 ms."""
@@ -192,10 +171,8 @@ class TwilioCall:
             while self._buffer and len(rest) < FRAME_BYTES and isinstance(self._buffer[0], bytes):
                 rest += bytes(self._buffer.popleft())  # type: ignore[arg-type]
             if rest:
-                self.played += rest[:FRAME_BYTES]
-                self.played_at_s.append(time.monotonic())
+                self._heard(rest[:FRAME_BYTES])
                 rest = rest[FRAME_BYTES:]
-                self._news.set()
 
     async def _told(self, text: str) -> None:
         try:
@@ -214,6 +191,8 @@ class TwilioCall:
             case "mark":
                 await self._marked(body)
             case "clear":
+                if set(body) != {"event", "streamSid"}:
+                    self.faults.append(f"a `clear` of another shape: {sorted(body)}")
                 self.cleared += 1
                 waiting, self._buffer = self._buffer, deque()
                 for each in waiting:
@@ -235,9 +214,13 @@ class TwilioCall:
         if not sound:
             self.faults.append("an empty payload")
         self._buffer.append(sound)
+        waiting = sum(len(each) for each in self._buffer if isinstance(each, bytes))
+        self.most_ahead_s = max(self.most_ahead_s, waiting / FRAME_BYTES * FRAME_S)
 
     async def _marked(self, body: Mapping[str, Any]) -> None:
         name = (body.get("mark") or {}).get("name")
+        if set(body) != {"event", "streamSid", "mark"}:
+            self.faults.append(f"a `mark` of another shape: {sorted(body)}")
         if not isinstance(name, str) or not name:
             self.faults.append("a `mark` without a name")
         elif self._buffer:
@@ -265,7 +248,7 @@ async def connected(
     call_sid: if it is to be another one than that of the webhook.
     """
     async with client.ws_connect(twiml.url, compress=0) as socket:
-        call = TwilioCall(socket, account_sid, call_sid or twiml.call_sid or sid("CA"))
+        call = TwilioCall(socket=socket, account_sid=account_sid, call_sid=call_sid or twiml.call_sid or sid("CA"))
         tasks = [asyncio.create_task(work, name="twilio") for work in (call.listen(), call.play())]
         try:
             if begins:
@@ -297,14 +280,22 @@ async def check(url: str, account_sid: str, auth_token: str, to: str, seconds: f
         async with connected(client, twiml, account_sid) as call:
             await call.talk((SILENCE * 50)[: int(seconds * 8000)])
             await call.talk(bytes(range(256)) * int(seconds * 8000 / 256))
-            await call.stop()
+            await call.says_stop()
+            code = await code_after(call)
+        found["the server closes with 1000 after `stop`"] = "" if code == 1000 else f"its code is {code}"
         found["only what Twilio takes is sent"] = "; ".join(sorted(set(call.faults)))
+        ahead_s = call.most_ahead_s
+        found["no more sound waits than is heard soon"] = "" if ahead_s < MOST_AHEAD_S else f"{ahead_s:.1f} s of it"
         found["the caller hears something"] = "" if call.played else "nothing was played"
         async with connected(client, twiml, account_sid) as again:
-            with contextlib.suppress(TimeoutError):
-                await again.ended(5)
-            closed = again.socket.closed
-        found["a parameter that was used is refused"] = "" if closed else "the same stream could begin twice"
+            code = await code_after(again)
+        found["a parameter that was used is refused"] = "" if code else "the same stream could begin twice"
+        other = sid("CA")
+        status, text = await ask_webhook(client, url, account_sid, auth_token, {**fields, "CallSid": other})
+        async with connected(client, TwiML.parse(text, other), account_sid) as call:
+            await call.socket.send_bytes(SILENCE)
+            code = await code_after(call)
+        found["binary frames end the stream with 1003"] = "" if code == 1003 else f"its code is {code}"
     return found
 
 
@@ -314,12 +305,7 @@ def main() -> int:
     parser.add_argument("--account-sid", required=True)
     parser.add_argument("--auth-token", required=True)
     parser.add_argument("--to", default="+4930123456", help="the number that is called")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long the caller talks")
-    asked = parser.parse_args()
-    found = asyncio.run(check(asked.url, asked.account_sid, asked.auth_token, asked.to, asked.seconds))
-    for rule, fault in found.items():
-        print(f"{'FAIL' if fault else 'ok':4}  {rule}{f': {fault}' if fault else ''}")
-    return 1 if any(found.values()) else 0
+    return report(parser, lambda asked: check(asked.url, asked.account_sid, asked.auth_token, asked.to, asked.seconds))
 
 
 if __name__ == "__main__":

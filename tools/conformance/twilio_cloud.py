@@ -18,7 +18,8 @@ import aiohttp
 from aiohttp import web
 from twilio.request_validator import RequestValidator
 
-from tools.conformance.twilio import PATIENCE_S, TwilioCall, TwiML, connected, sid
+from tools.conformance.kit import PATIENCE_S
+from tools.conformance.twilio import TwilioCall, TwiML, connected, sid
 
 
 @dataclass

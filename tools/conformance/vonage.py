@@ -21,17 +21,17 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import jwt
 
-FRAME_S = 0.02
+from tools.conformance.kit import FRAME_S, MOST_AHEAD_S, CarriersStream, code_after, report
+
 MOST_BUFFERED = 3072
 MOST_HEADER_BYTES = 512
-PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +95,14 @@ async def ask(
         return answer.status, await answer.text()
 
 
-@dataclass
-class VonageStream:
-    """One WebSocket, from Vonage's side. Loop thread; `connected` makes one. played: what the caller heard, silence
-    left out. events: names of what came, in order. told: (name of a notify, when it was answered, whether its sound was
-    played). most_buffered: messages that lay here at a time.
-    """
+@dataclass(kw_only=True)
+class VonageStream(CarriersStream):
+    """See `CarriersStream`; `connected` makes one. told: (name of a notify, whether its sound was played)."""
 
-    socket: aiohttp.ClientWebSocketResponse
     rate_hz: int
-    faults: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
     told: list[tuple[str, bool]] = field(default_factory=list)
-    played: bytearray = field(default_factory=bytearray)
-    played_at_s: list[float] = field(default_factory=list)
-    cleared: int = 0
-    most_buffered: int = 0
     _buffer: deque[bytes | Mapping[str, Any]] = field(default_factory=deque)
     _frames: int = 0
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
-    _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def frame(self) -> int:
@@ -151,22 +139,8 @@ class VonageStream:
 
     # --- what Vonage hears --------------------------------------------------------------------------------------------
 
-    async def until(self, true: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until it is so; raises AssertionError with what was seen."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not true():
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            seen = f"events {self.events[-20:]}, told {self.told}, {len(self.played)} bytes played"
-            raise AssertionError(f"{what} did not come: {seen}; faults {self.faults}") from None
-
-    async def ended(self, timeout_s: float = PATIENCE_S) -> int:
-        """Wait until it is closed; the close code."""
-        async with asyncio.timeout(timeout_s):
-            await self._ended.wait()
-        return self.socket.close_code or 0
+    def _seen(self) -> str:
+        return f"{super()._seen()}, told {self.told}"
 
     async def listen(self) -> None:
         """Until the end: take what comes, and check it."""
@@ -178,8 +152,7 @@ class VonageStream:
                     await self._asked(message.data)
                 self._news.set()
         finally:
-            self._ended.set()
-            self._news.set()
+            self._over()
 
     async def play(self) -> None:
         """The caller's ear: one message of what is buffered every 20 ms."""
@@ -189,10 +162,8 @@ class VonageStream:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             await self._answer_due()
             if self._buffer:
-                self.played += bytes(self._buffer.popleft())  # type: ignore[arg-type]
+                self._heard(bytes(self._buffer.popleft()))  # type: ignore[arg-type]
                 self._frames -= 1
-                self.played_at_s.append(time.monotonic())
-                self._news.set()
 
     def _sound(self, payload: bytes) -> None:
         self.events.append("sound")
@@ -203,7 +174,7 @@ class VonageStream:
             return
         self._buffer.append(payload)
         self._frames += 1
-        self.most_buffered = max(self.most_buffered, self._frames)
+        self.most_ahead_s = max(self.most_ahead_s, self._frames * FRAME_S)
 
     async def _asked(self, text: str) -> None:
         try:
@@ -245,7 +216,7 @@ async def connected(
 ) -> AsyncIterator[VonageStream]:
     """A WebSocket as Vonage opens it, for the length of an `async with` block. begins: say `websocket:connected`."""
     async with client.ws_connect(endpoint.uri, compress=0) as socket:
-        stream = VonageStream(socket, endpoint.rate_hz)
+        stream = VonageStream(socket=socket, rate_hz=endpoint.rate_hz)
         tasks = [asyncio.create_task(work, name="vonage") for work in (stream.listen(), stream.play())]
         try:
             if begins:
@@ -289,13 +260,18 @@ async def check(url: str, application_id: str, secret: str, to: str, seconds: fl
             await stream.talk(secrets.token_bytes(stream.frame) * int(seconds * 50))
             await stream.stop()
         found["only what Vonage takes is sent"] = "; ".join(sorted(set(stream.faults)))
-        found["the buffer stays short"] = "" if stream.most_buffered < 100 else f"{stream.most_buffered} messages"
+        ahead_s = stream.most_ahead_s
+        found["no more sound waits than is heard soon"] = "" if ahead_s < MOST_AHEAD_S else f"{ahead_s:.1f} s of it"
         found["the caller hears something"] = "" if stream.played else "nothing was played"
         async with connected(client, endpoint) as again:
-            with contextlib.suppress(TimeoutError):
-                await again.ended(5)
-            closed = again.socket.closed
-        found["headers that were used are refused"] = "" if closed else "the same WebSocket could begin twice"
+            code = await code_after(again)
+        found["headers that were used are refused"] = "" if code else "the same WebSocket could begin twice"
+        status, text = await ask(client, url, application_id, secret, {**fields, "uuid": str(uuid.uuid4())})
+        endpoint = Endpoint.parse(json.loads(text))
+        rate_hz = next(rate for rate in (8000, 16_000) if rate != endpoint.rate_hz)
+        async with connected(client, Endpoint(endpoint.uri, rate_hz, endpoint.headers)) as wrong:
+            code = await code_after(wrong)
+        found["sound at another rate is refused"] = "" if code else f"{rate_hz} Hz could begin"
     return found
 
 
@@ -305,12 +281,9 @@ def main() -> int:
     parser.add_argument("--application-id", required=True)
     parser.add_argument("--signature-secret", required=True)
     parser.add_argument("--to", default="4930123456", help="the number that is called")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long the caller talks")
-    asked = parser.parse_args()
-    found = asyncio.run(check(asked.url, asked.application_id, asked.signature_secret, asked.to, asked.seconds))
-    for rule, fault in found.items():
-        print(f"{'FAIL' if fault else 'ok':4}  {rule}{f': {fault}' if fault else ''}")
-    return 1 if any(found.values()) else 0
+    return report(
+        parser, lambda asked: check(asked.url, asked.application_id, asked.signature_secret, asked.to, asked.seconds)
+    )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ import aiohttp
 import jwt
 from aiohttp import web
 
+from tools.conformance.kit import PATIENCE_S
 from tools.conformance.vonage import Endpoint, VonageStream, ask, connected
 
-PATIENCE_S = 10.0
 _FAILS = ("timeout", "failed", "rejected", "unanswered", "busy", "cancelled")
 
 
