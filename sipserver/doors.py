@@ -21,7 +21,7 @@ from sipserver.exchange import Exchange
 from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims, Once, Tokens, secret_of
 from sipserver.settings import Settings
-from sipserver.streams.carrier_server import Doorway
+from sipserver.streams.doorway import Doorway
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.twilio import TwilioServer
 from sipserver.streams.twilio_outbound import TwilioOutbound
@@ -37,10 +37,12 @@ from sipserver.webrtc.server import WebRtcServer
 class Doors:
     """Loop thread. `routes` at once; `open` for as long as calls may come. once: who remembers used tokens.
 
+    home: how addresses name this process among several that share a port.
+
     Raises SettingsError for a secret that is too short.
     """
 
-    def __init__(self, loaded: Settings, exchange: Exchange, *, once: Once) -> None:
+    def __init__(self, loaded: Settings, exchange: Exchange, *, once: Once, home: str = "") -> None:
         self._settings, self._exchange = loaded, exchange
         streams = loaded.streams
         self.tokens = Tokens(secret_of(loaded.gate), once, lives_s=loaded.gate.token_s)
@@ -48,11 +50,11 @@ class Doors:
         self.clock = LegClock()
         self._open = False
         auth_tokens = {account.name: os.environ.get(account.auth_token_env, "") for account in streams.twilio}
-        doorway = Doorway(streams, self.gate, self.clock, self._accept, self._has_room)
+        doorway = Doorway(streams, self.gate, self.clock, self._accept, self._has_room, home)
         self._twilio = TwilioServer(doorway, auth_tokens)
         self._vonage = VonageServer(doorway)
-        self._voice = VoiceServer(streams, self.gate, self.clock, self._accept, self._has_room)
-        self._webrtc = WebRtcServer(loaded.webrtc, self.gate, self._accept, self._has_room_for_browsers)
+        self._voice = VoiceServer(doorway)
+        self._webrtc = WebRtcServer(loaded.webrtc, self.gate, self._accept, self._has_room_for_browsers, home=home)
         ice_servers = self._webrtc.ice_servers()
         self._phone = Phone(loaded.http, loaded.gate, self.tokens, ice_servers=ice_servers)
         self._hooks = TwilioHooks(

@@ -6,13 +6,16 @@ Refuses to know calls, engines and sockets of other rooms; what it shows comes f
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web, web_response
 from aiohttp.http import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 
 from sipserver.api.health import Readiness
 from sipserver.api.health import routes as health_routes
@@ -21,8 +24,6 @@ from sipserver.api.trunks import TrunkStates
 from sipserver.api.trunks import routes as trunk_routes
 from sipserver.errors import SettingsError, SipServerError
 from sipserver.log import logger
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEADERS = {
     "Server": "sipserver",
@@ -66,7 +67,8 @@ class HttpServer:
 
     routes: what other rooms answer by HTTP. reuse_port: several processes share the port and the kernel spreads the
     connections. socket_path: listen on this Unix socket (mode 0600) instead of host and port; an old one there is
-    replaced.
+    replaced. side_path: a second, Unix socket, which stays open when the door is closed. middlewares: between the
+    errors, which are shown as JSON, and the routes.
     """
 
     def __init__(
@@ -79,9 +81,12 @@ class HttpServer:
         routes: Sequence[web.RouteDef] = (),
         reuse_port: bool = False,
         socket_path: Path | None = None,
+        side_path: Path | None = None,
+        middlewares: Sequence[Middleware] = (),
     ) -> None:
-        self._settings, self._reuse_port, self._socket_path = settings, reuse_port, socket_path
-        app = application(readiness, metrics, trunks, routes)
+        self._settings, self._reuse_port = settings, reuse_port
+        self._socket_path, self._side_path = socket_path, side_path
+        app = application(readiness, metrics, trunks, routes, middlewares)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         self._site: web.BaseSite | None = None
         self._port = 0
@@ -95,23 +100,27 @@ class HttpServer:
         """Bind and listen. Raises SettingsError when the address is taken or not ours."""
         await self._runner.setup()
         host, port, path = self._settings.host, self._settings.port, self._socket_path
-        site: web.BaseSite
-        if path is None:
-            site = web.TCPSite(self._runner, host, port, reuse_port=self._reuse_port or None)
-        else:
-            path.unlink(missing_ok=True)
-            site = web.UnixSite(self._runner, path)
-        self._site = site
         try:
-            await site.start()
+            if self._side_path is not None:
+                await self._listen_at(self._side_path)
+            if path is not None:
+                self._site = await self._listen_at(path)
+            else:
+                self._site = web.TCPSite(self._runner, host, port, reuse_port=self._reuse_port or None)
+                await self._site.start()
+                self._port = int(self._runner.addresses[-1][1])
         except OSError as problem:
             await self._runner.cleanup()
             where = path or f"{host}:{port}"
             raise SettingsError(f"cannot listen on {where}: {problem.strerror}", key="http.port") from problem
-        if path is None:
-            self._port = int(self._runner.addresses[0][1])
-        else:
-            path.chmod(0o600)
+
+    async def _listen_at(self, path: Path) -> web.BaseSite:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        site = web.UnixSite(self._runner, path)
+        await site.start()
+        os.chmod(path, 0o600)
+        return site
 
     async def close_door(self) -> None:
         """Take no new connections; those that are there go on. Idempotent."""
@@ -129,9 +138,10 @@ def application(
     metrics: Exposition,
     trunks: TrunkStates | None = None,
     routes: Sequence[web.RouteDef] = (),
+    middlewares: Sequence[Middleware] = (),
 ) -> web.Application:
     """The routes and what all of them share, without a socket. routes: those of other rooms."""
-    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[errors_as_json, *middlewares], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
     app.add_routes([*health_routes(readiness), *trunk_routes(trunks), *routes, web.get("/metrics", metrics.handle)])
     return app

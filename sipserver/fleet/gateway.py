@@ -22,6 +22,7 @@ from sipserver.events import Stamped
 from sipserver.fleet import admin
 from sipserver.fleet.control import Control
 from sipserver.fleet.process import ChildSpec
+from sipserver.fleet.relay import Relay
 from sipserver.fleet.switch import Switch
 from sipserver.fleet.writer_process import metrics_socket
 
@@ -83,10 +84,19 @@ async def main(spec: ChildSpec, control: Control) -> None:
                 return {}
 
         metrics = FleetMetrics(lambda: watch.facts, counted, edge)
-        switch, doors = _switch(spec) if settings.calls_by_http else (None, None)
-        routes = () if doors is None else doors.routes
-        http = HttpServer(settings.http, watch.checks, metrics, routes=routes, reuse_port=True)
+        relay = Relay(settings.fleet.runtime, spec.run, settings.gate)
+        switch, doors = _switch(spec, relay.home) if settings.calls_by_http else (None, None)
+        http = HttpServer(
+            settings.http,
+            watch.checks,
+            metrics,
+            routes=() if doors is None else doors.routes,
+            reuse_port=True,
+            side_path=None if doors is None else relay.socket,
+            middlewares=() if doors is None else (relay.middleware(),),
+        )
         if switch is not None and doors is not None:
+            await stack.enter_async_context(relay.open())
             await stack.enter_async_context(switch.running())
             await stack.enter_async_context(doors.open())
             control.beat_with(switch.facts)
@@ -108,14 +118,14 @@ async def main(spec: ChildSpec, control: Control) -> None:
             await control.obey(drain=drain, hurry=switch.exchange.hurry, reload=switch.reload)
 
 
-def _switch(spec: ChildSpec) -> tuple[Switch, Doors]:
+def _switch(spec: ChildSpec, home: str) -> tuple[Switch, Doors]:
     """What has the calls that come by HTTP, and the doors by which they come."""
 
     def observe(stamped: Stamped) -> None:
         doors.observe(stamped)
 
     switch = Switch(spec, listeners=(observe,))
-    doors = Doors(switch.settings, switch.exchange, once=switch.bus.once)
+    doors = Doors(switch.settings, switch.exchange, once=switch.bus.once, home=home)
     return switch, doors
 
 

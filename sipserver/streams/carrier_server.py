@@ -9,22 +9,19 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from aiohttp import web
 
-from sipserver.audio.clock import LegClock
 from sipserver.errors import BadPayload, CapacityError, CarrierError, NotAllowed, NotFound
 from sipserver.events import LegDisconnected
 from sipserver.gate.connection import Connection, Takes
-from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims, Use
 from sipserver.log import logger
 from sipserver.streams.carrier_line import Account, CarrierLine, ring
 from sipserver.streams.contract import StreamOffer
-from sipserver.streams.leg import Accept, StreamLeg
-from sipserver.streams.settings import StreamSettings
+from sipserver.streams.doorway import Doorway
+from sipserver.streams.leg import StreamLeg
 
 START_S = 10.0
 """How long a WebSocket may take for the message that begins it."""
@@ -47,19 +44,6 @@ AnyLine = TypeVar("AnyLine", bound=CarrierLine)
 AnyRest = TypeVar("AnyRest", bound=Rest)
 
 
-@dataclass(frozen=True, slots=True)
-class Doorway:
-    """What the servers of all carriers share. accept: takes a leg when its WebSocket begins. room: whether one more
-    call may come now.
-    """
-
-    settings: StreamSettings
-    gate: Gate
-    clock: LegClock
-    accept: Accept
-    room: Callable[[], bool]
-
-
 class CarrierServer(ABC, Generic[AnyAccount, AnyLine, AnyRest]):
     """`routes`; `close` at the end. Loop thread. rests: by account; one without cannot transfer or place calls."""
 
@@ -68,14 +52,15 @@ class CarrierServer(ABC, Generic[AnyAccount, AnyLine, AnyRest]):
     takes: ClassVar[Takes] = "any"
 
     def __init__(self, doorway: Doorway, accounts: Mapping[str, AnyAccount], rests: Mapping[str, AnyRest]) -> None:
-        self.gate, self._doorway = doorway.gate, doorway
+        self.gate, self.home, self._doorway = doorway.gate, doorway.home, doorway
         self.accounts, self.rests = accounts, rests
         self._lines: dict[str, AnyLine] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logger("streams")
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get(f"/ws/{self.use}/{{account}}", self._serve)] if self.accounts else []
+        path = f"/ws/{self.use}/{{account}}"
+        return [web.get(path, self._serve), web.get(path + "/{home}", self._serve)] if self.accounts else []
 
     async def close(self) -> None:
         """End what still runs; the calls are over."""
@@ -111,10 +96,11 @@ class CarrierServer(ABC, Generic[AnyAccount, AnyLine, AnyRest]):
         line.ways_back += 1
         return Claims(self.use, trunk=line.account.name, serial=f"{line.key}/{line.ways_back}")
 
-    def socket_url(self, account: AnyAccount, base_url: str) -> str:
-        """Where a carrier that reaches us at base_url connects."""
+    def socket_url(self, account: AnyAccount, base_url: str, claims: Claims) -> str:
+        """Where a carrier that reaches us at base_url connects: to any process with a call that is new."""
         secure, _, host = base_url.partition("://")
-        return f"{'wss' if secure == 'https' else 'ws'}://{host}/ws/{self.use}/{account.name}"
+        home = f"/{self.home}" if self.home and "/" in claims.serial else ""
+        return f"{'wss' if secure == 'https' else 'ws'}://{host}/ws/{self.use}/{account.name}{home}"
 
     def leg_for(self, line: AnyLine, offer: StreamOffer) -> StreamLeg:
         """The leg of a call, which is known from here on until the leg is gone."""
@@ -179,15 +165,16 @@ class CarrierServer(ABC, Generic[AnyAccount, AnyLine, AnyRest]):
         return connection.response
 
     async def _claimed(self, token: str, account: AnyAccount) -> tuple[Claims, AnyLine | None]:
-        """What a token says, and the call that it is for; None: a new one. Raises NotAllowed for a token that is not
-        good here, and for one of a call that is over; CapacityError when there is no room for a new call.
+        """What a token says, and the call that it is for; None: a new one. The serial of a token is the carrier's name
+        of a new call, or the key of a call of ours, `/` and a number. Raises NotAllowed for a token that is not good
+        here, and for one of a call that is over; CapacityError when there is no room for a new call.
         """
         claims = await self.gate.tokens.claim(token, self.use)
         if claims.trunk != account.name:
             raise NotAllowed("the token is of another account")
         key, _, back = claims.serial.partition("/")
-        line = self._lines.get(key)
-        if line is None and back:
+        line = self._lines.get(key) if back else None
+        if back and line is None:
             raise NotAllowed("the call of this token is over")
         if line is None:
             self.check_room()

@@ -17,7 +17,8 @@ from sipserver.gate.connection import Connection
 from sipserver.gate.tokens import Claims
 from sipserver.streams import twilio_messages as messages
 from sipserver.streams import twiml
-from sipserver.streams.carrier_server import CarrierServer, Doorway, first_of, offer_of
+from sipserver.streams.carrier_server import CarrierServer, first_of, offer_of
+from sipserver.streams.doorway import Doorway
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.settings import TwilioAccount
 from sipserver.streams.twilio_line import TwilioLine
@@ -105,7 +106,7 @@ class TwilioServer(CarrierServer[TwilioAccount, TwilioLine, TwilioRest]):
         more: Mapping[str, str] | None = None,
     ) -> str:
         """TwiML that connects a call to us. lives_s: how long it is good for; None: as all tokens."""
-        url = self.socket_url(account, base_url)
+        url = self.socket_url(account, base_url, claims)
         return twiml.connect(url, {twiml.TOKEN: self.gate.tokens.issue(claims, lives_s), **(more or {})})
 
     def way_back(self, line: TwilioLine) -> str:
@@ -132,7 +133,8 @@ class TwilioServer(CarrierServer[TwilioAccount, TwilioLine, TwilioRest]):
         if line is None:
             given = {name: value for name, value in start.parameters.items() if name != twiml.TOKEN}
             offer = offer_of(claims, given, connection.peer, f"{account.name}.twilio")
-            line = self.line_for(account, claims.serial, start.call_sid, base_url, shown=account.from_ or claims.to)
+            key = f"{claims.serial}{self.home}"
+            line = self.line_for(account, key, start.call_sid, base_url, shown=account.from_ or claims.to)
             self.leg_for(line, offer)
         line.begins(start.stream_sid)
         await self._carry(connection, line, claims if fresh else None, began="start", unread=unread)

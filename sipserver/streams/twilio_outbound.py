@@ -45,7 +45,8 @@ class TwilioOutbound:
         Raises NotAllowed and CarrierError.
         """
         self.check(to)
-        server, account, key = self._server, self._account, uuid.uuid4().hex
+        server, account = self._server, self._account
+        key = f"{uuid.uuid4().hex}{server.home}"
         number = twiml.number_of(to)
         target = number or to
         if headers and not number:

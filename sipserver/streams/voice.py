@@ -10,24 +10,22 @@ import asyncio
 import secrets
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from sipserver.audio import tones
-from sipserver.audio.clock import LegClock
 from sipserver.errors import BadPayload, CapacityError, NotAllowed
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
-from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Claims
 from sipserver.log import logger
 from sipserver.streams import voice_messages as messages
 from sipserver.streams.contract import StreamOffer, WireFormat
-from sipserver.streams.leg import Accept, StreamLeg
-from sipserver.streams.settings import StreamSettings
+from sipserver.streams.doorway import Doorway
+from sipserver.streams.leg import StreamLeg
 
 HELLO_S = 10.0
 """How long a client may take for its first message."""
@@ -181,9 +179,9 @@ class VoiceLine:
 class VoiceCall:
     """A call and the connection that it has now. key: what a client shows that comes back."""
 
-    def __init__(self, line: VoiceLine, leg: StreamLeg) -> None:
+    def __init__(self, line: VoiceLine, leg: StreamLeg, home: str) -> None:
         self.line, self.leg = line, leg
-        self.key = secrets.token_urlsafe(24)
+        self.key = f"{secrets.token_urlsafe(24)}{home}"
         self._away: asyncio.TimerHandle | None = None
 
     def came(self, connection: Connection) -> None:
@@ -216,12 +214,10 @@ class VoiceCall:
 
 
 class VoiceServer:
-    """`routes`, `close`. Loop thread. accept: takes a leg when its client has said hello. room: one more may come."""
+    """`routes`, `close`. Loop thread. A leg is accepted when its client has said hello."""
 
-    def __init__(
-        self, settings: StreamSettings, gate: Gate, clock: LegClock, accept: Accept, room: Callable[[], bool]
-    ) -> None:
-        self._settings, self._gate, self._clock, self._accept, self._room = settings, gate, clock, accept, room
+    def __init__(self, doorway: Doorway) -> None:
+        self._doorway, self._settings, self._gate = doorway, doorway.settings, doorway.gate
         self._calls: dict[str, VoiceCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logger("streams")
@@ -250,7 +246,7 @@ class VoiceServer:
             async with self._gate.open(request, kind="voice", tenant=live.leg.offer.tenant) as connection:
                 await self._resume(connection, live)
             return connection.response
-        if not self._room():
+        if not self._doorway.room():
             raise CapacityError("no room for one more call")
         claims = await self._gate.tokens.claim(self._gate.token_of(request), "voice")
         if claims.call_id not in ("", call_id):
@@ -269,7 +265,7 @@ class VoiceServer:
         line.leg = leg = StreamLeg(
             _offer(claims, hello, connection.peer, call_id),
             line,
-            self._clock,
+            self._doorway.clock,
             stalled_s=self._settings.stalled_s,
             record_messages=self._settings.record_messages,
             waiting_ms=WAITING_MS,
@@ -277,7 +273,7 @@ class VoiceServer:
         leg.round_trip_ms = lambda: None if line.connection is None else line.connection.round_trip_ms
         leg.replayed_ms = lambda: line.replayed_samples // 16
         leg.show = line.show if hello.get("events") is True else None
-        call = self._calls[call_id] = VoiceCall(line, leg)
+        call = self._calls[call_id] = VoiceCall(line, leg, self._doorway.home)
         task = asyncio.create_task(self._until_gone(call_id, leg), name="voice call")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -286,7 +282,7 @@ class VoiceServer:
             messages.made("started", call_id=call_id, resume=call.key, resume_s=self._settings.voice.resume_s)
         )
         try:
-            self._accept(leg, claims)
+            self._doorway.accept(leg, claims)
         except BaseException:
             call.end("not taken", by_peer=False)
             raise

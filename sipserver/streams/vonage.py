@@ -18,7 +18,8 @@ from sipserver.events import LegDisconnected
 from sipserver.gate.connection import Connection
 from sipserver.gate.tokens import Claims
 from sipserver.streams import vonage_messages as messages
-from sipserver.streams.carrier_server import CarrierServer, Doorway, first_of, offer_of
+from sipserver.streams.carrier_server import CarrierServer, first_of, offer_of
+from sipserver.streams.doorway import Doorway
 from sipserver.streams.leg import StreamLeg
 from sipserver.streams.settings import VonageAccount
 from sipserver.streams.vonage_line import VonageLine
@@ -116,7 +117,7 @@ class VonageServer(CarrierServer[VonageAccount, VonageLine, VonageRest]):
 
     def connecting(self, account: VonageAccount, base_url: str, claims: Claims, lives_s: float | None = None) -> Ncco:
         """Actions that connect a call to us. lives_s: how long they are good for; None: as all tokens."""
-        url = self.socket_url(account, base_url)
+        url = self.socket_url(account, base_url, claims)
         return messages.websocket(url, account.rate_hz, self.gate.tokens.issue(claims, lives_s))
 
     def way_back(self, line: VonageLine) -> Ncco:
@@ -176,9 +177,9 @@ class VonageServer(CarrierServer[VonageAccount, VonageLine, VonageRest]):
         claims, line = await self._claimed(first.headers.get(messages.TOKEN, ""), account)
         fresh = line is None
         if line is None:
-            host, key = f"{account.name}.vonage", claims.serial
+            host, key = f"{account.name}.vonage", f"{claims.serial}{self.home}"
             given = {name: value for name, value in first.headers.items() if name != messages.TOKEN}
-            line = self.line_for(account, key, key, base_url, host=host, shown=claims.to)
+            line = self.line_for(account, key, claims.serial, base_url, host=host, shown=claims.to)
             self.leg_for(line, offer_of(claims, given, connection.peer, host))
         await self._carry(connection, line, claims if fresh else None, began="websocket:connected", unread=unread)
 

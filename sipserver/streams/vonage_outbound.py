@@ -45,7 +45,8 @@ class VonageOutbound:
         Raises NotAllowed and CarrierError.
         """
         self.check(to)
-        server, account, key = self._server, self._account, uuid.uuid4().hex
+        server, account = self._server, self._account
+        key = f"{uuid.uuid4().hex}{server.home}"
         host = f"{account.name}.vonage"
         endpoint = messages.endpoint_of(to, host)
         if headers and endpoint["type"] == "sip":

@@ -190,12 +190,21 @@ class Session:
 
 
 class WebRtcServer:
-    """`routes`, `close`. Loop thread. accept: takes a leg when the path to its browser is there."""
+    """`routes`, `close`. Loop thread. accept: takes a leg when the path to its browser is there. home: put into
+    addresses of sessions, so that requests come to the process that has them (`fleet.relay`).
+    """
 
     def __init__(
-        self, settings: WebRtcSettings, gate: Gate, accept: Accept, room: Callable[[], bool] = lambda: True
+        self,
+        settings: WebRtcSettings,
+        gate: Gate,
+        accept: Accept,
+        room: Callable[[], bool] = lambda: True,
+        *,
+        home: str = "",
     ) -> None:
         self._settings, self._gate, self._accept, self._room = settings, gate, accept, room
+        self._home = home
         self._clock = LegClock()
         self._sessions: dict[str, Session] = {}
         self._ending: set[Session] = set()
@@ -266,7 +275,11 @@ class WebRtcServer:
             session.end("the server is shutting down", by_peer=False)
             await session.closed()
             raise Draining("the server is shutting down")
-        headers = {hdrs.LOCATION: f"/webrtc/sessions/{session.id}", hdrs.ETAG: session.etag, **_cors(origin)}
+        headers = {
+            hdrs.LOCATION: f"/webrtc/sessions/{session.id}{self._home}",
+            hdrs.ETAG: session.etag,
+            **_cors(origin),
+        }
         response = web.Response(status=201, text=answer, content_type=SDP, headers=headers)
         for link in self._links():
             response.headers.add(hdrs.LINK, link)
@@ -315,7 +328,7 @@ class WebRtcServer:
         return request.headers.get(hdrs.ORIGIN, "")
 
     def _session(self, request: web.Request) -> Session:
-        session = self._sessions.get(request.match_info["id"])
+        session = self._sessions.get(request.match_info["id"].partition("@")[0])
         if session is None:
             raise NotFound("no such session")
         return session

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from sipserver.bus.once import MemoryOnce
 from sipserver.gate.tokens import Claims, Tokens
@@ -19,6 +21,8 @@ from tests.fakes.party import parties_at
 from tests.fakes.until import until
 from tests.harness.fleet import FleetProcess
 from tests.harness.voice import VoiceClient, voice_client
+from tests.streams.test_twilio import ACCOUNT, TOKEN, level, tone
+from tools.conformance.twilio_cloud import twilio_cloud
 
 pytestmark = pytest.mark.peers
 
@@ -30,14 +34,20 @@ flows:
   echo: [answer, {echo: {max_s: 120}}]
   bridge: [{bridge: {to: "200", trunk: pbx, on: {failed: lost}}}, hangup]
   lost: [answer, {echo: {max_s: 1}}]
+  away: [{transfer: {to: "+493055555", mode: blind, on: {busy: echo, failed: lost}}}]
+  office: [{bridge: {to: "+493055555", trunk: main, on: {failed: lost}}}, hangup]
 routes:
   - {match: {to: echo}, flow: echo}
   - {match: {to: bridge}, flow: bridge}
+  - {match: {to: office}, flow: office}
+  - {match: {to: "+4930123456"}, flow: away}
 """
 
 
 @asynccontextmanager
-async def fleet_at(folder: Path, monkeypatch: pytest.MonkeyPatch, port: int = 9) -> AsyncIterator[FleetProcess]:
+async def fleet_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, port: int = 9, streams: Mapping[str, Any] | None = None
+) -> AsyncIterator[FleetProcess]:
     monkeypatch.setenv("TEST_TOKEN_SECRET", SECRET)
     pbx = {"name": "pbx", "host": f"127.0.0.1:{port}", "number_format": "as_is", "sources": ["127.0.0.1/32"]}
     overrides = {
@@ -47,7 +57,9 @@ async def fleet_at(folder: Path, monkeypatch: pytest.MonkeyPatch, port: int = 9)
         "sip": {"host": "127.0.0.9"},
         "edge": {"inside": "127.0.0.9"},
     }
-    fleet = FleetProcess(folder, {"acme.yaml": PLAN}, overrides, calls=3)
+    fleet = FleetProcess(folder, {"acme.yaml": PLAN}, {**overrides, "streams": streams or {}}, calls=3)
+    fleet.settings["gate"]["public_url"] = f"http://127.0.0.1:{fleet.http_port}"
+    fleet.settings_file.write_text(yaml.safe_dump(fleet.settings, sort_keys=False))
     try:
         await asyncio.to_thread(fleet.start)
         yield fleet
@@ -123,6 +135,98 @@ async def test_the_calls_of_a_gateway_that_dies_are_closed(tmp_path: Path, monke
         found = await asyncio.to_thread(fleet.await_records, 1)
         assert found[0].reason == "crash"
         await until(lambda: len(fleet.of("gateway")) == 2, "a new gateway")
+
+
+async def test_a_client_comes_back_to_its_call_whichever_gateway_it_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet_at(tmp_path, monkeypatch) as fleet, calling(fleet, "echo") as client:
+        for _ in range(6):
+            client.break_line()
+            await client.ended()
+            await client.come_back()
+        await echoed(client)
+        assert not client.twice_said
+        await client.say("hangup")
+        await client.ended()
+        (record,) = await asyncio.to_thread(fleet.await_records, 1)
+    assert len(record.of("stream.resumed")) == 6
+    assert record.reason == "caller_hangup"
+
+
+async def test_a_client_comes_back_to_a_gateway_that_drains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet_at(tmp_path, monkeypatch) as fleet, calling(fleet, "echo") as client:
+        before = {part.pid for part in fleet.of("gateway")}
+        await asyncio.to_thread(fleet.ask, "restart")
+        await until(lambda: draining(fleet, before), "the drain of the old gateways, and new ones")
+        client.break_line()
+        await client.ended()
+        await client.come_back()
+        await echoed(client)
+        await client.say("hangup")
+        await client.ended()
+        (record,) = await asyncio.to_thread(fleet.await_records, 1)
+    assert record.reason == "caller_hangup"
+
+
+def draining(fleet: FleetProcess, before: set[int]) -> bool:
+    """Those of before take no more connections; two others do."""
+    states = {part.pid: part.state for part in fleet.of("gateway")}
+    fresh = [state for pid, state in states.items() if pid not in before]
+    return fresh == ["ready"] * 2 and all(states.get(pid, "draining") == "draining" for pid in before)
+
+
+async def test_callers_of_a_carrier_come_back_from_transfers_to_their_gateways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_TWILIO_TOKEN", TOKEN)
+    async with twilio_cloud(ACCOUNT, TOKEN) as cloud:
+        account = {
+            "name": "main",
+            "account_sid": ACCOUNT,
+            "auth_token_env": "TEST_TWILIO_TOKEN",
+            "from": "+4930111",
+            "api_url": cloud.url,
+        }
+        async with fleet_at(tmp_path, monkeypatch, streams={"twilio": [account]}) as fleet:
+            cloud.outcomes["+493055555"] = "busy"
+            webhook = f"http://127.0.0.1:{fleet.http_port}/webhooks/twilio/main/voice"
+            calls = [await cloud.call_in(webhook, "+4930123456", "+4930999") for _ in range(4)]
+            for call in calls:
+                stream = await call.stream(1)
+                await stream.talk(tone(1.0))
+                await stream.until(lambda stream=stream: level(bytes(stream.played[-800:])) > 3000, "the echo")  # type: ignore[misc]
+                await cloud.hang_up(call)
+            found = await asyncio.to_thread(fleet.await_records, 4)
+        assert not cloud.faults
+    assert [record.of("transfer.ended")[0]["outcome"] for record in found] == ["busy"] * 4
+    assert all("stream.resumed" in record.kinds for record in found)
+
+
+async def test_calls_that_a_carrier_places_come_to_their_gateways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_TWILIO_TOKEN", TOKEN)
+    async with twilio_cloud(ACCOUNT, TOKEN) as cloud:
+        account = {
+            "name": "main",
+            "account_sid": ACCOUNT,
+            "auth_token_env": "TEST_TWILIO_TOKEN",
+            "from": "+4930111",
+            "api_url": cloud.url,
+        }
+        async with fleet_at(tmp_path, monkeypatch, streams={"twilio": [account]}) as fleet:
+            for _ in range(4):
+                async with calling(fleet, "office") as client:
+                    call = await asyncio.wait_for(cloud.placed.get(), 20)
+                    stream = await call.stream()
+                    await stream.talk(tone(1.0))
+                    await client.until(lambda client=client: len(client.sound) > 640 * 20, "the callee")  # type: ignore[misc]
+                    await cloud.hang_up(call)
+                    await client.ended()
+            found = await asyncio.to_thread(fleet.await_records, 4)
+        assert not cloud.faults
+    assert [record.of("party.ended")[0]["outcome"] for record in found] == ["answered"] * 4
 
 
 async def test_a_drain_lets_calls_by_http_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
