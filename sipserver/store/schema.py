@@ -1,4 +1,4 @@
-"""The tables: one row a call, one row an event. Works on SQLite and PostgreSQL.
+"""The tables: one row a call, one row an event, one row an API key. Works on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -76,4 +76,19 @@ events = sa.Table(
     sa.Column("at_ms", sa.Integer, nullable=False),
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("fields", sa.JSON, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("revoked_at", UtcDateTime),
+    sa.Column("used_at", UtcDateTime),
+    sa.Index("api_keys_tenant", "tenant", "created_at"),
 )

@@ -1,0 +1,98 @@
+"""The keys of all tenants as a process knows them: made, recognised, revoked.
+
+Owns how long a process believes what it has read: a key that is revoked elsewhere is refused here KNOWN_S later at the
+latest. Refuses to know tables and requests.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from sipserver.errors import NotFound
+from sipserver.store.keys import KeyRow, KeyRows
+from sipserver.tenants import keys
+from sipserver.tenants.keys import ApiKey, Scope
+
+KNOWN_S = 2.0
+MOST_KNOWN = 10_000
+"""Ids that are remembered, those that do not exist included; beyond it the one that was read first is read again."""
+USED_EVERY_S = 60.0
+"""How exact `used_at` is."""
+
+
+class KeyBook:
+    """Loop thread. Raises what the database raises. clock: now, aware."""
+
+    def __init__(self, rows: KeyRows, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._rows, self._clock = rows, clock
+        self._known: OrderedDict[str, tuple[datetime, ApiKey | None]] = OrderedDict()
+
+    async def create(
+        self, tenant: str, name: str, scopes: frozenset[Scope], *, lives: timedelta | None = None
+    ) -> tuple[ApiKey, str]:
+        """The key as it is known from now on, and its text, which is never to be had again."""
+        made, now = keys.new_key(), self._clock()
+        row = KeyRow(
+            id=made.id,
+            tenant=tenant,
+            name=name,
+            scopes=sorted(scopes),
+            digest=made.digest,
+            created_at=now,
+            expires_at=None if lives is None else now + lives,
+        )
+        await self._rows.add(row)
+        return _key(row), made.text
+
+    async def recognise(self, text: str) -> ApiKey | None:
+        """Whose key this is; None for one that is unknown, revoked or over."""
+        key_id = keys.id_of(text)
+        if not key_id:
+            return None
+        now = self._clock()
+        read_at, key = self._known.get(key_id, (None, None))
+        if read_at is None or (now - read_at).total_seconds() >= KNOWN_S:
+            key = await self._read(key_id, now)
+        if key is None or not key.is_of(text) or not key.is_good(now):
+            return None
+        if key.used_at is None or (now - key.used_at).total_seconds() >= USED_EVERY_S:
+            await self._rows.used(key.id, now)
+            self._known.pop(key.id, None)
+        return key
+
+    async def list(self, tenant: str | None = None) -> Sequence[ApiKey]:
+        return [_key(row) for row in await self._rows.list(tenant)]
+
+    async def revoke(self, key_id: str, *, tenant: str | None = None) -> ApiKey:
+        """At once here, within KNOWN_S elsewhere. Raises NotFound, also for a key of another tenant."""
+        row = await self._rows.get(key_id)
+        if row is None or tenant not in (None, row.tenant):
+            raise NotFound(f"there is no key {key_id}")
+        await self._rows.revoke(key_id, self._clock())
+        self._known.pop(key_id, None)
+        return _key(row)
+
+    async def _read(self, key_id: str, now: datetime) -> ApiKey | None:
+        row = await self._rows.get(key_id)
+        key = None if row is None else _key(row)
+        self._known.pop(key_id, None)
+        self._known[key_id] = (now, key)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return key
+
+
+def _key(row: KeyRow) -> ApiKey:
+    return ApiKey(
+        row.id,
+        row.tenant,
+        row.name,
+        frozenset(map(Scope, row.scopes)),
+        row.digest,
+        row.created_at,
+        row.expires_at,
+        row.revoked_at,
+        row.used_at,
+    )
