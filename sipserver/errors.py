@@ -8,6 +8,7 @@ SipServerError
 ├── CallerError            the caller's or their equipment's
 │   ├── NoRoute                no dialplan route matches                    404
 │   ├── NotAcceptable          no common codec, unusable SDP                488
+│   ├── Unauthorized           an API key that is missing, unknown or over   401
 │   ├── NotAllowed             a number or address that no trunk may call   403
 │   └── BadPayload             media bytes that no codec could have made
 ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
@@ -93,6 +94,11 @@ class NotAcceptable(CallerError):
 class NotAllowed(CallerError):
     sip_code = 403
     http_code = 403
+
+
+class Unauthorized(CallerError):
+    sip_code = 401
+    http_code = 401
 
 
 class BadPayload(CallerError):

@@ -19,10 +19,13 @@ from sipserver import console, log, systemd_notify
 from sipserver.api import event_socket
 from sipserver.api.event_socket import EventHub
 from sipserver.api.metrics import Metrics, with_websockets
+from sipserver.api.rest.app import PREFIX
 from sipserver.api.server import HttpServer
+from sipserver.asking import Here
 from sipserver.bus import table
 from sipserver.calls import recording
 from sipserver.calls.commands import CallCommands
+from sipserver.control_plane import ControlPlane
 from sipserver.doors import Doors
 from sipserver.engines import EngineRoom
 from sipserver.events import Stamped
@@ -73,12 +76,15 @@ class Server:
         self.doors = Doors(loaded, self.exchange, once=self._bus.once)
         probes = self.exchange.probes(self._queues, self._record_faults)
         self.metrics = Metrics(with_websockets(probes, self.doors.gate.facts))
+        self._commands = CallCommands(self.exchange.registry)
+        self._control = ControlPlane(loaded, Here(self._commands.handle), self._bus.once) if loaded.http.api else None
         self.http = HttpServer(
             loaded.http,
             self.exchange.readiness,
             self.metrics,
             trunks=self.exchange.trunk_states,
             routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate)],
+            apps={} if self._control is None else {PREFIX: self._control.app},
         )
 
     @contextlib.asynccontextmanager
@@ -88,11 +94,12 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             await self.http.start()
             stack.push_async_callback(self.http.stop)
+            if self._control is not None:
+                stack.push_async_callback(self._control.close)
             await self._open_records(stack)
             await stack.enter_async_context(exchange.running())
             await stack.enter_async_context(self.doors.open())
-            commands = CallCommands(exchange.registry)
-            await stack.enter_async_context(console.listening(self._settings, commands.handle))
+            await stack.enter_async_context(console.listening(self._settings, self._commands.handle))
             exchange.start_task(self._watchdog(), "watchdog")
             self._log.info(
                 "ready",

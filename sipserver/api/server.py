@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from aiohttp import web, web_response
@@ -35,6 +36,7 @@ HEADERS = {
 }
 """On every answer. aiohttp would otherwise put its own and Python's version into `Server`."""
 
+EMPTY: Mapping[str, web.Application] = MappingProxyType({})
 MAX_BODY_BYTES = 64 * 1024
 STOP_S = 5.0
 RETRY_AFTER_S = "2"
@@ -68,7 +70,7 @@ class HttpServer:
     routes: what other rooms answer by HTTP. reuse_port: several processes share the port and the kernel spreads the
     connections. socket_path: listen on this Unix socket (mode 0600) instead of host and port; an old one there is
     replaced. side_path: a second, Unix socket, which stays open when the door is closed. middlewares: between the
-    errors, which are shown as JSON, and the routes.
+    errors, which are shown as JSON, and the routes. apps: mounted below their prefixes.
     """
 
     def __init__(
@@ -83,10 +85,11 @@ class HttpServer:
         socket_path: Path | None = None,
         side_path: Path | None = None,
         middlewares: Sequence[Middleware] = (),
+        apps: Mapping[str, web.Application] = EMPTY,
     ) -> None:
         self._settings, self._reuse_port = settings, reuse_port
         self._socket_path, self._side_path = socket_path, side_path
-        app = application(readiness, metrics, trunks, routes, middlewares)
+        app = application(readiness, metrics, trunks, routes, middlewares, apps)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         self._site: web.BaseSite | None = None
         self._port = 0
@@ -139,11 +142,14 @@ def application(
     trunks: TrunkStates | None = None,
     routes: Sequence[web.RouteDef] = (),
     middlewares: Sequence[Middleware] = (),
+    apps: Mapping[str, web.Application] = EMPTY,
 ) -> web.Application:
     """The routes and what all of them share, without a socket. routes: those of other rooms."""
     app = web.Application(middlewares=[errors_as_json, *middlewares], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
     app.add_routes([*health_routes(readiness), *trunk_routes(trunks), *routes, web.get("/metrics", metrics.handle)])
+    for prefix, mounted in apps.items():
+        app.add_subapp(prefix, mounted)
     return app
 
 

@@ -6,7 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class HttpSettings(BaseModel):
-    """phone: serve the test page /phone, from which anybody who reaches the port may call the users in phone_users."""
+    """phone: serve the test page /phone, from which anybody who reaches the port may call the users in phone_users.
+
+    api: serve the REST API at /api/v1, for whoever has a key (`sipserver keys`). api_per_s: requests of one key a
+    second; twice as many at once.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -14,3 +18,5 @@ class HttpSettings(BaseModel):
     port: int = Field(default=8080, ge=0, le=65535)
     phone: bool = False
     phone_users: tuple[str, ...] = ("*",)
+    api: bool = True
+    api_per_s: float = Field(default=50, gt=0)

@@ -11,15 +11,15 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import typer
 
 from sipserver import console, settings
-from sipserver.bus.contract import Bus
+from sipserver.asking import ANSWER_S, Asking, Everywhere, Here
 from sipserver.calls import timeline
 from sipserver.cli.operator_bus import operator_bus
-from sipserver.errors import CapacityError, Draining, NotFound, RemoteError, SipServerError
+from sipserver.errors import RemoteError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.reader import EventRow, Reader, open_reader
 
@@ -27,26 +27,12 @@ LOOK_S = 0.2
 SILENT_S = 5.0
 """Without news for so long, the server is asked whether the call still lives."""
 
-ANSWER_S = 5.0
-_NO_ROOM = frozenset({CapacityError.__name__, Draining.__name__})
 LAST_WORD_S = 15.0
 """How long the record of a call that lives no longer may take to be closed."""
 
 
 class Unreachable(SipServerError):
     """Nobody who could place the call answers."""
-
-
-class Asked(Protocol):
-    """A running server."""
-
-    async def originate(self, wanted: Mapping[str, Any]) -> str:
-        """The id of the call."""
-        ...
-
-    async def hangup(self, call_id: str) -> None: ...
-
-    async def lives(self, call_id: str) -> bool: ...
 
 
 def dial(
@@ -111,7 +97,7 @@ async def _dial(loaded: Settings, wanted: Mapping[str, Any], tell: Callable[[str
 
 
 async def _follow(
-    server: Asked, reader: Reader, call_id: str, interrupted: asyncio.Event, tell: Callable[[str], None]
+    server: Asking, reader: Reader, call_id: str, interrupted: asyncio.Event, tell: Callable[[str], None]
 ) -> bool:
     loop = asyncio.get_running_loop()
     seen, answered_ms, news_s, give_up_s = -1, None, loop.time(), None
@@ -127,10 +113,10 @@ async def _follow(
                 return answered_ms is not None
         if interrupted.is_set():
             interrupted.clear()
-            await server.hangup(call_id)
+            await _quietly(server.ask(call_id, "hangup", detail="sipserver dial"))
         if give_up_s is None and loop.time() - news_s > SILENT_S:
             news_s = loop.time()
-            give_up_s = None if await server.lives(call_id) else loop.time() + LAST_WORD_S
+            give_up_s = None if await _quietly(server.ask(call_id, "status")) else loop.time() + LAST_WORD_S
         if give_up_s is not None and loop.time() > give_up_s:
             raise Unreachable(f"the call {call_id} lives no longer, and its record does not say how it ended")
         await asyncio.sleep(LOOK_S)
@@ -176,58 +162,13 @@ def _interruptible() -> Iterator[asyncio.Event]:
 
 
 @asynccontextmanager
-async def _server(loaded: Settings) -> AsyncIterator[Asked]:
+async def _server(loaded: Settings) -> AsyncIterator[Asking]:
+    """A running server."""
     if loaded.mode == "single":
-        yield _Single(loaded)
+        yield Here(lambda verb, arguments: console.ask(loaded, verb, arguments, ANSWER_S))
         return
     async with operator_bus(loaded) as bus:
-        yield _Fleet(bus)
-
-
-class _Single:
-    def __init__(self, loaded: Settings) -> None:
-        self._settings = loaded
-
-    async def originate(self, wanted: Mapping[str, Any]) -> str:
-        return str((await console.ask(self._settings, "originate", wanted, ANSWER_S))["call"])
-
-    async def hangup(self, call_id: str) -> None:
-        await _quietly(console.ask(self._settings, "hangup", {"call": call_id, "detail": "sipserver dial"}, ANSWER_S))
-
-    async def lives(self, call_id: str) -> bool:
-        return await _quietly(console.ask(self._settings, "status", {"call": call_id}, ANSWER_S))
-
-
-class _Fleet:
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-
-    async def originate(self, wanted: Mapping[str, Any]) -> str:
-        """Cells are asked one after the other, the emptiest first; one without a free leg says so at once."""
-        cells = await self._bus.leases.find("run/")
-        refusals = []
-        for key in sorted(cells, key=lambda key: int(cells[key].get("calls", 0))):
-            run = key.removeprefix("run/")
-            try:
-                answer = await self._bus.commands.ask(f"run:{run}", "originate", wanted, timeout_s=ANSWER_S)
-            except RemoteError as refusal:  # after any other failure the call may be under way
-                if refusal.name not in _NO_ROOM:
-                    raise
-                refusals.append(refusal.text)
-            except NotFound as problem:
-                refusals.append(str(problem))
-            else:
-                return str(answer["call"])
-        raise Unreachable(f"no cell can place the call: {refusals[0]}" if refusals else "no cell of the fleet runs")
-
-    async def hangup(self, call_id: str) -> None:
-        arguments = {"call": call_id, "detail": "sipserver dial"}
-        await _quietly(self._bus.commands.ask(f"call:{call_id}", "hangup", arguments, timeout_s=ANSWER_S))
-
-    async def lives(self, call_id: str) -> bool:
-        return await _quietly(
-            self._bus.commands.ask(f"call:{call_id}", "status", {"call": call_id}, timeout_s=ANSWER_S)
-        )
+        yield Everywhere(bus)
 
 
 async def _quietly(asking: Awaitable[object]) -> bool:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import settings
+from sipserver.asking import Everywhere
 from sipserver.bus.contract import Bus
 from sipserver.calls import timeline
 from sipserver.cli.operator_bus import operator_bus
@@ -57,18 +58,7 @@ def hangup(
 
 async def _live(config: Path) -> list[dict[str, Any]]:
     async with _bus(config) as bus:
-        cells = await bus.leases.find("run/")
-        asked = [_calls_of(bus, key.removeprefix("run/"), value) for key, value in cells.items()]
-        return [call for calls in await asyncio.gather(*asked) for call in calls]
-
-
-async def _calls_of(bus: Bus, run: str, cell: Any) -> list[dict[str, Any]]:
-    """A cell that dies meanwhile has none."""
-    try:
-        answer = await bus.commands.ask(f"run:{run}", "calls", {}, timeout_s=ANSWER_S)
-    except SipServerError:
-        return []
-    return [{**call, "node": cell["node"], "cell": cell["name"]} for call in answer["calls"]]
+        return [dict(call) for call in await Everywhere(bus, answer_s=ANSWER_S).live()]
 
 
 async def _hangup(config: Path, wanted: str) -> str:

@@ -15,7 +15,12 @@ import aiohttp
 
 from sipserver.api.fleet_metrics import FleetMetrics
 from sipserver.api.health import Check
+from sipserver.api.rest.app import PREFIX
 from sipserver.api.server import HttpServer
+from sipserver.asking import Everywhere
+from sipserver.bus import table
+from sipserver.bus.contract import Bus
+from sipserver.control_plane import ControlPlane
 from sipserver.doors import Doors
 from sipserver.errors import InternalError
 from sipserver.events import Stamped
@@ -86,6 +91,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         metrics = FleetMetrics(lambda: watch.facts, counted, edge)
         relay = Relay(settings.fleet.runtime, spec.run, settings.gate)
         switch, doors = _switch(spec, relay.home) if settings.calls_by_http else (None, None)
+        plane = await _control_plane(spec, switch, stack)
         http = HttpServer(
             settings.http,
             watch.checks,
@@ -94,6 +100,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
             reuse_port=True,
             side_path=None if doors is None else relay.socket,
             middlewares=() if doors is None else (relay.middleware(),),
+            apps={} if plane is None else {PREFIX: plane.app},
         )
         if switch is not None and doors is not None:
             await stack.enter_async_context(relay.open())
@@ -127,6 +134,23 @@ def _switch(spec: ChildSpec, home: str) -> tuple[Switch, Doors]:
     switch = Switch(spec, listeners=(observe,))
     doors = Doors(switch.settings, switch.exchange, once=switch.bus.once, home=home)
     return switch, doors
+
+
+async def _control_plane(
+    spec: ChildSpec, switch: Switch | None, stack: contextlib.AsyncExitStack
+) -> ControlPlane | None:
+    """It asks calls over the bus, one of its own where the gateway has no calls. None: the settings want none."""
+    if not spec.settings.http.api:
+        return None
+    if switch is not None:
+        bus: Bus = switch.bus
+    else:
+        bus = table.make(spec.settings.bus, node=spec.node, run=spec.run)
+        await bus.open()
+        stack.push_async_callback(bus.close)
+    plane = ControlPlane(spec.settings, Everywhere(bus), bus.once)
+    stack.push_async_callback(plane.close)
+    return plane
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -45,6 +45,9 @@ _REFUSALS = {
 class DatabaseAway(SettingsError):
     """Nobody answers now; later somebody may."""
 
+    retry = True
+    http_code = 503
+
 
 class Database:
     """Loop thread; SQLite's statements run on the driver's own threads. `open` before use, `close` after.
@@ -159,6 +162,11 @@ def sqlstate(problem: BaseException) -> str:
     """PostgreSQL's code of the error; empty if there is none."""
     origin = problem.orig if isinstance(problem, DBAPIError) else problem
     return str(getattr(origin, "sqlstate", None) or "")
+
+
+def is_trouble(problem: BaseException) -> bool:
+    """Whether it came from the database or the way to it."""
+    return isinstance(problem, (SQLAlchemyError, OSError, TimeoutError))
 
 
 def is_away(problem: BaseException) -> bool:

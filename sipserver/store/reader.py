@@ -6,7 +6,7 @@ Works beside a running server, in its process or in another one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -77,6 +77,21 @@ class CallFile:
     recording_path: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which calls; what is empty or None does not matter. from_user, to_user: the user part of the URI, exactly.
+    open: whether they run. since, until: of their begin; until is not within.
+    """
+
+    direction: str = ""
+    from_user: str = ""
+    to_user: str = ""
+    open: bool | None = None
+    end_reason: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 Calls = list[CallRow]
 Files = list[CallFile]
 Runs = dict[tuple[str, str], int]
@@ -94,16 +109,32 @@ class Reader:
         rows = await self._calls(sa.select(calls).where(calls.c.id == call_id))
         return rows[0] if rows else None
 
-    async def events(self, call_id: str, *, after_seq: int = -1, limit: int = 10_000) -> list[EventRow]:
-        """The call's events in order; further pages follow the last seq of the one before."""
+    async def events(
+        self, call_id: str, *, after_seq: int = -1, limit: int = 10_000, kinds: Sequence[str] = ()
+    ) -> list[EventRow]:
+        """The call's events in order; further pages follow the last seq of the one before. kinds: only these."""
         query = (
             sa.select(events)
             .where(events.c.call_id == call_id, events.c.seq > after_seq)
             .order_by(events.c.seq)
             .limit(limit)
         )
+        if kinds:
+            query = query.where(events.c.kind.in_(kinds))
         async with self._database.engine.connect() as connection:
             return [EventRow(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def page(
+        self, tenant: str, wanted: Filter, *, after: tuple[datetime, str] | None = None, limit: int = 50
+    ) -> Calls:
+        """A tenant's calls, the newest first. after: begin and id of the last one of the page before."""
+        query = sa.select(calls).where(calls.c.tenant == tenant, *_conditions(wanted))
+        if after is not None:
+            moment, call_id = after
+            query = query.where(
+                sa.or_(calls.c.started_at < moment, sa.and_(calls.c.started_at == moment, calls.c.id < call_id))
+            )
+        return await self._calls(query.order_by(calls.c.started_at.desc(), calls.c.id.desc()).limit(limit))
 
     async def list(
         self,
@@ -156,6 +187,24 @@ class Reader:
     async def _calls(self, query: sa.Select[Any]) -> Calls:
         async with self._database.engine.connect() as connection:
             return [CallRow(**row) for row in (await connection.execute(query)).mappings()]
+
+
+def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    if wanted.direction:
+        found.append(calls.c.direction == wanted.direction)
+    for column, user in ((calls.c.from_uri, wanted.from_user), (calls.c.to_uri, wanted.to_user)):
+        if user:
+            found.append(sa.or_(column.contains(f":{user}@", autoescape=True), column == user))
+    if wanted.open is not None:
+        found.append(calls.c.ended_at.is_(None) if wanted.open else calls.c.ended_at.is_not(None))
+    if wanted.end_reason:
+        found.append(calls.c.end_reason == wanted.end_reason)
+    if wanted.since is not None:
+        found.append(calls.c.started_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(calls.c.started_at < wanted.until)
+    return found
 
 
 @contextlib.asynccontextmanager

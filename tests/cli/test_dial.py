@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from sipserver.asking import Everywhere, Here
 from sipserver.bus.memory import Hub, MemoryBus
-from sipserver.calls.commands import CallCommands
+from sipserver.calls.commands import CallCommands, UnknownCall
 from sipserver.calls.limits import Limits
 from sipserver.cli import dial
 from sipserver.errors import CapacityError, CarrierError, NotFound, RemoteError
@@ -34,14 +35,10 @@ class Console:
         self._commands = commands
         self.gone = False
 
-    async def originate(self, wanted: Mapping[str, Any]) -> str:
-        return str((await self._commands.handle("originate", wanted))["call"])
-
-    async def hangup(self, call_id: str) -> None:
-        await self._commands.handle("hangup", {"call": call_id, "detail": "sipserver dial"})
-
-    async def lives(self, call_id: str) -> bool:
-        return not self.gone
+    async def handle(self, verb: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.gone:
+            raise UnknownCall("it is gone")
+        return await self._commands.handle(verb, arguments)
 
 
 class Following:
@@ -63,11 +60,10 @@ class Following:
     async def begun(self) -> AsyncIterator[asyncio.Task[bool]]:
         self.stage.recorder.open()
         await self.records.open()
-        call_id = await self.console.originate(WANTED)
+        server = Here(self.console.handle)
+        call_id = await server.originate(WANTED)
         async with open_reader(self.store) as reader:
-            following = asyncio.create_task(
-                dial._follow(self.console, reader, call_id, self.interrupted, self.lines.append)
-            )
+            following = asyncio.create_task(dial._follow(server, reader, call_id, self.interrupted, self.lines.append))
             try:
                 yield following
             finally:
@@ -164,14 +160,14 @@ class Cell:
 
 
 @asynccontextmanager
-async def fleet(*facts: tuple[str, str | Exception, int]) -> AsyncIterator[tuple[dial._Fleet, list[Cell], Hub]]:
+async def fleet(*facts: tuple[str, str | Exception, int]) -> AsyncIterator[tuple[Everywhere, list[Cell], Hub]]:
     hub = Hub()
     cells = [Cell(hub, name, answers, calls) for name, answers, calls in facts]
     for cell in cells:
         await cell.open()
     operator = MemoryBus(node="operator", run="operator", hub=hub)
     try:
-        yield dial._Fleet(operator), cells, hub
+        yield Everywhere(operator), cells, hub
     finally:
         for bus in (operator, *(cell.bus for cell in cells)):
             await bus.close()
@@ -198,10 +194,10 @@ async def test_after_other_failures_no_other_cell_is_asked(problem: Exception) -
 async def test_no_cell_can_place_the_call() -> None:
     full = CapacityError("all 4 calls are taken")
     async with fleet(("a", full, 1), ("b", full, 2)) as (server, _, _hub):
-        with pytest.raises(dial.Unreachable, match="no cell can place the call: all 4 calls are taken"):
+        with pytest.raises(CapacityError, match="no cell can place the call: all 4 calls are taken"):
             await server.originate(WANTED)
     async with fleet() as (server, _, _hub):
-        with pytest.raises(dial.Unreachable, match="no cell of the fleet runs"):
+        with pytest.raises(CapacityError, match="no cell of the fleet runs"):
             await server.originate(WANTED)
 
 
@@ -214,9 +210,9 @@ async def test_a_cell_that_has_just_died_is_passed_over() -> None:
 
 async def test_a_call_of_the_fleet_is_found_by_its_lease() -> None:
     async with fleet(("a", "c1", 1)) as (server, cells, _):
-        assert not await server.lives("c1")
+        with pytest.raises(NotFound):
+            await server.ask("c1", "status")
         await cells[0].bus.leases.hold("call/c1", {"run": "a"})
-        assert await server.lives("c1")
-        await server.hangup("c1")
+        await server.ask("c1", "status")
+        await server.ask("c1", "hangup", detail="sipserver dial")
         assert [verb for verb, _ in cells[0].asked] == ["status", "hangup"]
-        await server.hangup("nobody")

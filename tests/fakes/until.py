@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 DEADLINE_S = 10.0
+
+T = TypeVar("T")
 
 
 async def until(happens: Callable[[], bool], what: str = "it") -> None:
@@ -15,3 +18,12 @@ async def until(happens: Callable[[], bool], what: str = "it") -> None:
     while not happens():
         assert time.monotonic() < deadline, f"{what} does not happen"
         await asyncio.sleep(0.003)
+
+
+async def eventually(look: Callable[[], Awaitable[T]], good: Callable[[T], bool], what: str = "it") -> T:
+    """Ask again and again; what was seen once it is good. Fails after 10 s."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not good(seen := await look()):
+        assert time.monotonic() < deadline, f"{what} does not happen: {seen}"
+        await asyncio.sleep(0.02)
+    return seen

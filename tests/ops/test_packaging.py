@@ -17,7 +17,7 @@ from sipserver.speech.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd/sipserver.service"
-MAPPED = {"codecs", "webhooks"}
+MAPPED = {"codecs", "tenants", "webhooks"}
 
 
 def directives() -> dict[str, dict[str, str]]:

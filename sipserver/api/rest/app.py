@@ -1,0 +1,29 @@
+"""The REST API as one aiohttp application, its documents included; mounted at PREFIX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from sipserver.api.rest import openapi, operations
+from sipserver.api.rest.access import Access
+from sipserver.api.rest.operations import Operation
+
+PREFIX = "/api/v1"
+_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+def application(access: Access, offered: Sequence[Operation]) -> web.Application:
+    """Everybody may read the document and its page: they tell of no tenant."""
+    document = json.dumps(openapi.document(offered))
+    page = openapi.page(offered)
+
+    async def as_document(_request: web.Request) -> web.Response:
+        return web.Response(text=document, content_type="application/json")
+
+    async def as_page(_request: web.Request) -> web.Response:
+        return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY})
+
+    return operations.application(access, offered, [web.get("/openapi.json", as_document), web.get("/docs", as_page)])

@@ -1,0 +1,335 @@
+"""Calls by REST: place, list, look at, read what was said, fetch the recording, hang up.
+
+Owns that a tenant's key reaches this tenant's calls alone: all else is as if it were not there (404). Refuses to know
+where calls live (`asking`) and how they are kept (`store.reader`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from sipserver.api.rest import models
+from sipserver.api.rest.operations import Answered, Asked, Operation
+from sipserver.api.rest.problems import problem
+from sipserver.errors import CallerError, NotFound, SipServerError
+from sipserver.store.reader import CallRow, EventRow, Filter, Reader
+from sipserver.tenants.keys import Scope
+
+_ONCE_S = 86_400.0
+"""So long is an Idempotency-Key remembered."""
+_NAMES = uuid.UUID("4d8bbd2e-52d5-4f0e-a0a4-8f2b7a7a1a55")
+MOST_KEY = 255
+_TRANSCRIPT = ("stt.transcript", "tts.spoken")
+MOST_LINES = 10_000
+NEW_S, LOOK_S, LOOKS = 10.0, 0.05, 40
+"""For so long a call is new; the record of such a one is looked for again, so often."""
+
+
+class Calls(Protocol):
+    """As `asking.Here` and `asking.Everywhere` are."""
+
+    async def originate(self, wanted: Any) -> str: ...
+
+    async def ask(self, call_id: str, verb: str, **arguments: Any) -> Any: ...
+
+
+Once = Callable[[str, float], Awaitable[bool]]
+"""As `bus.contract.Once.first`."""
+
+
+class CallOperations:
+    """Loop thread. recordings: nothing outside this folder is ever given away."""
+
+    def __init__(self, reader: Reader, calls: Calls, once: Once, recordings: Path) -> None:
+        self._reader, self._calls, self._once, self._recordings = reader, calls, once, recordings
+
+    def operations(self) -> Sequence[Operation]:
+        read, write = Scope.CALLS_READ, Scope.CALLS_WRITE
+        return [
+            Operation(
+                "createCall",
+                "POST",
+                "/calls/create",
+                write,
+                self._create,
+                "Place a call",
+                "Answers when the call is on its way; what becomes of it is in its events. With an Idempotency-Key the "
+                "same request may be sent again: there is one call.",
+                body=models.CreateCall,
+                answer=models.CallCreated,
+                status=201,
+                refusals=(400, 404, 409, 502),
+                headers={"Idempotency-Key": "Any text of your own, good for a day."},
+            ),
+            Operation(
+                "listCalls",
+                "GET",
+                "/calls",
+                read,
+                self._list,
+                "List calls, the newest first",
+                query=models.CallsAsked,
+                answer=models.CallPage,
+            ),
+            Operation("getCall", "GET", "/calls/{id}", read, self._get, "Look at a call", answer=models.Call),
+            Operation(
+                "getCallStatus", "GET", "/calls/{id}/status", read, self._get, "Look at a call", answer=models.Call
+            ),
+            Operation(
+                "listCallEvents",
+                "GET",
+                "/calls/{id}/events",
+                Scope.EVENTS_READ,
+                self._events,
+                "Read what happened in a call",
+                query=models.EventsAsked,
+                answer=models.CallEvents,
+            ),
+            Operation(
+                "getCallTranscript",
+                "GET",
+                "/calls/{id}/transcript",
+                Scope.EVENTS_READ,
+                self._transcript,
+                "Read what was said in a call",
+                answer=models.CallTranscript,
+            ),
+            Operation(
+                "getCallRecording",
+                "GET",
+                "/calls/{id}/recording",
+                Scope.RECORDINGS_READ,
+                self._recording,
+                "Fetch the recording of a call",
+                "A WAV file. `Range` is understood.",
+                media_type="audio/x-wav",
+                refusals=(409, 416),
+            ),
+            Operation(
+                "endCall",
+                "DELETE",
+                "/calls/{id}",
+                write,
+                self._end,
+                "Hang up",
+                "A call that is over already is no error.",
+                status=204,
+            ),
+        ]
+
+    # --- new calls ----------------------------------------------------------------------------------------------------
+
+    async def _create(self, asked: Asked) -> Answered | web.StreamResponse:
+        wanted: models.CreateCall = asked.body
+        given = asked.request.headers.get("Idempotency-Key", "")
+        if len(given) > MOST_KEY:
+            raise CallerError(f"an Idempotency-Key has {MOST_KEY} characters at most")
+        call_id = str(uuid.uuid5(_NAMES, f"{asked.key.tenant}\n{given}")) if given else ""
+        if given and not await self._once(f"api/{call_id}", _ONCE_S):
+            return await self._created_before(asked, call_id)
+        order = {
+            "to": wanted.to,
+            "tenant": asked.key.tenant,
+            "flow": wanted.flow,
+            "trunk": wanted.trunk,
+            "from_user": wanted.from_,
+            "from_display": wanted.from_display,
+            "headers": wanted.headers,
+            "ring_s": wanted.ring_s,
+            "variables": wanted.variables,
+            "call": call_id,
+            **({"amd": {}} if wanted.detect_answerer else {}),
+        }
+        return _created(await self._calls.originate(order), 201)
+
+    async def _created_before(self, asked: Asked, call_id: str) -> Answered | web.StreamResponse:
+        try:
+            await self._row_or_live(asked, call_id)
+        except NotFound:
+            return problem(409, "the first request with this Idempotency-Key placed no call, or has not yet")
+        return _created(call_id, 200)
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    async def _list(self, asked: Asked) -> Answered:
+        wanted: models.CallsAsked = asked.query
+        rows = await self._reader.page(
+            asked.key.tenant,
+            Filter(
+                direction=wanted.direction or "",
+                from_user=wanted.from_,
+                to_user=wanted.to,
+                open=wanted.open,
+                end_reason=wanted.end_reason,
+                since=_aware(wanted.since),
+                until=_aware(wanted.until),
+            ),
+            after=_cursor(wanted.cursor),
+            limit=wanted.limit + 1,
+        )
+        page = rows[: wanted.limit]
+        more = _next(page[-1]) if len(rows) > len(page) else None
+        return Answered(models.CallPage(calls=list(map(_call, page)), next=more))
+
+    async def _get(self, asked: Asked) -> Answered:
+        found = await self._row_or_live(asked)
+        return Answered(_call(found) if isinstance(found, CallRow) else found)
+
+    async def _events(self, asked: Asked) -> Answered:
+        row = await self._row(asked)
+        wanted: models.EventsAsked = asked.query
+        events = await self._reader.events(row.id, after_seq=wanted.after, limit=wanted.limit)
+        shown = [models.CallEvent(seq=one.seq, at_ms=one.at_ms, kind=one.kind, fields=one.fields) for one in events]
+        return Answered(models.CallEvents(events=shown, more=len(events) == wanted.limit))
+
+    async def _transcript(self, asked: Asked) -> Answered:
+        row = await self._row(asked)
+        events = await self._reader.events(row.id, kinds=_TRANSCRIPT, limit=MOST_LINES)
+        lines = [line for event in events if (line := _said(event)) is not None]
+        return Answered(models.CallTranscript(lines=lines))
+
+    async def _recording(self, asked: Asked) -> web.StreamResponse:
+        row = await self._row(asked)
+        if not row.recording_path:
+            raise NotFound("this call was not recorded")
+        if row.recording_status == "recording":
+            return problem(409, "the call is still being recorded")
+        path = await asyncio.to_thread(_inside, Path(row.recording_path), self._recordings)
+        if path is None:
+            raise NotFound(f"the recording is not on this machine: {row.node} made it")
+        return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{row.id}.wav"'})
+
+    async def _end(self, asked: Asked) -> Answered:
+        call_id = _id(asked)
+        await self._row_or_live(asked)
+        try:
+            await self._calls.ask(call_id, "hangup", detail=f"API key {asked.key.id}")
+        except SipServerError as refusal:
+            if refusal.http_code != 404:
+                raise
+        return Answered(None, 204)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _row(self, asked: Asked, call_id: str = "") -> CallRow:
+        """Raises NotFound, also for a call of another tenant. call_id: another one than that of the path."""
+        call_id = call_id or _id(asked)
+        row = await self._reader.get(call_id)
+        for _ in range(LOOKS if row is None and _may_be_new(call_id) else 0):
+            await asyncio.sleep(LOOK_S)
+            if (row := await self._reader.get(call_id)) is not None:
+                break
+        if row is None or row.tenant != asked.key.tenant:
+            raise NotFound("there is no such call")
+        return row
+
+    async def _row_or_live(self, asked: Asked, call_id: str = "") -> CallRow | models.Call:
+        """A call whose record is not written yet is asked itself. Raises NotFound."""
+        call_id, tenant = call_id or _id(asked), asked.key.tenant
+        row = await self._reader.get(call_id)
+        if row is not None:
+            if row.tenant != tenant:
+                raise NotFound("there is no such call")
+            return row
+        try:
+            live = await self._calls.ask(call_id, "status")
+        except SipServerError as refusal:
+            if refusal.http_code == 404:
+                return await self._row(asked, call_id)  # it may have ended before its record was written
+            raise
+        if live["tenant"] != tenant:
+            raise NotFound("there is no such call")
+        return models.Call(
+            id=live["id"],
+            direction=live["direction"],
+            from_uri=live["from_uri"],
+            to_uri=live["to_uri"],
+            state=live["state"],
+            started_at=None,
+            sip_call_id=live["sip_call_id"],
+        )
+
+
+def _may_be_new(call_id: str) -> bool:
+    """Whether its record may still be on the way: a UUID tells when it was made (RFC 9562, 5.7), or is one of ours."""
+    known = uuid.UUID(call_id)
+    return known.version == 5 or (known.version == 7 and abs((known.int >> 80) / 1000 - time.time()) < NEW_S)
+
+
+def _id(asked: Asked) -> str:
+    try:
+        return str(uuid.UUID(asked.path["id"]))
+    except ValueError:
+        raise NotFound("there is no such call") from None
+
+
+def _created(call_id: str, status: int) -> Answered:
+    url = f"/api/v1/calls/{call_id}"
+    return Answered(models.CallCreated(id=call_id, url=url), status, {"Location": url})
+
+
+def _call(row: CallRow) -> models.Call:
+    return models.Call(
+        id=row.id,
+        direction=row.direction,
+        from_uri=row.from_uri,
+        to_uri=row.to_uri,
+        state=row.state,
+        started_at=row.started_at,
+        answered_at=row.answered_at,
+        ended_at=row.ended_at,
+        end_reason=row.end_reason,
+        sip_code=row.sip_code,
+        sip_call_id=row.sip_call_id,
+        flow=row.flow,
+        recording=row.recording_status,
+        mos=row.mos,
+        turns=row.turns,
+        digits=row.digits,
+        faults=row.faults,
+    )
+
+
+def _said(event: EventRow) -> models.Said | None:
+    """A line of the transcript; None: an interim one, or nothing was heard."""
+    if event.kind == "stt.transcript":
+        text = str(event.fields.get("text", "")) if event.fields.get("final", True) else ""
+        return models.Said(at_ms=event.at_ms, who="caller", text=text) if text else None
+    text = str(event.fields.get("heard", ""))
+    return models.Said(at_ms=event.at_ms, who="server", text=text) if text else None
+
+
+def _inside(path: Path, folder: Path) -> Path | None:
+    """The file, if it is there and below the folder, symbolic links followed."""
+    found = path.resolve()
+    return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    """Without a zone it is UTC."""
+    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _next(row: CallRow) -> str:
+    return base64.urlsafe_b64encode(f"{row.started_at.isoformat()} {row.id}".encode()).decode()
+
+
+def _cursor(text: str) -> tuple[datetime, str] | None:
+    """Raises CallerError for what no page gave."""
+    if not text:
+        return None
+    try:
+        moment, _, call_id = base64.b64decode(text, altchars=b"-_", validate=True).decode().partition(" ")
+        return datetime.fromisoformat(moment).astimezone(UTC), call_id
+    except (ValueError, binascii.Error, OverflowError):
+        raise CallerError("`cursor` is the `next` of a page before, unchanged") from None

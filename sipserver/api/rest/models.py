@@ -1,0 +1,116 @@
+"""What the REST API takes and gives: its JSON, as models. The OpenAPI document is made of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sipserver.calls.commands import OneLine
+from sipserver.dialplan.steps.parties import HeaderName
+
+Limit = Annotated[int, Field(ge=1, le=500)]
+
+
+class _Taken(BaseModel):
+    """Of a request: an unknown field is a mistake of the sender, and told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True)
+
+
+class _Given(BaseModel):
+    """Of an answer: further fields may come with a later version."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class CreateCall(_Taken):
+    """A call to place: to whom, and what runs when they answer."""
+
+    to: OneLine = Field(min_length=1, description="A number such as +493012345, or a SIP URI.")
+    flow: str = Field(default="", description="The flow to run; empty: that of the route for calls to this number.")
+    trunk: str = Field(default="", description="The trunk or account to call by; empty: the first that carries it.")
+    from_: OneLine = Field(default="", alias="from", description="The number to show, if the trunk allows it.")
+    from_display: OneLine = Field(default="", description="The name to show.")
+    headers: dict[HeaderName, OneLine] = Field(default={}, description="SIP headers to send.")
+    ring_s: float = Field(default=30, gt=0, le=600, description="How long it may ring, over all trunks, in seconds.")
+    variables: dict[str, str] = Field(default={}, description="Start values of the dialplan's variables.")
+    detect_answerer: bool = Field(
+        default=False, description="Find out first who answered: the flow has it in the variable `answerer`."
+    )
+
+
+class CallCreated(_Given):
+    id: str
+    url: str = Field(description="Where the call is to be found.")
+
+
+class Call(_Given):
+    """A call, as its record has it so far. What has not happened is null."""
+
+    id: str
+    direction: str
+    from_uri: str
+    to_uri: str
+    state: str = Field(description="`ringing`, `answered`, `ending` or `ended`.")
+    started_at: datetime | None
+    answered_at: datetime | None = None
+    ended_at: datetime | None = None
+    end_reason: str | None = Field(default=None, description="Why it ended; docs/operations.md has the list.")
+    sip_code: int | None = None
+    sip_call_id: str = ""
+    flow: str | None = None
+    recording: str | None = Field(default=None, description="`recording`, `complete` or `failed`; null: there is none.")
+    mos: float | None = Field(default=None, description="How it sounded, 1 to 4.5.")
+    turns: int = 0
+    digits: int = 0
+    faults: int = 0
+
+
+class CallPage(_Given):
+    calls: list[Call]
+    next: str | None = Field(description="The `cursor` of the next page; null: this is the last one.")
+
+
+class CallsAsked(_Taken):
+    """Which calls. All conditions must hold."""
+
+    limit: Limit = 50
+    cursor: str = Field(default="", max_length=200, description="`next` of the page before.")
+    direction: Literal["inbound", "outbound"] | None = None
+    from_: str = Field(default="", alias="from", max_length=100, description="The caller's number or user.")
+    to: str = Field(default="", max_length=100, description="The number or user that was called.")
+    open: bool | None = Field(default=None, description="true: those that run; false: those that are over.")
+    end_reason: str = Field(default="", max_length=64)
+    since: datetime | None = Field(default=None, description="Begun at or after this moment (RFC 3339).")
+    until: datetime | None = Field(default=None, description="Begun before this moment.")
+
+
+class EventsAsked(_Taken):
+    after: int = Field(default=-1, ge=-1, description="Only events with a higher `seq`.")
+    limit: Limit = 500
+
+
+class CallEvent(_Given):
+    seq: int
+    at_ms: int = Field(description="Since the call began.")
+    kind: str
+    fields: dict[str, Any]
+
+
+class CallEvents(_Given):
+    events: list[CallEvent]
+    more: bool = Field(description="There may be more after the last one.")
+
+
+class Said(_Given):
+    at_ms: int
+    who: Literal["caller", "server"]
+    text: str
+
+
+class CallTranscript(_Given):
+    """What was said: by the caller as it was understood, by the server as far as it was heard."""
+
+    lines: list[Said]

@@ -1,0 +1,122 @@
+"""Operations of the REST API as data, and the aiohttp application that serves them.
+
+One `Operation` says what is checked before its handler runs, and what the OpenAPI document tells about it: so both
+cannot differ. Refuses to know what the operations do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from sipserver.api.rest.access import Access
+from sipserver.api.rest.problems import as_problems, problem, wrong_fields
+from sipserver.tenants.keys import ApiKey, Scope
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, checked. path: the parts of the path by name. query, body: of the operation's models."""
+
+    key: ApiKey
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    request: web.Request
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What an operation answers; a response of its own instead is sent as it is."""
+
+    body: BaseModel | None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Does = Callable[[Asked], Awaitable[Answered | web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """name: operationId. path: below /api/v1, with {names}. summary, detail: for people. answer: the model of the body;
+    None: there is none, or it is a file of the media type. status: of success. refusals: statuses beyond those that
+    every operation may answer.
+    """
+
+    name: str
+    method: str
+    path: str
+    scope: Scope
+    does: Does
+    summary: str
+    detail: str = ""
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    status: int = 200
+    media_type: str = ""
+    refusals: tuple[int, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the request: name -> what it is for."""
+
+
+def application(access: Access, operations: Sequence[Operation], more: Sequence[web.RouteDef] = ()) -> web.Application:
+    """To be mounted at /api/v1. more: what needs no key."""
+    app = web.Application(middlewares=[as_problems], client_max_size=MAX_BODY_BYTES)
+    app.add_routes([web.route(each.method, each.path, _handler(access, each)) for each in operations])
+    app.add_routes(more)
+    return app
+
+
+def _handler(access: Access, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        key, left = await access.admit(request, operation.scope)
+        response = await _answer(operation, key, request)
+        response.headers.update(left.headers())
+        return response
+
+    return handle
+
+
+async def _answer(operation: Operation, key: ApiKey, request: web.Request) -> web.StreamResponse:
+    query: BaseModel | None = None
+    body: BaseModel | None = None
+    try:
+        if operation.query is not None:
+            query = operation.query.model_validate(_query(request))
+    except ValidationError as refused:
+        return problem(422, "the query is not as it should be", errors=wrong_fields(refused, "query"))
+    if operation.body is not None:
+        text = await request.text()
+        try:
+            body = operation.body.model_validate_json(text or "{}")
+        except (ValidationError, UnicodeDecodeError, json.JSONDecodeError) as refused:
+            wrong = wrong_fields(refused, "body") if isinstance(refused, ValidationError) else []
+            return problem(422, "the body is not as it should be", errors=wrong)
+    answered = await operation.does(Asked(key, dict(request.match_info), query, body, request))
+    if isinstance(answered, web.StreamResponse):
+        return answered
+    text = "" if answered.body is None else answered.body.model_dump_json(by_alias=True)
+    return web.Response(
+        status=answered.status,
+        text=text if answered.body is not None else None,
+        content_type="application/json" if answered.body is not None else None,
+        headers=dict(answered.headers),
+    )
+
+
+def _query(request: web.Request) -> dict[str, Any]:
+    """A name that comes twice is a list, which no field takes unless it says so."""
+    found: dict[str, Any] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        found[name] = values[0] if len(values) == 1 else values
+    return found

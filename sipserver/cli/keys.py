@@ -1,0 +1,127 @@
+"""`sipserver keys`: API keys of tenants, made, listed and revoked.
+
+Owns the words on the terminal. Works on the database; no server needs to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sipserver import settings
+from sipserver.calls import timeline
+from sipserver.store.database import Database
+from sipserver.store.keys import KeyRows
+from sipserver.tenants.key_book import KeyBook
+from sipserver.tenants.keys import ALL, ApiKey, Scope, scopes_of
+
+app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
+
+
+@app.command()
+def create(
+    tenant: Annotated[str, typer.Option(help="Whose calls it reaches.")],
+    name: Annotated[str, typer.Option(help="What it is for; you see it in the list.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What it may do: {', '.join(Scope)}. May be given more than once; none: all."),
+    ] = None,
+    days: Annotated[float | None, typer.Option(min=0.01, max=3650, help="How long it is good; none: for ever.")] = None,
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Make a key and print it. It is shown this once: what is kept cannot be turned back into it."""
+    scopes = scopes_of(scope) if scope else ALL
+    lives = None if days is None else timedelta(days=days)
+    typer.echo(asyncio.run(_create(config, tenant, name, scopes, lives)))
+
+
+@app.command("list")
+def list_keys(
+    tenant: Annotated[str | None, typer.Option(help="Only keys of this tenant.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is stored, as JSON.")] = False,
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Show the keys, without what opens doors."""
+    found = asyncio.run(_list(config, tenant))
+    if as_json:
+        typer.echo(json.dumps([_fields(key) for key in found], default=str, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "tenant", "name", "scopes", "state", "last used (UTC)"):
+        table.add_column(column, no_wrap=column != "scopes")
+    for key in found:
+        used = f"{key.used_at:%Y-%m-%d %H:%M}" if key.used_at else "never"
+        facts = (key.id, key.tenant, key.name, " ".join(sorted(key.scopes)), _state(key), used)
+        table.add_row(*(Text(timeline.clean(fact)) for fact in facts))
+    Console().print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it, or the key itself.")],
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """End a key, within seconds also on servers that run."""
+    wanted = key_id.split("_")[1] if key_id.startswith("sips_") and key_id.count("_") >= 2 else key_id
+    key = asyncio.run(_revoke(config, wanted))
+    typer.echo(f"revoked {key.id} ({timeline.clean(key.name)}) of {key.tenant}")
+
+
+async def _create(config: Path, tenant: str, name: str, scopes: frozenset[Scope], lives: timedelta | None) -> str:
+    async with _book(config) as book:
+        _, text = await book.create(tenant, name, scopes, lives=lives)
+        return text
+
+
+async def _list(config: Path, tenant: str | None) -> list[ApiKey]:
+    async with _book(config) as book:
+        return list(await book.list(tenant))
+
+
+async def _revoke(config: Path, key_id: str) -> ApiKey:
+    async with _book(config) as book:
+        return await book.revoke(key_id)
+
+
+@asynccontextmanager
+async def _book(config: Path) -> AsyncIterator[KeyBook]:
+    database = Database(settings.load(config).store, connections=1)
+    await database.open()
+    try:
+        yield KeyBook(KeyRows(database))
+    finally:
+        await database.close()
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    if not key.is_good(datetime.now(UTC)):
+        return "over"
+    return "good" if key.expires_at is None else f"good until {key.expires_at:%Y-%m-%d}"
+
+
+def _fields(key: ApiKey) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "name": key.name,
+        "scopes": sorted(key.scopes),
+        "state": _state(key),
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "used_at": key.used_at,
+    }

@@ -1,0 +1,387 @@
+"""Calls by REST against a real server, with real telephones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from sipserver.cli import keys as keys_cli
+from tests.fakes.party import Party, parties_at
+from tests.fakes.until import eventually, until
+from tests.harness.phone import Phone, tone
+from tests.harness.records import ended, records
+from tests.harness.server import ServerProcess
+
+PLAN = """
+tenant: acme
+targets: ["*"]
+flows:
+  main: [answer, {record: {stereo: true}}, {echo: {max_s: 60}}]
+  called: [{say: Good day.}, {echo: {max_s: 60}}]
+routes:
+  - {match: {to: echo}, flow: main}
+  - {match: {direction: outbound}, flow: called}
+"""
+OTHER = """
+tenant: zenith
+flows:
+  main: [answer, {echo: {max_s: 60}}]
+routes:
+  - {match: {to: zenith}, flow: main}
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    tts = {"espeak": {"vendor": "espeak", "processes": 1}}
+    made = ServerProcess(
+        tmp_path_factory.mktemp("rest"),
+        {"acme.yaml": PLAN, "zenith.yaml": OTHER},
+        {"speech": {"tts": tts}, "http": {"host": "127.0.0.1", "api_per_s": 500}},
+    )
+    yield made.start()
+    assert made.stop() == 0
+    assert "Traceback" not in made.log()
+
+
+def key_of(server: ServerProcess, tenant: str = "acme", *scopes: str) -> str:
+    words = ["create", "--tenant", tenant, "--name", "tests", "--config", str(server.settings_file)]
+    for scope in scopes:
+        words += ["--scope", scope]
+    made = CliRunner().invoke(keys_cli.app, words)
+    assert made.exit_code == 0, made.output
+    return made.output.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def key(server: ServerProcess) -> str:
+    return key_of(server)
+
+
+@asynccontextmanager
+async def asking(server: ServerProcess, key: str) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{server.http_port}", headers=headers) as client:
+        yield client
+
+
+async def get(client: aiohttp.ClientSession, path: str, status: int = 200) -> Any:
+    async with client.get(f"/api/v1{path}") as answer:
+        assert answer.status == status, await answer.text()
+        return await answer.json()
+
+
+def a_call(server: ServerProcess, to: str = "echo") -> str:
+    """A call that is over; its id."""
+    with Phone(server.sip_port) as phone:
+        assert phone.invite(to).code == 200
+        phone.start_media()
+        phone.say(tone(500))
+        phone.bye()
+        return ended(server.database, phone.call_id)[0].call_id
+
+
+# --- calls that were --------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_is_over_is_read(server: ServerProcess, key: str) -> None:
+    call_id = await asyncio.to_thread(a_call, server)
+    async with asking(server, key) as client:
+        call = await get(client, f"/calls/{call_id}")
+        assert call == await get(client, f"/calls/{call_id}/status")
+        assert (call["direction"], call["state"], call["end_reason"]) == ("inbound", "ended", "caller_hangup")
+        assert call["recording"] == "complete"
+        told = await get(client, f"/calls/{call_id}/events?limit=3")
+        assert [event["seq"] for event in told["events"]] == [0, 1, 2]
+        assert told["more"]
+        rest = await get(client, f"/calls/{call_id}/events?after=2")
+        assert rest["events"][-1]["kind"] == "call.ended"
+        assert not rest["more"]
+        assert (await get(client, f"/calls/{call_id}/transcript"))["lines"] == []
+
+
+async def test_recordings_are_fetched_whole_and_in_parts(server: ServerProcess, key: str) -> None:
+    call_id = await asyncio.to_thread(a_call, server)
+    async with asking(server, key) as client:
+        path = f"/api/v1/calls/{call_id}/recording"
+        async with client.get(path) as answer:
+            whole = await answer.read()
+            assert (answer.status, whole[:4]) == (200, b"RIFF")
+            assert answer.headers["Content-Type"] == "audio/x-wav"
+            assert f'filename="{call_id}.wav"' in answer.headers["Content-Disposition"]
+        async with client.get(path, headers={"Range": "bytes=10-19"}) as answer:
+            assert (answer.status, await answer.read()) == (206, whole[10:20])
+        async with client.get(path, headers={"Range": f"bytes={len(whole)}-"}) as answer:
+            assert answer.status == 416
+
+
+async def test_what_is_outside_the_recordings_is_not_given_away(server: ServerProcess, key: str) -> None:
+    call_id = await asyncio.to_thread(a_call, server)
+    with sqlite3.connect(server.database, timeout=5) as database:
+        database.execute("UPDATE calls SET recording_path = ? WHERE id = ?", ("/etc/hostname", call_id))
+    async with asking(server, key) as client:
+        refusal = await get(client, f"/calls/{call_id}/recording", 404)
+        assert "not on this machine" in refusal["detail"]
+
+
+async def test_calls_are_listed_in_pages_and_by_conditions(server: ServerProcess, key: str) -> None:
+    made = [await asyncio.to_thread(a_call, server) for _ in range(3)]
+    async with asking(server, key) as client:
+        found, cursor = [], ""
+        while True:
+            page = await get(client, f"/calls?limit=2{f'&cursor={cursor}' if cursor else ''}")
+            found += [call["id"] for call in page["calls"]]
+            if not (cursor := page["next"]):
+                break
+        assert found[:3] == made[::-1]
+        assert len(found) == len(set(found))
+        for query, count in (
+            ("to=echo", len(found)),
+            ("to=ech", 0),
+            ("to=%25", 0),
+            ("direction=inbound", len(found)),
+            ("direction=outbound", 0),
+            ("open=true", 0),
+            ("open=false", len(found)),
+            ("end_reason=caller_hangup", len(found)),
+            ("end_reason=busy", 0),
+            ("until=2020-01-01T00:00:00Z", 0),
+            ("since=2020-01-01T00:00:00", len(found)),
+        ):
+            page = await get(client, f"/calls?limit=500&{query}")
+            assert len(page["calls"]) == count, query
+
+
+# --- calls that we place ----------------------------------------------------------------------------------------------
+
+
+async def create(client: aiohttp.ClientSession, status: int = 201, key: str = "", **body: Any) -> Any:
+    headers = {"Idempotency-Key": key} if key else {}
+    async with client.post("/api/v1/calls/create", json=body, headers=headers) as answer:
+        assert answer.status == status, await answer.text()
+        told = await answer.json()
+        if status < 300:
+            assert answer.headers["Location"] == told["url"]
+        return told
+
+
+async def until_state(client: aiohttp.ClientSession, call_id: str, state: str) -> Any:
+    return await eventually(lambda: get(client, f"/calls/{call_id}"), lambda call: bool(call["state"] == state), state)
+
+
+@asynccontextmanager
+async def callee(server: ServerProcess) -> AsyncIterator[tuple[Party, str]]:
+    """A telephone, and where it is called."""
+    async with parties_at(server.sip_port, "callee") as (party,):
+        yield party, f"sip:200@127.0.0.1:{party.peer.port}"
+
+
+async def test_a_call_is_placed_followed_and_ended(server: ServerProcess, key: str) -> None:
+    async with callee(server) as (party, uri), asking(server, key) as client:
+        made = await create(client, to=uri, from_display="Acme", variables={"order": "7"})
+        assert "Acme" in await party.is_called()
+        await party.accepts()
+        await until_state(client, made["id"], "answered")
+        async with client.delete(made["url"]) as answer:
+            assert answer.status == 204
+        party.peer.answer(await party.peer.receive("BYE"), "200 OK")
+        call = await until_state(client, made["id"], "ended")
+        assert (call["direction"], call["end_reason"]) == ("outbound", "operator_hangup")
+        async with client.delete(made["url"]) as answer:
+            assert answer.status == 204, "it is over already"
+
+
+async def test_what_the_server_says_stands_in_the_transcript(server: ServerProcess, key: str) -> None:
+    async with callee(server) as (party, uri), asking(server, key) as client:
+        made = await create(client, to=uri)
+        await party.is_called()
+        await party.accepts()
+        told = await eventually(
+            lambda: get(client, f"/calls/{made['id']}/transcript"), lambda told: bool(told["lines"])
+        )
+        lines = told["lines"]
+        assert (lines[0]["who"], lines[0]["text"]) == ("server", "Good day.")
+        async with client.delete(made["url"]) as answer:
+            assert answer.status == 204
+        party.peer.answer(await party.peer.receive("BYE"), "200 OK")
+
+
+async def test_a_request_that_is_sent_again_places_one_call(server: ServerProcess, key: str) -> None:
+    async with callee(server) as (party, uri), asking(server, key) as client:
+        one = await create(client, to=uri, key="order-7")
+        again = await create(client, 200, to=uri, key="order-7")
+        assert again == one
+        await party.is_called()
+        await party.accepts()
+        async with client.delete(one["url"]) as answer:
+            assert answer.status == 204
+        party.peer.answer(await party.peer.receive("BYE"), "200 OK")
+        await until_state(client, one["id"], "ended")
+        assert await create(client, 200, to=uri, key="order-7") == one
+        refusal = await create(client, 404, to=uri, flow="nowhere", key="order-8")
+        assert "nowhere" in refusal["detail"]
+        await create(client, 409, to=uri, key="order-8")
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({}, "body.to"),
+        ({"to": ""}, "body.to"),
+        ({"to": "1", "flw": "x"}, "body.flw"),
+        ({"to": "1", "ring_s": -1}, "body.ring_s"),
+        ({"to": "1\r\nX: y"}, "body.to"),
+        ({"to": "1", "headers": {"Via": "x\r\ny"}}, "body.headers.Via"),
+        ({"to": "1", "variables": []}, "body.variables"),
+    ],
+)
+async def test_a_body_that_is_wrong_is_told_where(
+    server: ServerProcess, key: str, body: dict[str, Any], where: str
+) -> None:
+    async with asking(server, key) as client:
+        refusal = await create(client, 422, **body)
+    assert [each["where"] for each in refusal["errors"]] == [where]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+async def test_refusals_are_problem_documents(server: ServerProcess, key: str) -> None:
+    async with asking(server, key) as client:
+        for method, path, status in (
+            ("GET", "/calls/nonsense", 404),
+            ("GET", f"/calls/{uuid.uuid4()}", 404),
+            ("GET", "/nothing", 404),
+            ("PUT", "/calls", 405),
+            ("GET", "/calls?limit=0", 422),
+            ("GET", "/calls?limit=1&limit=2", 422),
+            ("GET", "/calls?cursor=!!", 400),
+            ("GET", "/calls?cursor=AAAA", 400),
+            ("GET", "/calls?colour=red", 422),
+            ("GET", "/calls?since=yesterday", 422),
+        ):
+            async with client.request(method, f"/api/v1{path}") as answer:
+                assert answer.status == status, (path, await answer.text())
+                assert answer.content_type == "application/problem+json"
+                told = await answer.json()
+                assert (told["status"], told["type"]) == (status, "about:blank")
+        async with client.post("/api/v1/calls/create", data=b"{") as answer:
+            assert answer.status == 422
+        async with client.post("/api/v1/calls/create", data=b"x" * 100_000) as answer:
+            assert (answer.status, answer.content_type) == (413, "application/problem+json")
+
+
+async def test_without_a_good_key_nothing_is_told(server: ServerProcess, key: str) -> None:
+    for wrong in ("", "nonsense", key[:-1], key[:-7] + "0000000"):
+        async with asking(server, wrong) as client, client.get("/api/v1/calls") as answer:
+            assert answer.status == 401
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+            assert "acme" not in await answer.text()
+
+
+async def test_a_key_does_what_its_scopes_say(server: ServerProcess) -> None:
+    call_id = await asyncio.to_thread(a_call, server)
+    reader = await asyncio.to_thread(key_of, server, "acme", "calls:read")
+    async with asking(server, reader) as client:
+        await get(client, f"/calls/{call_id}")
+        for path in ("events", "transcript", "recording"):
+            assert "scope" in (await get(client, f"/calls/{call_id}/{path}", 403))["detail"]
+        await create(client, 403, to="sip:1@127.0.0.1:9")
+        async with client.delete(f"/api/v1/calls/{call_id}") as answer:
+            assert answer.status == 403
+
+
+async def test_a_key_that_is_revoked_is_refused_soon(server: ServerProcess) -> None:
+    text = await asyncio.to_thread(key_of, server)
+    async with asking(server, text) as client:
+        await get(client, "/calls")
+        words = ["revoke", text, "--config", str(server.settings_file)]
+        revoked = await asyncio.to_thread(CliRunner().invoke, keys_cli.app, words)
+        assert revoked.exit_code == 0, revoked.output
+
+        async def status() -> int:
+            async with client.get("/api/v1/calls") as answer:
+                return answer.status
+
+        await eventually(status, lambda seen: seen == 401)
+
+
+async def test_another_tenants_key_finds_nothing_anywhere(server: ServerProcess, key: str) -> None:
+    """Every operation of the document that names a call; and those that do not show none of the other's."""
+    call_id = await asyncio.to_thread(a_call, server)
+    theirs = await asyncio.to_thread(key_of, server, "zenith")
+    with_live = Phone(server.sip_port)
+    assert (await asyncio.to_thread(with_live.invite, "echo")).code == 200
+    try:
+        await until(lambda: bool(records(server.database, with_live.call_id)), "the record of a call that lives")
+        live_id = records(server.database, with_live.call_id)[0].call_id
+        async with asking(server, theirs) as client:
+            told = await get(client, "/openapi.json")
+            tried = 0
+            for path, methods in told["paths"].items():
+                for method in methods:
+                    if "{id}" not in path:
+                        continue
+                    for one in (call_id, live_id):
+                        async with client.request(method, path.replace("{id}", one)) as answer:
+                            assert answer.status == 404, (method, path)
+                            assert "acme" not in await answer.text()
+                            tried += 1
+            assert tried >= 12
+            assert (await get(client, "/calls"))["calls"] == []
+        assert not with_live.ended.is_set()
+    finally:
+        await asyncio.to_thread(with_live.bye)
+        with_live.close()
+
+
+# --- the document -----------------------------------------------------------------------------------------------------
+
+
+async def test_answers_are_as_the_document_says(server: ServerProcess, key: str) -> None:
+    call_id = await asyncio.to_thread(a_call, server)
+    async with asking(server, key) as client:
+        told = await get(client, "/openapi.json")
+        for path in ("/calls", f"/calls/{call_id}", f"/calls/{call_id}/events", f"/calls/{call_id}/transcript"):
+            body = await get(client, path)
+            said = told["paths"]["/api/v1" + path.replace(call_id, "{id}")]["get"]["responses"]["200"]
+            reference = said["content"]["application/json"]["schema"]["$ref"]
+            schema = {"$ref": reference, "components": told["components"]}
+            jsonschema.Draft202012Validator(schema).validate(body)
+        problem = await get(client, "/calls/none", 404)
+        schema = {"$ref": "#/components/schemas/Problem", "components": told["components"]}
+        jsonschema.Draft202012Validator(schema).validate(problem)
+
+
+async def test_the_page_is_there_for_everybody(server: ServerProcess) -> None:
+    async with asking(server, "") as client, client.get("/api/v1/docs") as answer:
+        assert answer.status == 200
+        assert "createCall" in await answer.text()
+        assert "script" not in answer.headers["Content-Security-Policy"]
+
+
+# --- keys on the command line -----------------------------------------------------------------------------------------
+
+
+def test_keys_are_listed_without_what_opens_doors(server: ServerProcess) -> None:
+    text = key_of(server, "acme", "calls:read")
+    listed = CliRunner().invoke(keys_cli.app, ["list", "--json", "--config", str(server.settings_file)])
+    assert listed.exit_code == 0
+    assert text not in listed.output
+    found = {each["id"]: each for each in json.loads(listed.output)}
+    assert found[text.split("_")[1]]["scopes"] == ["calls:read"]
+    wrong = CliRunner().invoke(
+        keys_cli.app,
+        ["create", "--tenant", "acme", "--name", "x", "--scope", "all", "--config", str(server.settings_file)],
+    )
+    assert "calls:write" in str(wrong.exception)

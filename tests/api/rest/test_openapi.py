@@ -1,0 +1,72 @@
+"""The document: valid OpenAPI, complete, and the page that shows it."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from sipserver.api.rest import openapi
+from sipserver.api.rest.calls import CallOperations
+from sipserver.api.rest.operations import Operation
+
+
+@pytest.fixture
+def operations() -> list[Operation]:
+    nobody: Any = None
+    return list(CallOperations(nobody, nobody, nobody, Path()).operations())
+
+
+def test_every_reference_leads_somewhere_and_every_schema_is_one(operations: list[Operation]) -> None:
+    told = openapi.document(operations)
+    schemas = told["components"]["schemas"]
+    text = json.dumps(told)
+    references = {part.partition('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert references <= set(schemas)
+    assert {"CreateCall", "Call", "CallPage", "Problem"} <= set(schemas)
+    for schema in schemas.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_every_operation_is_there_with_its_scope_and_its_refusals(operations: list[Operation]) -> None:
+    told = openapi.document(operations)
+    assert told["openapi"] == "3.1.0"
+    for operation in operations:
+        said = told["paths"][f"/api/v1{operation.path}"][operation.method.lower()]
+        assert said["operationId"] == operation.name
+        assert str(operation.scope) in said["description"]
+        assert {"401", "404", "422", "429", "503", str(operation.status)} <= set(said["responses"])
+    assert len({operation.name for operation in operations}) == len(operations)
+
+
+class Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.links: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "html"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.add(value)
+            if name == "href" and value and value.startswith("#"):
+                self.links.add(value[1:])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag != "html":
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole(operations: list[Operation]) -> None:
+    reader = Reader()
+    reader.feed(openapi.page(operations))
+    assert not reader.open
+    assert reader.links <= reader.ids
+    assert {operation.name for operation in operations} <= reader.ids

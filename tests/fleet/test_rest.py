@@ -1,0 +1,104 @@
+"""The REST API of a fleet: whichever gateway is asked, calls of all cells are reached."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from typer.testing import CliRunner
+
+from sipserver.cli import keys as keys_cli
+from tests.fakes.party import parties_at
+from tests.fakes.until import eventually
+from tests.harness.fleet import FleetProcess
+
+pytestmark = pytest.mark.peers
+
+PLAN = """
+tenant: acme
+targets: ["*"]
+flows:
+  main: [answer, {echo: {max_s: 60}}]
+routes:
+  - {match: {direction: outbound}, flow: main}
+  - {match: {to: echo}, flow: main}
+"""
+
+
+@asynccontextmanager
+async def fleet_at(folder: Path, callee_port: int = 9) -> AsyncIterator[tuple[FleetProcess, str]]:
+    """It, and an API key."""
+    pbx = {"name": "pbx", "host": f"127.0.0.1:{callee_port}", "number_format": "as_is", "sources": ["127.0.0.1/32"]}
+    overrides = {
+        "trunks": [pbx],
+        "fleet": {"gateways": 2, "heartbeat_s": 0.3, "host": "127.0.0.9"},
+        "sip": {"host": "127.0.0.9"},
+        "edge": {"inside": "127.0.0.9"},
+    }
+    fleet = FleetProcess(folder, {"acme.yaml": PLAN}, overrides, calls=4)
+    try:
+        await asyncio.to_thread(fleet.start)
+        yield fleet, await asyncio.to_thread(key_of, fleet)
+    finally:
+        await asyncio.to_thread(fleet.stop)
+
+
+def key_of(fleet: FleetProcess) -> str:
+    words = ["create", "--tenant", "acme", "--name", "tests", "--config", str(fleet.settings_file)]
+    made = CliRunner().invoke(keys_cli.app, words)
+    assert made.exit_code == 0, made.output
+    return made.output.strip().splitlines()[-1]
+
+
+async def ask(fleet: FleetProcess, key: str, method: str, path: str, **more: object) -> tuple[int, dict[str, object]]:
+    """By a connection of its own, so that any gateway may take it."""
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "one"}
+    url = f"http://127.0.0.1:{fleet.http_port}/api/v1{path}"
+    async with (
+        aiohttp.ClientSession(headers=headers) as client,
+        client.request(method, url, **more) as answer,  # type: ignore[arg-type]
+    ):
+        return answer.status, await answer.json() if answer.content_length else {}
+
+
+async def test_a_call_is_placed_by_one_gateway_and_ended_by_another(tmp_path: Path) -> None:
+    async with parties_at(9, "callee") as (party,), fleet_at(tmp_path, party.peer.port) as (fleet, key):
+        party.peer.server_port = fleet.sip_port
+        order = {"to": "200", "trunk": "pbx"}
+        found = await asyncio.gather(*(ask(fleet, key, "POST", "/calls/create", json=order) for _ in range(6)))
+        made = [told for status, told in found if status == 201]
+        assert len(made) == 1, "one call for one Idempotency-Key, whoever was asked"
+        assert {status for status, _ in found} <= {201, 200, 409}
+        call_id = made[0]["id"]
+        await party.is_called()
+        await party.accepts()
+
+        async def seen() -> str:
+            return str((await ask(fleet, key, "GET", f"/calls/{call_id}"))[1]["state"])
+
+        await eventually(seen, lambda state: state == "answered", "the answer")
+        for _ in range(6):
+            assert (await ask(fleet, key, "GET", f"/calls/{call_id}/status"))[0] == 200
+        assert (await ask(fleet, key, "DELETE", f"/calls/{call_id}"))[0] == 204
+        party.peer.answer(await party.peer.receive("BYE"), "200 OK")
+        await eventually(seen, lambda state: state == "ended", "the end")
+        _, page = await ask(fleet, key, "GET", "/calls")
+        assert [call["id"] for call in page["calls"]] == [call_id]  # type: ignore[attr-defined]
+
+
+async def test_redis_that_is_away_is_told_and_records_are_read(tmp_path: Path) -> None:
+    async with fleet_at(tmp_path) as (fleet, key):
+        assert fleet.redis._process is not None
+        os.kill(fleet.redis._process.pid, signal.SIGSTOP)
+        try:
+            assert (await ask(fleet, key, "GET", "/calls"))[0] == 200
+            status, told = await ask(fleet, key, "POST", "/calls/create", json={"to": "200", "trunk": "pbx"})
+            assert status in (409, 503), told
+        finally:
+            os.kill(fleet.redis._process.pid, signal.SIGCONT)
