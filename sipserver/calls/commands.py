@@ -15,7 +15,7 @@ from sipserver.calls.conference import Member, NoMember
 from sipserver.calls.outbound import Order
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason
-from sipserver.dialplan.steps import Amd
+from sipserver.dialplan.steps import Amd, Handover, Say, Step
 from sipserver.dialplan.steps.parties import HeaderName
 from sipserver.errors import CallerError
 
@@ -73,6 +73,8 @@ class CallCommands:
             "status": self._status,
             "hangup": self._hangup,
             "originate": self._originate,
+            "transfer": self._transfer,
+            "say": self._say,
             "conference.list": self._rooms,
             "conference.mute": self._mute,
             "conference.unmute": self._unmute,
@@ -81,7 +83,8 @@ class CallCommands:
 
     async def handle(self, verb: str, arguments: Json) -> Json:
         """calls {} -> {calls: [...]}; status {call} -> the call; hangup {call, detail?} -> {ended: id}; originate (the
-        fields of `Originate`) -> {call: id} when the INVITE is out.
+        fields of `Originate`) -> {call: id} when the INVITE is out; transfer {call, options of the step `transfer`} and
+        say {call, options of the step `say`} -> {call: id}: they interrupt the step that runs.
 
         conference.list {tenant?} -> {rooms: [...]}; conference.mute {call}, conference.unmute {call} -> the member;
         conference.kick {call} -> {kicked: id}.
@@ -104,6 +107,23 @@ class CallCommands:
         call = self._call(arguments)
         call.end(EndReason.OPERATOR_HANGUP, str(arguments.get("detail", "")))
         return {"ended": call.id}
+
+    async def _transfer(self, arguments: Json) -> Json:
+        return self._send(Handover, arguments)
+
+    async def _say(self, arguments: Json) -> Json:
+        return self._send(Say, arguments)
+
+    def _send(self, kind: type[Step], arguments: Json) -> Json:
+        """Have a call run a step; the options are checked here, as those of a dialplan are."""
+        call = self._call(arguments)
+        options = {name: value for name, value in arguments.items() if name not in ("call", "on")}
+        try:
+            step = kind.model_validate(options)
+        except ValidationError as problem:
+            raise CallerError(f"{kind.word}: {_wrong(problem)}") from None
+        self._registry.send(call.id, step)
+        return {"call": call.id}
 
     async def _rooms(self, arguments: Json) -> Json:
         tenant = arguments.get("tenant")
@@ -136,8 +156,7 @@ class CallCommands:
         try:
             wanted = Originate.model_validate(dict(arguments))
         except ValidationError as problem:
-            wrong = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors())
-            raise CallerError(f"originate: {'; '.join(wrong)}") from None
+            raise CallerError(f"originate: {_wrong(problem)}") from None
         call = await self._registry.originate(
             wanted.order,
             tenant=wanted.tenant,
@@ -153,6 +172,10 @@ class CallCommands:
         if call is None:
             raise UnknownCall(f"no call {arguments.get('call', '')} lives here")
         return call
+
+
+def _wrong(problem: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors())
 
 
 def describe(call: Call) -> Json:

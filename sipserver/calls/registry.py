@@ -19,13 +19,14 @@ from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
 from sipserver.calls.limits import Full, Places
 from sipserver.calls.outbound import Order
-from sipserver.calls.runner import Runner
+from sipserver.calls.runner import Busy, Runner
 from sipserver.calls.script import script
 from sipserver.calls.services import Services
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.book import Routed
 from sipserver.dialplan.facts import BUILT_IN, CallFacts
-from sipserver.dialplan.steps import Amd
+from sipserver.dialplan.plan import Flow, Plan
+from sipserver.dialplan.steps import Amd, Step
 from sipserver.errors import CallerError, CarrierError, Draining
 from sipserver.events import CallLimited, CallRouted
 from sipserver.log import logger
@@ -58,6 +59,7 @@ class Registry:
         self._services = services
         self._calls: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._runners: dict[str, Runner] = {}
         self._draining = False
         self._log = logger("calls")
 
@@ -114,7 +116,7 @@ class Registry:
                 return
             call.emit(CallRouted(route=routed.route, flow=routed.flow.name, why=routed.why))
             variables = {**arrival.own_variables(), **routed.plan.start_variables(facts, call.id)}
-            await Runner(call, routed.plan, routed.flow, variables).run()
+            await self._runner(call, routed.plan, routed.flow, variables).run()
 
         places = Places(self._services.limits)
         self._live(call, story, places)
@@ -174,7 +176,7 @@ class Registry:
                 return
             call.emit(wanted.routed)
             await call.answer()
-            runner = Runner(call, wanted.plan, wanted.flow, wanted.variables(call.id))
+            runner = self._runner(call, wanted.plan, wanted.flow, wanted.variables(call.id))
             if amd is not None:
                 await runner.ask(amd, "answerer")
             await runner.run()
@@ -237,6 +239,17 @@ class Registry:
             raise CallerError(f"the call {call_id} lives already")
         return call_id
 
+    def send(self, call_id: str, step: Step) -> None:
+        """Have a call that lives here run a step now; see `Runner.send`. Raises CallerError."""
+        runner = self._runners.get(call_id)
+        if runner is None:
+            raise Busy("the call runs no flow yet")
+        runner.send(step)
+
+    def _runner(self, call: Call, plan: Plan, flow: Flow, variables: dict[str, str]) -> Runner:
+        runner = self._runners[call.id] = Runner(call, plan, flow, variables)
+        return runner
+
     def _live(self, call: Call, story: Callable[[], Coroutine[Any, Any, None]], places: Places) -> None:
         self._calls[call.id] = call
         task = asyncio.create_task(call.run(story), name=f"call {call.id}")
@@ -246,6 +259,7 @@ class Registry:
 
     def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
         del self._calls[call.id], self._tasks[call.id]
+        self._runners.pop(call.id, None)
         if not task.cancelled() and (problem := task.exception()) is not None:
             self._log.error("call not closed properly", call=call.id, tenant=call.tenant, exc_info=problem)
 

@@ -1,6 +1,8 @@
 """Runs a flow of the dialplan on a call: one step after another, and the branches between them.
 
-Owns the place in the dialplan and the variables. Refuses to know what steps do (their executors do).
+Owns the place in the dialplan and the variables; and errands: a step that somebody outside asks for, which interrupts
+the step that runs. Unless an errand ends the call, the flow then goes on with that step, from its beginning. Refuses to
+know what steps do (their executors do).
 """
 
 from __future__ import annotations
@@ -11,14 +13,18 @@ from sipserver.agent.voice import Voice
 from sipserver.calls.call import Call
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason, State
-from sipserver.calls.steps import EXECUTORS
+from sipserver.calls.steps import EXECUTORS, Executor
 from sipserver.dialplan.plan import Flow, Plan
 from sipserver.dialplan.steps import END, NEXT, Step
-from sipserver.errors import CarrierError, InternalError
+from sipserver.errors import CallerError, CarrierError, InternalError
 from sipserver.events import StepEntered, StepLeft
 
 MOST_STEPS_AT_ONCE = 200
 AT_ONCE_MS = 5
+
+ERRAND = "(errand)"
+"""What the record names as the flow of a step that somebody asked for."""
+INTERRUPTED = "interrupted"
 
 _ENDINGS = {
     "failed": EndReason.PROVIDER_FAILED,
@@ -26,6 +32,12 @@ _ENDINGS = {
     "max_duration": EndReason.MAX_DURATION,
 }
 """What a call dies of when a branch leads to `end`, by outcome; all others are the dialplan's hangup."""
+
+
+class Busy(CallerError):
+    """What was asked for cannot be now."""
+
+    http_code = 409
 
 
 class Runner:
@@ -38,6 +50,24 @@ class Runner:
         self._call, self._plan, self._flow = call, plan, flow
         self._index = 0
         self._at_once = 0
+        self._errand: Step | None = None
+        self._works: asyncio.Task[None] | None = None
+        """Set while a step of the flow runs: what an errand interrupts."""
+        self._begun = False
+
+    def send(self, step: Step) -> None:
+        """Have a step run now instead of the one that runs. Returns at once; the record tells what came of it.
+
+        Raises CallerError (409) before the call is answered or its flow has begun, and while another errand waits or
+        runs.
+        """
+        if not self._begun or self._call.state is not State.ANSWERED:
+            raise Busy("the call is not answered, or is ending")
+        if self._errand is not None:
+            raise Busy("the call is being asked for something else already")
+        self._errand = step
+        if self._works is not None:
+            self._works.cancel()
 
     async def ask(self, step: Step, into: str) -> None:
         """Run a step that stands in no flow, and keep its outcome as a variable. Otherwise as `run`."""
@@ -49,27 +79,52 @@ class Runner:
 
         Safe to cancel: the step that runs is cancelled and told as left. Raises what a step raises that is no outcome.
         """
+        self._begun = True
         while self._call.state not in (State.ENDING, State.ENDED):
+            if self._errand is not None:
+                await self._run_errand(self._errand)
+                continue
             if self._index >= len(self._flow.steps):
                 self._call.end(EndReason.DIALPLAN_HANGUP, f"end of flow {self._flow.name}")
                 return
             step = self._flow.steps[self._index]
             began_ms = self._call.at_ms
-            left = await self._take(step)
+            left = await self._interruptible(step)
+            if left.outcome == INTERRUPTED:
+                continue
             self._go(left.target or step.target(left.outcome), left)
             await self._breathe(self._call.at_ms - began_ms)
 
-    async def _take(self, step: Step) -> Left:
-        flow, index, word = self._flow.name, self._index, step.word
-        entered_ms = self._call.at_ms
+    async def _interruptible(self, step: Step) -> Left:
+        self._works = asyncio.current_task()
+        try:
+            return await self._take(step, self._flow.name, self._index, self._flow.lines[self._index])
+        except asyncio.CancelledError:
+            if self._errand is None or self._call.state in (State.ENDING, State.ENDED) or self._works is None:
+                raise
+            self._works.uncancel()
+            return Left(INTERRUPTED)
+        finally:
+            self._works = None
+
+    async def _run_errand(self, step: Step) -> None:
+        try:
+            left = await self._take(step, ERRAND, 0, 0)
+            if step.target(left.outcome) == END:
+                self._go(END, left)
+        finally:
+            self._errand = None
+
+    async def _take(self, step: Step, flow: str, index: int, line: int) -> Left:
+        word, entered_ms = step.word, self._call.at_ms
         left = Left("cancelled")
-        self._call.emit(StepEntered(flow=flow, index=index, step=word, line=self._flow.lines[index]))
+        self._call.emit(StepEntered(flow=flow, index=index, step=word, line=line))
         try:
             if step.answers:
                 await self._call.answer()
             elif step.needs_media:
                 await self._call.open_media()
-            left = await EXECUTORS[type(step)](step, self._scene)
+            left = await _executor(step)(step, self._scene)
         except CarrierError:
             left = Left("gone")
             raise
@@ -99,3 +154,8 @@ class Runner:
         if self._at_once > MOST_STEPS_AT_ONCE:
             raise InternalError(f"flow {self._flow.name} loops without waiting")
         await asyncio.sleep(0)
+
+
+def _executor(step: Step) -> Executor:
+    """Of its class, or of the one that it is a kind of."""
+    return next(EXECUTORS[kind] for kind in type(step).__mro__ if kind in EXECUTORS)

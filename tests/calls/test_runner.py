@@ -7,11 +7,13 @@ import asyncio
 import pytest
 
 from sipserver.calls import runner
+from sipserver.calls.states import EndReason
 from sipserver.calls.steps import EXECUTORS
-from sipserver.dialplan.steps import STEPS, Wait
-from sipserver.events import CallEnded, CallRouted, CallStateChanged, Fault, StepEntered, VariableSet
+from sipserver.dialplan.steps import STEPS, Hangup, Wait
+from sipserver.events import CallEnded, CallRouted, CallStateChanged, Fault, StepEntered, StepLeft, VariableSet
 from tests.calls.conftest import Stage, outcomes
 from tests.fakes.leg import FakeLeg, FakeOffer
+from tests.fakes.until import until
 
 
 async def test_falling_off_the_end_hangs_up(stage: Stage) -> None:
@@ -136,3 +138,64 @@ async def test_outcomes_are_in_the_record(stage: Stage) -> None:
     leg, _ = stage.call("  main: [answer, {set: {x: 1}}, {when: {var: x, is: 1, then: next}}, {say: Good bye.}]")
     await stage.ended(leg)
     assert outcomes(stage) == [("answer", "done"), ("set", "done"), ("when", "decided"), ("say", "done")]
+
+
+# --- errands ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_errand_interrupts_the_step_which_then_begins_again(stage: Stage) -> None:
+    registry = stage.registry()
+    stage.plan("  main: [answer, {wait: 60}, hangup]")
+    leg = FakeLeg(FakeOffer())
+    call = registry.begin(leg)
+    await until(lambda: len(stage.records.of(StepEntered)) == 2)
+    registry.send(call.id, Wait(seconds=0.01))
+    await until(lambda: len(stage.records.of(StepEntered)) == 4)
+    assert [(step.flow, step.step) for step in stage.records.of(StepEntered)] == [
+        ("main", "answer"),
+        ("main", "wait"),
+        (runner.ERRAND, "wait"),
+        ("main", "wait"),
+    ]
+    assert [step.outcome for step in stage.records.of(StepLeft)] == ["done", "cancelled", "done"]
+    leg.peer_leaves()
+    assert await stage.ended(leg) == "caller_hangup"
+
+
+async def test_an_errand_that_ends_the_call_ends_it(stage: Stage) -> None:
+    registry = stage.registry()
+    stage.plan("  main: [answer, {wait: 60}]")
+    leg = FakeLeg(FakeOffer())
+    call = registry.begin(leg)
+    await until(lambda: len(stage.records.of(StepEntered)) == 2)
+    registry.send(call.id, Hangup())
+    assert await stage.ended(leg) == "dialplan_hangup"
+    assert call.id not in registry._runners
+
+
+async def test_errands_come_one_at_a_time_and_to_answered_calls_alone(stage: Stage) -> None:
+    registry = stage.registry()
+    stage.plan("  main: [{wait: 0.05}, answer, {wait: 60}]")
+    leg = FakeLeg(FakeOffer())
+    call = registry.begin(leg)
+    with pytest.raises(runner.Busy, match=r"no flow|not answered"):
+        registry.send(call.id, Wait(seconds=1))
+    await until(lambda: len(stage.records.of(StepEntered)) == 3)
+    registry.send(call.id, Wait(seconds=60))
+    with pytest.raises(runner.Busy, match="already"):
+        registry.send(call.id, Wait(seconds=1))
+    leg.peer_leaves()
+    assert await stage.ended(leg) == "caller_hangup"
+    with pytest.raises(runner.Busy):
+        registry.send(call.id, Wait(seconds=1))
+
+
+async def test_a_call_that_ends_at_the_same_moment_ends(stage: Stage) -> None:
+    registry = stage.registry()
+    stage.plan("  main: [answer, {wait: 60}]")
+    leg = FakeLeg(FakeOffer())
+    call = registry.begin(leg)
+    await until(lambda: len(stage.records.of(StepEntered)) == 2)
+    registry.send(call.id, Wait(seconds=60))
+    call.end(EndReason.OPERATOR_HANGUP)
+    assert await stage.ended(leg) == "operator_hangup"

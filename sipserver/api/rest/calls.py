@@ -116,6 +116,33 @@ class CallOperations:
                 refusals=(409, 416),
             ),
             Operation(
+                "transferCall",
+                "POST",
+                "/calls/{id}/transfer",
+                write,
+                self._transfer,
+                "Hand the call over",
+                "It interrupts the step that runs. `transfer.ended` tells the outcome, as a far end said it; on any "
+                "but `answered` the flow goes on with the step that was interrupted, from its beginning.",
+                body=models.TransferCall,
+                answer=models.Accepted,
+                status=202,
+                refusals=(400, 409),
+            ),
+            Operation(
+                "sayText",
+                "POST",
+                "/calls/{id}/say",
+                write,
+                self._say,
+                "Say something",
+                "It interrupts the step that runs, which then begins again.",
+                body=models.SayText,
+                answer=models.Accepted,
+                status=202,
+                refusals=(400, 409),
+            ),
+            Operation(
                 "endCall",
                 "DELETE",
                 "/calls/{id}",
@@ -218,6 +245,25 @@ class CallOperations:
             if refusal.http_code != 404:
                 raise
         return Answered(None, 204)
+
+    async def _transfer(self, asked: Asked) -> Answered | web.StreamResponse:
+        wanted: models.TransferCall = asked.body
+        return await self._send(asked, "transfer", wanted.model_dump(exclude_unset=True))
+
+    async def _say(self, asked: Asked) -> Answered | web.StreamResponse:
+        wanted: models.SayText = asked.body
+        return await self._send(asked, "say", wanted.model_dump(exclude_unset=True))
+
+    async def _send(self, asked: Asked, verb: str, options: dict[str, Any]) -> Answered | web.StreamResponse:
+        call_id = _id(asked)
+        await self._row_or_live(asked)
+        try:
+            await self._calls.ask(call_id, verb, **options)
+        except SipServerError as refusal:
+            if refusal.http_code == 404:
+                return problem(409, "the call is over")
+            raise
+        return Answered(models.Accepted(id=call_id), 202)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,31 @@ class CallCreated(_Given):
     url: str = Field(description="Where the call is to be found.")
 
 
+class TransferCall(_Taken):
+    """Whom to hand the call over to; the options of the dialplan's step `transfer`."""
+
+    to: OneLine = Field(min_length=1, max_length=500, description="A number, user or SIP URI that `targets` allows.")
+    mode: Literal["blind", "attended", "warm"] = "attended"
+    trunk: OneLine = ""
+    ring_s: float = Field(default=30, gt=0, le=600, description="How long it may ring, in seconds.")
+    announce: str = Field(default="", max_length=2000, description="With `warm`: what the target hears first.")
+
+
+class SayText(_Taken):
+    """What to say; the options of the dialplan's step `say`. `{name}` is a variable of the call."""
+
+    text: str = Field(min_length=1, max_length=5000)
+    language: str = ""
+    tts: str = Field(default="", description="An engine of the settings; empty: the default.")
+    voice: str = ""
+
+
+class Accepted(_Given):
+    """It is being done; the events of the call tell what comes of it."""
+
+    id: str
+
+
 class Call(_Given):
     """A call, as its record has it so far. What has not happened is null."""
 

@@ -24,7 +24,7 @@ from tests.harness.server import ServerProcess
 
 PLAN = """
 tenant: acme
-targets: ["*"]
+targets: ["*", "*@127.0.0.1:*"]
 flows:
   main: [answer, {record: {stereo: true}}, {echo: {max_s: 60}}]
   called: [{say: Good day.}, {echo: {max_s: 60}}]
@@ -216,6 +216,96 @@ async def test_what_the_server_says_stands_in_the_transcript(server: ServerProce
         party.peer.answer(await party.peer.receive("BYE"), "200 OK")
 
 
+async def post(client: aiohttp.ClientSession, path: str, status: int, **body: Any) -> Any:
+    async with client.post(path, json=body) as answer:
+        assert answer.status == status, await answer.text()
+        return await answer.json()
+
+
+async def kinds_of(client: aiohttp.ClientSession, call_id: str, kind: str) -> list[dict[str, Any]]:
+    told = await get(client, f"/calls/{call_id}/events")
+    return [event["fields"] for event in told["events"] if event["kind"] == kind]
+
+
+async def test_a_call_that_runs_is_told_to_say_something_and_goes_on(server: ServerProcess, key: str) -> None:
+    with Phone(server.sip_port) as phone:
+        assert (await asyncio.to_thread(phone.invite, "echo")).code == 200
+        phone.start_media()
+        await until(lambda: bool(records(server.database, phone.call_id)), "the record")
+        call_id = records(server.database, phone.call_id)[0].call_id
+        async with asking(server, key) as client:
+            await post(client, f"/api/v1/calls/{call_id}/say", 202, text="One moment please.")
+            spoken = await eventually(lambda: kinds_of(client, call_id, "tts.spoken"), bool)
+            assert spoken[0]["heard"] == "One moment please."
+            left = await eventually(
+                lambda: kinds_of(client, call_id, "step.left"), lambda left: left[-1]["flow"] == "(errand)"
+            )
+            assert [(each["step"], each["outcome"]) for each in left][-2:] == [("echo", "cancelled"), ("say", "done")]
+            entered = await eventually(lambda: kinds_of(client, call_id, "step.entered"), lambda each: len(each) >= 5)
+            assert [each["step"] for each in entered] == ["answer", "record", "echo", "say", "echo"]
+            began = len(phone.received)
+            phone.say(tone(600))
+            await until(lambda: any(packet.level > 3000 for packet in phone.received[began:]), "the echo")
+            refusal = await post(client, f"/api/v1/calls/{call_id}/say", 422, text="")
+            assert refusal["errors"][0]["where"] == "body.text"
+            await asyncio.to_thread(phone.bye)
+            await until_state(client, call_id, "ended")
+            assert "over" in (await post(client, f"/api/v1/calls/{call_id}/say", 409, text="Too late."))["detail"]
+
+
+@pytest.mark.parametrize("answer", ["accepts", "is busy"])
+async def test_a_call_that_runs_is_handed_over(server: ServerProcess, key: str, answer: str) -> None:
+    async with callee(server) as (party, uri):
+        phone = Phone(server.sip_port)
+        try:
+            assert (await asyncio.to_thread(phone.invite, "echo")).code == 200
+            phone.start_media()
+            await until(lambda: bool(records(server.database, phone.call_id)), "the record")
+            call_id = records(server.database, phone.call_id)[0].call_id
+            async with asking(server, key) as client:
+                await post(client, f"/api/v1/calls/{call_id}/transfer", 202, to=uri, ring_s=20)
+                invite = await party.is_called()
+                assert "two" not in invite
+                await post(client, f"/api/v1/calls/{call_id}/transfer", 409, to=uri)
+                if answer == "accepts":
+                    await party.accepts()
+                    outcome = "answered"
+                    await asyncio.to_thread(phone.bye)
+                    party.peer.answer(await party.peer.receive("BYE"), "200 OK")
+                else:
+                    party.peer.answer(invite, "486 Busy Here")
+                    outcome = "busy"
+                ended_as = await eventually(lambda: kinds_of(client, call_id, "transfer.ended"), bool)
+                assert ended_as[0]["outcome"] == outcome
+                if answer == "is busy":
+                    entered = await eventually(
+                        lambda: kinds_of(client, call_id, "step.entered"), lambda each: len(each) >= 5
+                    )
+                    assert entered[-1]["step"] == "echo", "the caller is not lost"
+                    assert not phone.ended.is_set()
+                    await asyncio.to_thread(phone.bye)
+                await until_state(client, call_id, "ended")
+        finally:
+            phone.close()
+
+
+async def test_targets_of_the_tenant_bind_programs_too(server: ServerProcess) -> None:
+    theirs = await asyncio.to_thread(key_of, server, "zenith")
+    with Phone(server.sip_port) as phone:
+        assert (await asyncio.to_thread(phone.invite, "zenith")).code == 200
+        await until(lambda: bool(records(server.database, phone.call_id)), "the record")
+        call_id = records(server.database, phone.call_id)[0].call_id
+        async with asking(server, theirs) as client:
+            await post(client, f"/api/v1/calls/{call_id}/transfer", 202, to="sip:200@127.0.0.1:9")
+            left = await eventually(
+                lambda: kinds_of(client, call_id, "step.left"), lambda left: left[-1]["flow"] == "(errand)"
+            )
+            assert left[-1]["outcome"] == "failed"
+            refusal = await post(client, f"/api/v1/calls/{call_id}/transfer", 400, to="1", mode="warm")
+            assert "announce" in refusal["detail"]
+        await asyncio.to_thread(phone.bye)
+
+
 async def test_a_request_that_is_sent_again_places_one_call(server: ServerProcess, key: str) -> None:
     async with callee(server) as (party, uri), asking(server, key) as client:
         one = await create(client, to=uri, key="order-7")
@@ -316,6 +406,12 @@ async def test_a_key_that_is_revoked_is_refused_soon(server: ServerProcess) -> N
         await eventually(status, lambda seen: seen == 401)
 
 
+def required(told: Any, content: Any) -> list[str]:
+    """The fields that a body must have."""
+    name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    return list(told["components"]["schemas"][name]["required"])
+
+
 async def test_another_tenants_key_finds_nothing_anywhere(server: ServerProcess, key: str) -> None:
     """Every operation of the document that names a call; and those that do not show none of the other's."""
     call_id = await asyncio.to_thread(a_call, server)
@@ -333,12 +429,14 @@ async def test_another_tenants_key_finds_nothing_anywhere(server: ServerProcess,
                     if "{id}" not in path:
                         continue
                     for one in (call_id, live_id):
-                        async with client.request(method, path.replace("{id}", one)) as answer:
+                        reference = methods[method].get("requestBody", {}).get("content", {})
+                        body = dict.fromkeys(required(told, reference), "1") if reference else None
+                        async with client.request(method, path.replace("{id}", one), json=body) as answer:
                             assert answer.status == 404, (method, path)
                             assert "acme" not in await answer.text()
                             tried += 1
             assert tried >= 12
-            assert (await get(client, "/calls"))["calls"] == []
+            assert not {call_id, live_id} & {call["id"] for call in (await get(client, "/calls"))["calls"]}
         assert not with_live.ended.is_set()
     finally:
         await asyncio.to_thread(with_live.bye)
