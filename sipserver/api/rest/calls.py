@@ -80,6 +80,7 @@ class CallOperations:
                 "List calls, the newest first",
                 query=models.CallsAsked,
                 answer=models.CallPage,
+                refusals=(400,),
             ),
             Operation("getCall", "GET", "/calls/{id}", read, self._get, "Look at a call", answer=models.Call),
             Operation(

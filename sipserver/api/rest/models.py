@@ -5,12 +5,23 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sipserver.calls.commands import OneLine
 from sipserver.dialplan.steps.parties import HeaderName
 
+HEADER = r"^[A-Za-z0-9!%*_+`'~.-]+$"
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, str) and "-" not in value:
+        raise ValueError("a moment looks like 2026-11-28T12:00:00Z")
+    return value
+
+
 Limit = Annotated[int, Field(ge=1, le=500)]
+Moment = Annotated[datetime, BeforeValidator(_as_text)]
+"""Written out (RFC 3339): a number of seconds would be taken as well."""
 
 
 class _Taken(BaseModel):
@@ -33,7 +44,9 @@ class CreateCall(_Taken):
     trunk: str = Field(default="", description="The trunk or account to call by; empty: the first that carries it.")
     from_: OneLine = Field(default="", alias="from", description="The number to show, if the trunk allows it.")
     from_display: OneLine = Field(default="", description="The name to show.")
-    headers: dict[HeaderName, OneLine] = Field(default={}, description="SIP headers to send.")
+    headers: dict[HeaderName, OneLine] = Field(
+        default={}, description="SIP headers to send.", json_schema_extra={"propertyNames": {"pattern": HEADER}}
+    )
     ring_s: float = Field(default=30, gt=0, le=600, description="How long it may ring, over all trunks, in seconds.")
     variables: dict[str, str] = Field(default={}, description="Start values of the dialplan's variables.")
     detect_answerer: bool = Field(
@@ -102,14 +115,16 @@ class CallsAsked(_Taken):
     """Which calls. All conditions must hold."""
 
     limit: Limit = 50
-    cursor: str = Field(default="", max_length=200, description="`next` of the page before.")
+    cursor: str = Field(
+        default="", max_length=200, pattern=r"^[A-Za-z0-9_=-]*$", description="`next` of the page before."
+    )
     direction: Literal["inbound", "outbound"] | None = None
     from_: str = Field(default="", alias="from", max_length=100, description="The caller's number or user.")
     to: str = Field(default="", max_length=100, description="The number or user that was called.")
     open: bool | None = Field(default=None, description="true: those that run; false: those that are over.")
     end_reason: str = Field(default="", max_length=64)
-    since: datetime | None = Field(default=None, description="Begun at or after this moment (RFC 3339).")
-    until: datetime | None = Field(default=None, description="Begun before this moment.")
+    since: Moment | None = Field(default=None, description="Begun at or after this moment (RFC 3339).")
+    until: Moment | None = Field(default=None, description="Begun before this moment.")
 
 
 class EventsAsked(_Taken):

@@ -6,7 +6,6 @@ cannot differ. Refuses to know what the operations do.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,9 +70,14 @@ class Operation:
 def application(access: Access, operations: Sequence[Operation], more: Sequence[web.RouteDef] = ()) -> web.Application:
     """To be mounted at /api/v1. more: what needs no key."""
     app = web.Application(middlewares=[as_problems], client_max_size=MAX_BODY_BYTES)
-    app.add_routes([web.route(each.method, each.path, _handler(access, each)) for each in operations])
+    app.add_routes([web.route(each.method, _routed(each.path), _handler(access, each)) for each in operations])
     app.add_routes(more)
     return app
+
+
+def _routed(path: str) -> str:
+    """An id is a UUID: nothing else is one, so that `/calls/create` is no call."""
+    return path.replace("{id}", "{id:[0-9a-fA-F-]{36}}")
 
 
 def _handler(access: Access, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -95,12 +99,10 @@ async def _answer(operation: Operation, key: ApiKey, request: web.Request) -> we
     except ValidationError as refused:
         return problem(422, "the query is not as it should be", errors=wrong_fields(refused, "query"))
     if operation.body is not None:
-        text = await request.text()
         try:
-            body = operation.body.model_validate_json(text or "{}")
-        except (ValidationError, UnicodeDecodeError, json.JSONDecodeError) as refused:
-            wrong = wrong_fields(refused, "body") if isinstance(refused, ValidationError) else []
-            return problem(422, "the body is not as it should be", errors=wrong)
+            body = operation.body.model_validate_json(await request.read() or b"{}")
+        except ValidationError as refused:
+            return problem(422, "the body is not as it should be", errors=wrong_fields(refused, "body"))
     answered = await operation.does(Asked(key, dict(request.match_info), query, body, request))
     if isinstance(answered, web.StreamResponse):
         return answered

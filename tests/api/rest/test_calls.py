@@ -269,6 +269,7 @@ async def test_a_call_that_runs_is_handed_over(server: ServerProcess, key: str, 
                 await post(client, f"/api/v1/calls/{call_id}/transfer", 409, to=uri)
                 if answer == "accepts":
                     await party.accepts()
+                    await eventually(lambda: kinds_of(client, call_id, "bridge.started"), bool)
                     outcome = "answered"
                     await asyncio.to_thread(phone.bye)
                     party.peer.answer(await party.peer.receive("BYE"), "200 OK")
@@ -355,7 +356,9 @@ async def test_refusals_are_problem_documents(server: ServerProcess, key: str) -
             ("PUT", "/calls", 405),
             ("GET", "/calls?limit=0", 422),
             ("GET", "/calls?limit=1&limit=2", 422),
-            ("GET", "/calls?cursor=!!", 400),
+            ("GET", "/calls/create", 405),
+            ("GET", "/calls?cursor=!!", 422),
+            ("GET", "/calls?since=0.5", 422),
             ("GET", "/calls?cursor=AAAA", 400),
             ("GET", "/calls?colour=red", 422),
             ("GET", "/calls?since=yesterday", 422),
@@ -365,8 +368,10 @@ async def test_refusals_are_problem_documents(server: ServerProcess, key: str) -
                 assert answer.content_type == "application/problem+json"
                 told = await answer.json()
                 assert (told["status"], told["type"]) == (status, "about:blank")
-        async with client.post("/api/v1/calls/create", data=b"{") as answer:
-            assert answer.status == 422
+        for broken in (b"{", b"\x06\xff\xfe", b'"text"', b"[]"):
+            async with client.post("/api/v1/calls/create", data=broken) as answer:
+                assert answer.status == 422, broken
+                assert (await answer.json())["errors"]
         async with client.post("/api/v1/calls/create", data=b"x" * 100_000) as answer:
             assert (answer.status, answer.content_type) == (413, "application/problem+json")
 
