@@ -21,6 +21,7 @@ from sipserver.streams import twiml
 from tests.harness.server import ROOT, ServerProcess
 from tests.servers.pipecat import pipecat_echo
 from tools.bench.load import usage
+from tools.bench.load.twilio_streams import call_sid
 from tools.bench.report import Row
 
 STREAMS = int(os.environ.get("BENCH_STREAMS", "300"))
@@ -106,6 +107,7 @@ def play(roots: usage.Roots, ports: Sequence[int], path: str, parameters: Sequen
         except subprocess.TimeoutExpired:
             generator.kill()
             generator.wait(10)
+    assert told["back"], "nothing came back: no stream was taken"
     percent = sum(share for kind, share in used.percent.items() if kind != "generator")
     return Seen(
         **told,
@@ -121,10 +123,10 @@ def ours(folder: Path, flow: str, count: int, processes: int = PROCESSES) -> See
     os.environ[settings.secret_env] = secrets.token_hex(32)
     os.environ["BENCH_TWILIO_TOKEN"] = "not a real one"
     tokens = Tokens(os.environ[settings.secret_env].encode(), MemoryOnce())
-    parameters = [
-        {twiml.TOKEN: tokens.issue(Claims("twilio", to=flow, from_user="caller", trunk="bench"), lives_s=600)}
-        for _ in range(count)
-    ]
+    calls = (
+        Claims("twilio", to=flow, from_user="caller", trunk="bench", serial=call_sid(each + 1)) for each in range(count)
+    )
+    parameters = [{twiml.TOKEN: tokens.issue(claims, lives_s=600)} for claims in calls]
     overrides = {
         "gate": {"opens_per_s": 10_000},
         "streams": {

@@ -50,6 +50,11 @@ def framed(message: str | bytes, opcode: int = _TEXT) -> bytes:
     return head + b"\0\0\0\0" + payload
 
 
+def call_sid(number: int) -> str:
+    """Of the n-th stream; its token has to name it, too."""
+    return f"CA{number:032x}"
+
+
 class Stream(asyncio.Protocol):
     """One call. counting: whether this is the time that is measured."""
 
@@ -130,7 +135,7 @@ class Stream(asyncio.Protocol):
         start = {
             "accountSid": "AC" + "0" * 32,
             "streamSid": self.sid,
-            "callSid": f"CA{self._number:032x}",
+            "callSid": call_sid(self._number),
             "tracks": ["inbound"],
             "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
             "customParameters": self._parameters,
