@@ -174,20 +174,25 @@ def page(operations: Sequence[Operation]) -> str:
 def _section(method: str, path: str, operation: Mapping[str, Any]) -> str:
     rows = "".join(
         f"<tr><td><code>{html.escape(each['name'])}</code></td><td>{each['in']}</td>"
-        f"<td>{html.escape(each.get('description', ''))}</td></tr>"
+        f"<td>{_prose(each.get('description', ''))}</td></tr>"
         for each in operation["parameters"]
     )
     answers = "".join(
-        f"<tr><td>{status}</td><td>{html.escape(answer['description'])}</td></tr>"
+        f"<tr><td>{status}</td><td>{_prose(answer['description'])}</td></tr>"
         for status, answer in operation["responses"].items()
     )
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     takes = f"<p>Takes {_link(body['$ref'])}.</p>" if body else ""
     return (
         f'<h2 id="{operation["operationId"]}"><code>{method.upper()} {html.escape(path)}</code></h2>'
-        f"<p>{html.escape(operation['summary'])}. {html.escape(operation['description'])}</p>{takes}"
+        f"<p>{_prose(operation['summary'])}. {_prose(operation['description'])}</p>{takes}"
         f"<table>{rows}</table><table>{answers}</table>"
     )
+
+
+def _prose(text: str) -> str:
+    """With what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _link(reference: str) -> str:
