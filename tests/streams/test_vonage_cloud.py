@@ -189,6 +189,8 @@ async def test_two_calls_of_vonage_hear_each_other(place: tuple[ServerProcess, i
             if min(loudest(bytes(ours.played)), loudest(bytes(theirs.played))) > 6000:
                 break
         assert min(loudest(bytes(ours.played)), loudest(bytes(theirs.played))) > 6000
+        await ours.digit("5")
+        await until(lambda: called.digits == ["5"], "the digit at the other end")
         await cloud.hang_up(called)
         await caller.ended()
         record = await record_of(server.database, caller.uuid)
