@@ -237,8 +237,26 @@ async def test_a_path_of_webrtc_that_is_lost_comes_back_to_the_same_call(server:
         await page.click("#hangup")
         await expect(page.locator("#state")).to_have_text("Ended: you hung up")
     (record,) = ended(server.database)
-    assert len(record.of("webrtc.ice")) > 1
+    assert [path["state"] for path in record.of("webrtc.ice")].count("connected") == 2
     assert record.reason == "caller_hangup"
+
+
+async def test_a_path_of_webrtc_that_comes_back_by_itself_is_taken(server: ServerProcess, sound: Path) -> None:
+    async with UdpLine() as line, browsing(sound) as page:
+        await page.route("**/webrtc/**", line.carry)
+        await call(page, server.http_port, "echo")
+        await in_call(page, "WebRTC")
+        line.is_cut = line.refuses = True
+        async with asyncio.timeout(15):
+            await line.tries(2)
+        await expect(page.locator("#path")).to_have_text("WebRTC, coming back")
+        line.is_cut = False
+        await in_call(page, "WebRTC")
+        await loud(page, "#they")
+        await page.click("#hangup")
+        await expect(page.locator("#state")).to_have_text("Ended: you hung up")
+    (record,) = ended(server.database)
+    assert [path["state"] for path in record.of("webrtc.ice")].count("connected") == 1
 
 
 async def test_who_hangs_up_while_webrtc_comes_back_has_hung_up(server: ServerProcess, sound: Path) -> None:
@@ -248,12 +266,17 @@ async def test_who_hangs_up_while_webrtc_comes_back_has_hung_up(server: ServerPr
         await call(page, server.http_port, "echo")
         await in_call(page, "WebRTC")
         line.is_cut = True
+        line.answers.clear()
         async with asyncio.timeout(15):
             await line.tries(2)
         await page.click("#hangup")
         await expect(page.locator("#state")).to_have_text("Ended: you hung up")
         (record,) = await asyncio.to_thread(ended, server.database)
         assert record.reason == "caller_hangup"
+        line.is_cut = False
+        line.answers.set()  # too late: the call is over
+        await page.click("#call")
+        await in_call(page, "WebRTC")
         assert told == []
 
 

@@ -86,10 +86,14 @@ class _Side(asyncio.DatagramProtocol):
 
 
 class UdpLine:
-    """The only way of WebRTC between a page and the server. is_cut: nothing passes."""
+    """The only way of WebRTC between a page and the server. is_cut: nothing passes. refuses: no offer reaches the
+    server. answers: while clear, what the server answers waits.
+    """
 
     def __init__(self) -> None:
-        self.is_cut = False
+        self.is_cut = self.refuses = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self._tried = asyncio.Semaphore(0)
         self._sides: list[_Side] = []
 
@@ -105,17 +109,22 @@ class UdpLine:
         if route.request.method not in ("POST", "PATCH"):
             await route.continue_()
             return
-        self._tried.release()
+        if self.refuses:
+            self._tried.release()
+            await route.abort()
+            return
         browser, server = await self._side(), await self._side()
         browser.other, server.other = server, browser
         answer = await route.fetch(post_data=self._by(server, route.request.post_data or ""))
         found = re.search(r"a=candidate:\S+ 1 udp \d+ (\S+) (\d+) typ host", await answer.text())
         assert found is not None
         server.peer = (found[1], int(found[2]))
+        self._tried.release()
+        await self.answers.wait()
         await route.fulfill(response=answer, body=self._by(browser, await answer.text()))
 
     async def tries(self, count: int) -> None:
-        """Wait until the page has made so many offers, the first one of its call among them."""
+        """Wait until so many more offers of the page were answered or refused, the first one of its call among them."""
         for _ in range(count):
             await self._tried.acquire()
 
