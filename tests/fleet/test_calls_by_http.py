@@ -18,7 +18,6 @@ import yaml
 from sipserver.bus.once import MemoryOnce
 from sipserver.gate.tokens import Claims, Tokens
 from tests.fakes.party import parties_at
-from tests.fakes.until import until
 from tests.harness.fleet import FleetProcess
 from tests.harness.voice import VoiceClient, voice_client
 from tests.streams.test_twilio import ACCOUNT, TOKEN, level, tone
@@ -26,6 +25,8 @@ from tools.conformance.twilio_cloud import twilio_cloud
 
 pytestmark = pytest.mark.peers
 
+PATIENCE_S = 60
+"""A rolling restart of a fleet, on a machine that does something else, too."""
 SECRET = "the secret of these tests, long enough"
 PLAN = """
 tenant: acme
@@ -134,7 +135,7 @@ async def test_the_calls_of_a_gateway_that_dies_are_closed(tmp_path: Path, monke
         await client.ended()
         found = await asyncio.to_thread(fleet.await_records, 1)
         assert found[0].reason == "crash"
-        await until(lambda: len(fleet.of("gateway")) == 2, "a new gateway")
+        await asyncio.to_thread(fleet.await_that, lambda now: len(gateways(now)) == 2, "a new gateway", PATIENCE_S)
 
 
 async def test_a_client_comes_back_to_its_call_whichever_gateway_it_meets(
@@ -158,7 +159,9 @@ async def test_a_client_comes_back_to_a_gateway_that_drains(tmp_path: Path, monk
     async with fleet_at(tmp_path, monkeypatch) as fleet, calling(fleet, "echo") as client:
         before = {part.pid for part in fleet.of("gateway")}
         await asyncio.to_thread(fleet.ask, "restart")
-        await until(lambda: draining(fleet, before), "the drain of the old gateways, and new ones")
+        await asyncio.to_thread(
+            fleet.await_that, lambda now: drains(now, before), "the drain of the old gateways, and new ones", PATIENCE_S
+        )
         client.break_line()
         await client.ended()
         await client.come_back()
@@ -169,9 +172,14 @@ async def test_a_client_comes_back_to_a_gateway_that_drains(tmp_path: Path, monk
     assert record.reason == "caller_hangup"
 
 
-def draining(fleet: FleetProcess, before: set[int]) -> bool:
+def gateways(status: Mapping[str, Any]) -> dict[int, str]:
+    """State by process id."""
+    return {each["pid"]: each["state"] for each in status["children"] if each["kind"] == "gateway"}
+
+
+def drains(status: Mapping[str, Any], before: set[int]) -> bool:
     """Those of before take no more connections; two others do."""
-    states = {part.pid: part.state for part in fleet.of("gateway")}
+    states = gateways(status)
     fresh = [state for pid, state in states.items() if pid not in before]
     return fresh == ["ready"] * 2 and all(states.get(pid, "draining") == "draining" for pid in before)
 
