@@ -82,5 +82,7 @@ def test_a_cell_dies_and_takes_its_own_calls_alone(fleet: FleetProcess, tmp_path
     assert 1 <= len(crashed) <= A_CELL
     assert {each.reason for each in found} == {"caller_hangup", "crash"}
     assert all(complete(each) for each in found if each.reason != "crash")
-    assert all(each.recording_status == "complete" for each in crashed)
+    begun = [each for each in crashed if "recording.started" in each.kinds]  # a call may be cut before it is recorded
+    assert [each.recording_status for each in begun] == ["complete"] * len(begun)
+    assert begun
     assert fleet.await_idle()["calls"] == 0

@@ -351,7 +351,8 @@ class FleetProcess:
         while True:
             found = self.records(sip_call_id)
             open_ones = [record for record in found if closed and not record.reason]
-            broken = [record for record in found if mended and record.recording_status == "failed"]
+            unmended = ("failed", "recording") if mended else ()
+            broken = [record for record in found if record.reason and record.recording_status in unmended]
             if len(found) >= count and not open_ones and not broken:
                 return found
             assert time.monotonic() < deadline, [
