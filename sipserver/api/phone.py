@@ -19,6 +19,7 @@ from aiohttp import hdrs, web
 
 from sipserver.api.settings import HttpSettings
 from sipserver.errors import BadPayload, NotAllowed, TooMany
+from sipserver.gate.buckets import Buckets
 from sipserver.gate.requests import address_of, public_url
 from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Claims, Tokens
@@ -38,7 +39,6 @@ CALLER = "browser"
 """As whom the page calls: `from` of its calls."""
 TOKENS_PER_MINUTE = 30
 """From one address."""
-MOST_ADDRESSES = 10_000
 MOST_USER = 128
 """Letters of a user."""
 
@@ -55,9 +55,9 @@ class Phone:
         ice_servers: Sequence[Mapping[str, Any]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._gate, self._tokens, self._clock = settings, gate, tokens, clock
+        self._settings, self._gate, self._tokens = settings, gate, tokens
         self._ice_servers = [dict(server) for server in ice_servers]
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._asking = Buckets(TOKENS_PER_MINUTE / 60, TOKENS_PER_MINUTE, clock)
 
     def routes(self) -> list[web.RouteDef]:
         """None when the page is switched off: its paths are unknown then."""
@@ -82,7 +82,7 @@ class Phone:
 
     async def _token(self, request: web.Request) -> web.Response:
         self._require_own_page(request)
-        if not self._slow_enough(address_of(request)):
+        if not self._asking.take(address_of(request)):
             raise TooMany("too many calls from this address; wait a minute")
         to = await _user(request)
         if not any(fnmatchcase(to, pattern) for pattern in self._settings.phone_users):
@@ -113,17 +113,6 @@ class Phone:
             raise NotAllowed("only the page /phone itself may ask for this")
         if request.content_type != "application/json":
             raise BadPayload("application/json is needed")
-
-    def _slow_enough(self, address: str) -> bool:
-        """A bucket an address, which fills within a minute."""
-        now_s = self._clock()
-        left, seen_s = self._buckets.pop(address, (float(TOKENS_PER_MINUTE), now_s))
-        left = min(float(TOKENS_PER_MINUTE), left + (now_s - seen_s) * TOKENS_PER_MINUTE / 60)
-        allowed = left >= 1
-        self._buckets[address] = (left - 1 if allowed else left, now_s)
-        if len(self._buckets) > MOST_ADDRESSES:
-            del self._buckets[next(iter(self._buckets))]
-        return allowed
 
 
 def _policy(request: web.Request, gate: GateSettings) -> str:

@@ -68,9 +68,7 @@ async def _hangup(config: Path, wanted: str) -> str:
         if len(found) != 1:
             what = "no live call has" if not found else f"{len(found)} live calls have"
             raise SipServerError(f"{what} {wanted} at the end of its id; `sipserver calls live` lists them")
-        answer = await bus.commands.ask(
-            f"call:{found[0]}", "hangup", {"call": found[0], "detail": "sipserver calls hangup"}, timeout_s=ANSWER_S
-        )
+        answer = await Everywhere(bus, answer_s=ANSWER_S).ask(found[0], "hangup", detail="sipserver calls hangup")
         return str(answer["ended"])
 
 

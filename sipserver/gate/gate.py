@@ -18,6 +18,7 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from sipserver.errors import CapacityError, Draining, NotAllowed, SipServerError, TooMany
+from sipserver.gate.buckets import Buckets
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection, Takes
 from sipserver.gate.requests import address_of, offered_protocols, public_url, token_of, token_protocol
@@ -25,9 +26,6 @@ from sipserver.gate.server_socket import ServerSocket
 from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Tokens
 from sipserver.log import logger
-
-MOST_ADDRESSES = 10_000
-"""Addresses whose rate is remembered; beyond it those that were quiet longest are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,13 @@ class Gate:
     """Loop thread. One a process. tokens: what lets people in, for those who serve a path. clock: monotonic seconds."""
 
     def __init__(self, settings: GateSettings, tokens: Tokens, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.settings, self.tokens, self._clock = settings, tokens, clock
+        self.settings, self.tokens = settings, tokens
         self._log = logger("gate")
         self._connections: set[Connection] = set()
         self._tenants: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
         self._places = 0
-        self._rates: dict[str, tuple[float, float]] = {}
+        self._rates = Buckets(settings.opens_per_s, max(1.0, settings.opens_per_s), clock)
         self._opened: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._cut: Counter[str] = Counter()
@@ -181,7 +179,7 @@ class Gate:
             raise self._no("draining", Draining("the server is shutting down"))
         if not self.is_ours(request):
             raise self._no("origin", NotAllowed("pages of this origin may not open WebSockets here"))
-        if not self._slow_enough(address):
+        if not self._rates.take(address):
             raise self._no("rate", TooMany("too many new WebSockets from this address"))
         if self._places >= settings.connections:
             raise self._no("connections", CapacityError("no more WebSockets: the server is full"))
@@ -193,17 +191,6 @@ class Gate:
     def _no(self, why: str, refusal: SipServerError) -> SipServerError:
         self._refused[why] += 1
         return refusal
-
-    def _slow_enough(self, address: str) -> bool:
-        """A bucket an address: opens_per_s drip in, as many fit (at least one)."""
-        rate, now_s = self.settings.opens_per_s, self._clock()
-        left, seen_s = self._rates.pop(address, (max(1.0, rate), now_s))
-        left = min(max(1.0, rate), left + (now_s - seen_s) * rate)
-        allowed = left >= 1
-        self._rates[address] = (left - 1 if allowed else left, now_s)
-        if len(self._rates) > MOST_ADDRESSES:
-            del self._rates[next(iter(self._rates))]
-        return allowed
 
     @contextlib.contextmanager
     def _place(self, address: str, tenant: str) -> Iterator[None]:

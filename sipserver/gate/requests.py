@@ -14,12 +14,17 @@ TOKEN_PROTOCOL = "token."  # noqa: S105 # nosec B105
 
 def token_of(request: web.Request) -> str:
     """The token, by `Authorization: Bearer`, the sub-protocol `token.<token>`, or `?token=`; empty: none."""
-    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    if scheme.lower() == "bearer" and given.strip():
-        return given.strip()
+    if given := bearer_of(request):
+        return given
     if protocol := token_protocol(request):
         return protocol.removeprefix(TOKEN_PROTOCOL)
     return request.query.get("token", "")
+
+
+def bearer_of(request: web.Request) -> str:
+    """What came by `Authorization: Bearer` (RFC 6750); empty: nothing did."""
+    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def token_protocol(request: web.Request) -> str:

@@ -21,7 +21,7 @@ from tests.fakes.party import parties_at
 from tests.harness.fleet import FleetProcess
 from tests.harness.voice import VoiceClient, voice_client
 from tests.streams.test_twilio import ACCOUNT, TOKEN, level, tone
-from tools.conformance.twilio_cloud import twilio_cloud
+from tools.conformance.twilio_cloud import TwilioCloud, twilio_cloud
 
 pytestmark = pytest.mark.peers
 
@@ -184,19 +184,22 @@ def drains(status: Mapping[str, Any], before: set[int]) -> bool:
     return fresh == ["ready"] * 2 and all(states.get(pid, "draining") == "draining" for pid in before)
 
 
+def account_at(cloud: TwilioCloud) -> Mapping[str, Any]:
+    return {
+        "name": "main",
+        "account_sid": ACCOUNT,
+        "auth_token_env": "TEST_TWILIO_TOKEN",
+        "from": "+4930111",
+        "api_url": cloud.url,
+    }
+
+
 async def test_callers_of_a_carrier_come_back_from_transfers_to_their_gateways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_TWILIO_TOKEN", TOKEN)
     async with twilio_cloud(ACCOUNT, TOKEN) as cloud:
-        account = {
-            "name": "main",
-            "account_sid": ACCOUNT,
-            "auth_token_env": "TEST_TWILIO_TOKEN",
-            "from": "+4930111",
-            "api_url": cloud.url,
-        }
-        async with fleet_at(tmp_path, monkeypatch, streams={"twilio": [account]}) as fleet:
+        async with fleet_at(tmp_path, monkeypatch, streams={"twilio": [account_at(cloud)]}) as fleet:
             cloud.outcomes["+493055555"] = "busy"
             webhook = f"http://127.0.0.1:{fleet.http_port}/webhooks/twilio/main/voice"
             calls = [await cloud.call_in(webhook, "+4930123456", "+4930999") for _ in range(4)]
@@ -216,14 +219,7 @@ async def test_calls_that_a_carrier_places_come_to_their_gateways(
 ) -> None:
     monkeypatch.setenv("TEST_TWILIO_TOKEN", TOKEN)
     async with twilio_cloud(ACCOUNT, TOKEN) as cloud:
-        account = {
-            "name": "main",
-            "account_sid": ACCOUNT,
-            "auth_token_env": "TEST_TWILIO_TOKEN",
-            "from": "+4930111",
-            "api_url": cloud.url,
-        }
-        async with fleet_at(tmp_path, monkeypatch, streams={"twilio": [account]}) as fleet:
+        async with fleet_at(tmp_path, monkeypatch, streams={"twilio": [account_at(cloud)]}) as fleet:
             for _ in range(4):
                 async with calling(fleet, "office") as client:
                     call = await asyncio.wait_for(cloud.placed.get(), 20)

@@ -8,8 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from sipserver.api.rest.access import Access, Buckets
+from sipserver.api.rest.access import Access
 from sipserver.errors import NotAllowed, TooMany, Unauthorized
+from sipserver.gate.buckets import Buckets
 from sipserver.tenants.keys import ApiKey, Scope
 
 KEY = ApiKey("id", "acme", "crm", frozenset({Scope.CALLS_READ}), "digest", datetime(2026, 1, 1, tzinfo=UTC))
@@ -82,8 +83,8 @@ async def test_an_address_that_guesses_is_not_asked_any_more() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sipserver.api.rest.access.MOST_BUCKETS", 2)
-    buckets = Buckets(1, Clock())
+    monkeypatch.setattr("sipserver.gate.buckets.MOST_NAMES", 2)
+    buckets = Buckets(1, 2, Clock())
     for name in "abc":
         buckets.take(name)
     assert buckets.left("a") == 2, "forgotten, so full"
