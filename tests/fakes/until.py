@@ -9,7 +9,18 @@ from typing import TypeVar
 
 DEADLINE_S = 10.0
 
+PATIENCE_S = 20.0
+"""For what real programs do, on a machine that may be busy."""
+
 T = TypeVar("T")
+
+
+def wait_until(happens: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
+    """The same for tests without a loop: blocks."""
+    deadline = time.monotonic() + timeout_s
+    while not happens():
+        assert time.monotonic() < deadline, f"it did not happen: {what}"
+        time.sleep(0.05)
 
 
 async def until(happens: Callable[[], bool], what: str = "it") -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.until import wait_until
 from tests.faults.test_malformed_sip import Sender
 from tests.faults.test_rtp import with_garbage
 from tests.faults.torture import BAD_SDP, BROKEN
@@ -17,7 +18,7 @@ from tests.harness.phone import Phone, tone
 from tests.harness.records import ended
 from tests.harness.server import ServerProcess, free_range
 from tests.peers.rtp import level, strongest_hz
-from tests.peers.three import HZ, Far, Three, three, until
+from tests.peers.three import HZ, Far, Three, three
 
 pytestmark = pytest.mark.peers
 
@@ -74,15 +75,15 @@ def phone(server: ServerProcess, callee: Far) -> Iterator[Phone]:
 def hear_each_other(phone: Phone, callee: Far) -> None:
     """In what comes from now on: half a second of old sound must be over first."""
     before = len(callee.rtp.heard.payloads), len(phone.received)
-    until(lambda: len(callee.rtp.heard.payloads) > before[0] + 60, "sound at the callee")
-    until(lambda: len(phone.received) > before[1] + 60, "sound at the caller")
+    wait_until(lambda: len(callee.rtp.heard.payloads) > before[0] + 60, "sound at the callee")
+    wait_until(lambda: len(phone.received) > before[1] + 60, "sound at the caller")
     callee.hears("caller")
 
     def caller_hears() -> bool:
         samples = phone.heard()[-4000:]
         return level(samples) > 500 and abs(strongest_hz(samples, 8000) / HZ["callee"] - 1) < 0.03
 
-    until(caller_hears, "the caller hears the callee")
+    wait_until(caller_hears, "the caller hears the callee")
 
 
 def leave(server: ServerProcess, phone: Phone, callee: Far) -> None:

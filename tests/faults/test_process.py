@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fakes.until import wait_until
 from tests.harness.phone import Phone, tone
 from tests.harness.records import ended, records
 from tests.harness.server import ROOT, ServerProcess
@@ -33,13 +34,6 @@ routes:
 """
 
 HZ = 1000.0
-
-
-def until(condition, timeout_s: float = 10) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_killed_in_a_call(tmp_path: Path) -> None:
@@ -87,7 +81,7 @@ def test_asked_to_stop_it_waits_for_the_call_and_then_goes(tmp_path: Path) -> No
     with server, Phone(server.sip_port) as phone:
         assert phone.invite("echo").code == 200
         server.signal(signal.SIGTERM)
-        until(lambda: not server.takes_calls())
+        wait_until(lambda: not server.takes_calls(), "it takes no calls")
         with Phone(server.sip_port) as other:
             assert other.invite("echo").code == 503
         assert not phone.ended.is_set()
@@ -101,7 +95,7 @@ def test_asked_twice_to_stop_it_ends_the_call_at_once(tmp_path: Path) -> None:
     with server, Phone(server.sip_port) as phone:
         assert phone.invite("echo").code == 200
         server.signal(signal.SIGTERM)
-        until(lambda: not server.takes_calls())
+        wait_until(lambda: not server.takes_calls(), "it takes no calls")
         with Phone(server.sip_port) as other:
             assert other.invite("echo").code == 503
         server.signal(signal.SIGTERM)
@@ -116,9 +110,9 @@ def test_a_broken_dialplan_never_replaces_a_good_one(tmp_path: Path) -> None:
         assert phone.invite("new").code == 603
         plan.write_text(PLAN.replace("refuse: [hangup]", "refuse: [{hangup: {kode: 486}}]"))
         server.signal(signal.SIGHUP)
-        until(lambda: "kode" in server.log())
+        wait_until(lambda: "kode" in server.log(), "the mistake is told")
         assert "process.yaml:6" in server.log()
         assert phone.invite("new").code == 603
         plan.write_text(PLAN.replace("refuse: [hangup]", "refuse: [{hangup: {code: 486}}]"))
         server.signal(signal.SIGHUP)
-        until(lambda: phone.invite("new").code == 486)
+        wait_until(lambda: phone.invite("new").code == 486, "the new plan holds")

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fakes.until import PATIENCE_S, wait_until
 from tests.harness.records import Record, records
 from tests.harness.server import ServerProcess
 from tests.peers import rtp
 from tests.peers.baresip import Baresip
 from tests.peers.plan import write_wav
-from tests.peers.three import PATIENCE_S, until
 from tests.servers.registrar import REALM, Registrar
 
 pytestmark = pytest.mark.peers
@@ -65,7 +65,7 @@ class Office:
             f";regint=60{';answermode=auto' if answers else ''}"
         )
         phone = self.stack.enter_context(Baresip(folder, address=address, silent_s=silent_s))
-        until(lambda: number in asyncio.run(self.pbx.contacts()), f"{number} registers")
+        wait_until(lambda: number in asyncio.run(self.pbx.contacts()), f"{number} registers")
         return phone
 
     def record(self, count: int = 1) -> Record:
@@ -75,7 +75,7 @@ class Office:
             found = records(self.server.database)
             return len(found) >= count and all(each.kinds[-1:] == ["call.ended"] for each in found)
 
-        until(closed, "the end of the call")
+        wait_until(closed, "the end of the call")
         return records(self.server.database)[-1]
 
     def has_no_calls(self) -> None:
@@ -85,7 +85,7 @@ class Office:
             states = re.findall(r"^sipserver_calls\{.*\} (\S+)$", self.server.get("/metrics"), re.M)
             return bool(states) and {float(calls) for calls in states} == {0}
 
-        until(none, "every call ends")
+        wait_until(none, "every call ends")
 
 
 def secret(number: str) -> str:
@@ -93,7 +93,7 @@ def secret(number: str) -> str:
 
 
 def hears(phone: Baresip, who: str) -> None:
-    until(lambda: abs(phone.hears_hz() - HZ[who]) < 20, f"{who} is heard in {phone.folder.name}")
+    wait_until(lambda: abs(phone.hears_hz() - HZ[who]) < 20, f"{who} is heard in {phone.folder.name}")
 
 
 def hear_each_other(one: Baresip, other: Baresip) -> None:
@@ -123,7 +123,7 @@ def office(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
             write_wav(server.dialplans / f"{name}.wav", rtp.tone((HZ[name],), 10_000, 16_000), 16_000)
         server.start()
         stack.callback(server.stop)
-        until(lambda: "100" in asyncio.run(pbx.contacts()), "the server registers")
+        wait_until(lambda: "100" in asyncio.run(pbx.contacts()), "the server registers")
         yield Office(pbx, server, stack, folder)
         assert "Traceback" not in server.log()
 
@@ -213,7 +213,7 @@ def test_the_pbx_dies_and_the_talk_goes_on(town: Office) -> None:
     town.has_no_calls()
     bob.kill()
     asyncio.run(town.pbx.start())
-    until(lambda: "100" in asyncio.run(town.pbx.contacts()), "the server registers again")
+    wait_until(lambda: "100" in asyncio.run(town.pbx.contacts()), "the server registers again")
     town.folder = town.folder / "after"
     alice, bob = connected(town)
     alice.command("hangup")
@@ -229,11 +229,11 @@ def test_the_server_is_killed_while_two_phones_talk(town: Office) -> None:
     town.server.start()
     record = town.record()
     assert record.reason == "crash"
-    until(lambda: records(town.server.database)[-1].recording_status, "the recording is mended")
+    wait_until(lambda: records(town.server.database)[-1].recording_status, "the recording is mended")
     with wave.open(records(town.server.database)[-1].recording) as file:
         both = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, 2)[-16_000:]
     assert [round(rtp.strongest_hz(both[:, side], 16_000) / 50) * 50 for side in (0, 1)] == [HZ["201"], HZ["202"]]
-    until(lambda: "100" in asyncio.run(town.pbx.contacts()), "the server registers again")
+    wait_until(lambda: "100" in asyncio.run(town.pbx.contacts()), "the server registers again")
     talk(alice, bob)
     alice.command("hangup")
     assert town.record(2).reason == "caller_hangup"

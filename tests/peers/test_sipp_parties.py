@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fakes.until import wait_until
 from tests.harness.records import Record
 from tests.harness.server import ServerProcess, free_range
 from tests.peers import rtp
 from tests.peers.plan import write_wav
 from tests.peers.rtp import G722_CODEC, PCMA, Script
 from tests.peers.sipp import SCENARIOS
-from tests.peers.three import HZ, Far, Three, three, until
+from tests.peers.three import HZ, Far, Three, three
 
 pytestmark = pytest.mark.peers
 
@@ -105,7 +106,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, ports: dict[str, int]) -> I
 def there(server: ServerProcess, tmp_path: Path, ports: dict[str, int]) -> Iterator[Three]:
     with three(server, tmp_path, ports) as parties:
         yield parties
-    until(lambda: calls_of(server) == 0, "every call ends", LEFT_ALONE_S)
+    wait_until(lambda: calls_of(server) == 0, "every call ends", LEFT_ALONE_S)
 
 
 def calls_of(server: ServerProcess) -> float:
@@ -269,7 +270,9 @@ def test_an_offer_on_one_leg_leaves_the_talk_alone(there: Three, caller: str, ca
     there.far[who].go_on()
     there.far[who].got(done)
     heard = {name: len(far.rtp.heard.payloads) for name, far in there.far.items()}
-    until(lambda: all(len(far.rtp.heard.payloads) > heard[name] + 50 for name, far in there.far.items()), "a second")
+    wait_until(
+        lambda: all(len(far.rtp.heard.payloads) > heard[name] + 50 for name, far in there.far.items()), "a second"
+    )
     there.hear_each_other()
     assert len(re.findall(r"^(?:INVITE|UPDATE) sip", other.sipp.messages, re.M)) == before
     leave(there)
@@ -288,7 +291,7 @@ def test_codecs_differ(there: Three, one: rtp.Codec, other: rtp.Codec) -> None:
 def test_digits_of_the_caller_are_events_at_the_callee_each_once(there: Three) -> None:
     caller, callee = connected(there)
     caller.rtp.press("17#")
-    until(lambda: len(callee.rtp.heard.digits()) >= 3, "three keys at the callee")
+    wait_until(lambda: len(callee.rtp.heard.digits()) >= 3, "three keys at the callee")
     there.hear_each_other()
     leave(there)
     assert callee.rtp.heard.digits() == "17#"
@@ -297,7 +300,7 @@ def test_digits_of_the_caller_are_events_at_the_callee_each_once(there: Three) -
 def test_digits_of_the_callee_are_events_at_the_caller_each_once(there: Three) -> None:
     caller, callee = connected(there)
     callee.rtp.press("90*")
-    until(lambda: len(caller.rtp.heard.digits()) >= 3, "three keys at the caller")
+    wait_until(lambda: len(caller.rtp.heard.digits()) >= 3, "three keys at the caller")
     there.hear_each_other()
     leave(there)
     assert caller.rtp.heard.digits() == "90*"
@@ -306,7 +309,7 @@ def test_digits_of_the_callee_are_events_at_the_caller_each_once(there: Three) -
 def test_digits_by_info_are_events_at_the_callee(there: Three) -> None:
     caller, callee = connected(there, "caller-info-digits-bye")
     caller.go_on()
-    until(lambda: len(callee.rtp.heard.digits()) >= 2, "two keys at the callee")
+    wait_until(lambda: len(callee.rtp.heard.digits()) >= 2, "two keys at the callee")
     leave(there)
     assert callee.rtp.heard.digits() == "42"
 
@@ -314,7 +317,7 @@ def test_digits_by_info_are_events_at_the_callee(there: Three) -> None:
 def test_digits_for_a_callee_without_events_are_tones(there: Three) -> None:
     caller, callee = connected(there, callee="callee-200-no-events-far-end-bye")
     caller.rtp.press("42")
-    until(lambda: len(tones(callee)) >= 2, "two keys at the callee")
+    wait_until(lambda: len(tones(callee)) >= 2, "two keys at the callee")
     leave(there)
     assert tones(callee) == "42"
 
@@ -424,7 +427,7 @@ def announced(there: Three, callee: str) -> tuple[Far, Far]:
     called = there.listen("callee", callee)
     caller = there.place("caller", "caller-200-bye", user="warm")
     caller.hears("music")
-    until(lambda: rtp.level(called.rtp.heard.signal(PCMA)) > 300, "the announcement")
+    wait_until(lambda: rtp.level(called.rtp.heard.signal(PCMA)) > 300, "the announcement")
     return caller, called
 
 
@@ -609,9 +612,9 @@ def test_a_stranger_in_the_middle_is_noticed_and_neither_heard_nor_sent_to(there
     with Stranger(caller.rtp.media) as stranger:
         there.happened("media.source_changed")
         heard = len(callee.rtp.heard.payloads), len(caller.rtp.heard.payloads)
-        until(lambda: len(callee.rtp.heard.payloads) > heard[0] + 60, "a second at the callee")
+        wait_until(lambda: len(callee.rtp.heard.payloads) > heard[0] + 60, "a second at the callee")
         there.hear_each_other()
-        until(lambda: len(caller.rtp.heard.payloads) > heard[1] + 60, "a second at the caller")
+        wait_until(lambda: len(caller.rtp.heard.payloads) > heard[1] + 60, "a second at the caller")
         assert stranger.got == 0
     record = leave(there)
     assert metric(server, "sipserver_media_source_changed_total") > before

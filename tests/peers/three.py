@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.fakes.until import PATIENCE_S, wait_until
 from tests.harness.records import Record, records
 from tests.harness.server import ServerProcess
 from tests.peers.rtp import TELEPHONE_EVENT, Codec, RtpPeer, Script, level, strongest_hz
 from tests.peers.sipp import Sipp
 
-PATIENCE_S = 20.0
-"""The machine may be busy: nothing here measures speed."""
-
 HZ = {"caller": 600.0, "callee": 1000.0, "third": 1400.0, "music": 1900.0, "sorry": 2300.0}
 """Who, or what, is known by which tone."""
-
-
-def until(condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen: {what}"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -52,7 +42,7 @@ class Far:
                 return len(samples) > 0 and level(samples) < 200
             return level(samples) > 500 and abs(strongest_hz(samples, self.codec.rate_hz) / HZ[who] - 1) < 0.03
 
-        until(lambda: now() or self.sipp.is_over, f"{self.name} hears {who}")
+        wait_until(lambda: now() or self.sipp.is_over, f"{self.name} hears {who}")
         assert now(), f"{self.name} does not hear {who}:\n{self.sipp.trace}"
 
     def go_on(self) -> None:
@@ -68,11 +58,11 @@ class Far:
         )
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(text.encode(), (self.sipp.host, self.sipp.port))
-        until(lambda: self.sipp.messages.count("MESSAGE sip:cue") > seen, f"{self.name} gets its cue")
+        wait_until(lambda: self.sipp.messages.count("MESSAGE sip:cue") > seen, f"{self.name} gets its cue")
 
     def got(self, what: str) -> None:
         """Wait until a message with this text was received or sent."""
-        until(lambda: what in self.sipp.messages or self.sipp.is_over, f"{what} at {self.name}")
+        wait_until(lambda: what in self.sipp.messages or self.sipp.is_over, f"{what} at {self.name}")
         assert what in self.sipp.messages, self.sipp.trace
 
     def dies(self) -> None:
@@ -153,7 +143,7 @@ class Three:
         def closed() -> Record | None:
             return next((each for each in self.so_far(call_id) if each.kinds[-1:] == ["call.ended"]), None)
 
-        until(closed, f"the end of {name}'s call")
+        wait_until(closed, f"the end of {name}'s call")
         record = closed()
         assert record is not None
         assert len(record.of("fault.other")) == faults, record.of("fault.other")
@@ -164,7 +154,7 @@ class Three:
 
     def happened(self, kind: str, at_least: int = 1, call_id: str = "") -> None:
         """Wait for an event in the record of the caller's call."""
-        until(lambda: sum(len(each.of(kind)) for each in self.so_far(call_id)) >= at_least, kind)
+        wait_until(lambda: sum(len(each.of(kind)) for each in self.so_far(call_id)) >= at_least, kind)
 
 
 @contextmanager

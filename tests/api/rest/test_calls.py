@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from sipserver.cli import keys as keys_cli
 from tests.fakes.party import Party, parties_at
-from tests.fakes.until import eventually, until
+from tests.fakes.until import eventually, until, wait_until
 from tests.harness.phone import Phone, tone
 from tests.harness.records import ended, records
 from tests.harness.server import ServerProcess
@@ -82,11 +82,12 @@ async def get(client: aiohttp.ClientSession, path: str, status: int = 200) -> An
 
 
 def a_call(server: ServerProcess, to: str = "echo") -> str:
-    """A call that is over; its id."""
+    """A call that heard its echo, what comes before that in its flow included, and is over; its id."""
     with Phone(server.sip_port) as phone:
         assert phone.invite(to).code == 200
         phone.start_media()
         phone.say(tone(500))
+        wait_until(lambda: phone.heard().any(), "the echo")
         phone.bye()
         return ended(server.database, phone.call_id)[0].call_id
 
