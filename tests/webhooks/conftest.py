@@ -43,8 +43,8 @@ async def make(database: Database, clock: Clock, receivers: Receivers) -> AsyncI
 
     def one(post: Receivers | None = None, **settings: int) -> Outgoing:
         hooks = Outgoing(
-            database, WebhookSettings(**settings), post=post or receivers, clock=clock, chance=lambda: 0.5
-        )  # fmt: skip
+            database, WebhookSettings.model_validate(settings), post=post or receivers, clock=clock, chance=lambda: 0.5
+        )
         made.append(hooks)
         return hooks
 

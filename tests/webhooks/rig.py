@@ -75,13 +75,19 @@ def away(_got: Got) -> Answer:
     return Answer(None, 5, "ClientConnectorError: refused")
 
 
+def _open() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
 @dataclass
 class Receivers:
-    """A `Post`: answers as `behave` does, at once, or when `gate` is opened. most: requests at a time so far."""
+    """A `Post`: answers as `behave` does while `gate` is open. most: requests at a time so far."""
 
     behave: Behaviour = ok
     got: list[Got] = field(default_factory=list)
-    gate: asyncio.Event | None = None
+    gate: asyncio.Event = field(default_factory=_open)
     running: int = 0
     most: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,10 +99,8 @@ class Receivers:
         self.most = max(self.most, self.running)
         self.arrived.set()
         try:
-            if self.gate is not None:
-                await self.gate.wait()
-            else:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await self.gate.wait()
             return self.behave(got)
         finally:
             self.running -= 1
@@ -119,11 +123,26 @@ class Site:
         self.got: list[Got] = []
         self.statuses: list[int] = []
         self.url = ""
+        self.held = asyncio.Event()
+        self._go = asyncio.Event()
+        self._go.set()
+        self._hold_from = 0
+
+    def hold_from(self, count: int) -> None:
+        """From this request on nothing is answered until `let_go`; `held` tells when it has come."""
+        self._hold_from = count
+        self._go.clear()
+
+    def let_go(self) -> None:
+        self._go.set()
 
     async def _receive(self, request: web.Request) -> web.Response:
         payload = (await request.read()).decode()
         Webhook(self.secret).verify(payload, dict(request.headers))  # raises: 500
         self.got.append(Got(str(request.url), request.headers["webhook-id"], dict(request.headers), payload))
+        if len(self.got) >= self._hold_from and not self._go.is_set():
+            self.held.set()
+            await self._go.wait()
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200, text="received")
 
     @asynccontextmanager

@@ -48,7 +48,7 @@ def test_the_id_follows_from_what_is_told_to_whom() -> None:
 def test_a_notice_that_could_not_be_told_apart_or_kept_is_refused() -> None:
     for wrong in ({}, {"call_id": "c1"}, {"seq": 1}, {"call_id": "c" * 65, "seq": 1}):
         with pytest.raises(ValueError, match="notice"):
-            Notice("acme", "call.ended", AT, **wrong)  # type: ignore[arg-type]
+            Notice("acme", "call.ended", AT, **wrong)
 
 
 def test_events_of_the_journal() -> None:

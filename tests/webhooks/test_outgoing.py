@@ -141,12 +141,12 @@ async def test_a_receiver_that_is_away_for_two_days_loses_nothing(
     receivers.behave = away
     endpoint = await hooks.endpoints.create("acme", URL)
     await hooks.publish([event("c1", seq) for seq in range(3)])
-    await _days(hooks, clock, 2, step_s=300)
+    await _days(hooks, clock, 2, step_s=900)
     assert set(receivers.seqs()["c1"]) == {0}
     assert await hooks.dead(endpoint.id) == []
     receivers.behave = ok
     before = len(receivers.got)
-    await _days(hooks, clock, 1.1, step_s=300)
+    await _days(hooks, clock, 1.2, step_s=900)
     assert [got.seq for got in receivers.got[before:]] == [0, 1, 2]
     assert before < 12
 
@@ -160,7 +160,7 @@ async def test_after_three_days_a_message_is_a_dead_letter_and_those_behind_it_h
     receivers.behave = behave
     endpoint = await hooks.endpoints.create("acme", URL)
     await hooks.publish([event("c1", 0), event("c1", 1)])
-    await _days(hooks, clock, 3.2, step_s=300)
+    await _days(hooks, clock, 3.2, step_s=900)
     assert receivers.seqs() == {"c1": [0] * 11 + [1]}
     (dead,) = await hooks.dead(endpoint.id)
     assert (dead.attempts, dead.error) == (11, "the receiver answered 400")
@@ -244,12 +244,12 @@ async def test_a_replayed_message_gets_a_whole_schedule(hooks: Outgoing, receive
     receivers.behave = away
     endpoint = await hooks.endpoints.create("acme", URL)
     await hooks.publish([event("c1", 0)])
-    await _days(hooks, clock, 3.1, step_s=300)
+    await _days(hooks, clock, 3.2, step_s=900)
     (dead,) = await hooks.dead(endpoint.id)
     await hooks.replay(dead.id)
-    await _days(hooks, clock, 2, step_s=300)
+    await _days(hooks, clock, 2, step_s=900)
     receivers.behave = ok
-    await _days(hooks, clock, 1.1, step_s=300)
+    await _days(hooks, clock, 1.1, step_s=900)
     assert await hooks.dead(endpoint.id) == []
     assert len(await hooks.messages(endpoint.id, State.DELIVERED)) == 1
 
