@@ -34,8 +34,9 @@ TIDY_EVERY_S = 3600.0
 
 
 class Outgoing:
-    """Loop thread. The database is the caller's, open until `stop` has returned. Methods raise what the database
-    raises, NotFound for an endpoint or a message that the tenant does not have, CallerError for what will not do.
+    """Loop thread. The database is the caller's, open until `stop` has returned; four connections to it are enough.
+    Methods raise what the database raises, NotFound for an endpoint or a message that the tenant does not have,
+    CallerError for what will not do.
 
     endpoints: made, listed, changed, enabled, disabled, rotated and deleted there. delivery: its counters.
     post: sends; None: over the network. clock: now, aware. chance: 0 to 1.
@@ -163,6 +164,11 @@ class Outgoing:
         """In the order in which they were published. after: the number of the last one on the page before."""
         await self.endpoints.get(endpoint_id, tenant=tenant)
         return await self._history.messages(endpoint_id, state, limit=limit, after=after)
+
+    async def waiting(self, endpoint_id: str, *, tenant: str | None = None) -> int:
+        """How many messages wait for an endpoint, those that rest between attempts included."""
+        await self.endpoints.get(endpoint_id, tenant=tenant)
+        return await self._queue.waiting(endpoint_id)
 
     async def dead(
         self, endpoint_id: str, *, tenant: str | None = None, limit: int = 100, after: int = 0

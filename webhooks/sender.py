@@ -22,6 +22,10 @@ from sipserver.webhooks.targets import CheckedResolver, Forbidden, Targets
 
 LONGEST_ANSWER = 16 * 1024
 SHOWN_BYTES = 1000
+KEPT_S = 4.0
+"""How long an idle connection is used again: servers close theirs after five seconds or more, and a POST that meets the
+end of its connection counts as failed.
+"""
 LONGEST_ERROR = 256
 HEADERS = {
     "Content-Type": "application/json",
@@ -99,6 +103,7 @@ class Sender:
                 resolver=CheckedResolver(lookup, self._targets, scheme),
                 use_dns_cache=False,
                 limit=self._settings.connections,
+                keepalive_timeout=KEPT_S,
                 ssl=self._trust or True,
             )
             timeout = aiohttp.ClientTimeout(

@@ -128,7 +128,9 @@ webhook_lanes = sa.Table(  # one row for each call and endpoint with messages th
     sa.Column("lease", sa.String(32)),
     sa.Column("leased_until", UtcDateTime),
     sa.UniqueConstraint("endpoint_id", "name", name="webhook_lanes_name"),
-    sa.Index("webhook_lanes_due", "tenant", "due_at"),
+    sa.Index("webhook_lanes_due", "due_at"),
+    sa.Index("webhook_lanes_tenant", "tenant", "due_at"),
+    sa.Index("webhook_lanes_leased", "leased_until"),
 )
 
 webhook_messages = sa.Table(

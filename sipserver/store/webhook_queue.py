@@ -156,7 +156,7 @@ class WebhookQueue:
         """Write down what came of an attempt at the lane's first message, and give the next one.
 
         state PENDING: the lane rests until due_at, and is nobody's. An acknowledgement counts even if the lane was lost
-        meanwhile; anything else is then left to who has it now.
+        or the message given up meanwhile; anything else is then left to who has it now.
         """
         messages = webhook_messages.c
         async with self._transaction() as connection:
@@ -166,7 +166,8 @@ class WebhookQueue:
                 change["settled_at"] = attempt.at
             if state is State.DELIVERED:
                 change["payload"] = ""
-            mine = sa.update(webhook_messages).where(messages.id == attempt.message_id, PENDING)
+            open_still = messages.state.in_((State.PENDING, State.DEAD)) if state is State.DELIVERED else PENDING
+            mine = sa.update(webhook_messages).where(messages.id == attempt.message_id, open_still)
             waited = False
             if held or state is State.DELIVERED:
                 waited = (await connection.execute(mine.values(**change))).rowcount == 1

@@ -33,7 +33,7 @@ class Clock:
         self.now += timedelta(seconds=seconds, **units)
 
 
-def event(call_id: str, seq: int, kind: str = "call.state_changed", *, tenant: str = "acme", **fields: Any) -> Notice:
+def event(call_id: str, seq: int, kind: str = "call.state", *, tenant: str = "acme", **fields: Any) -> Notice:
     at = datetime(2026, 11, 28, 11, 59, seq % 60, tzinfo=UTC)
     return Notice(tenant, kind, at, fields, call_id=call_id, seq=seq, at_ms=seq * 20)
 

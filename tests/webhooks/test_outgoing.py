@@ -8,8 +8,6 @@ from datetime import timedelta
 import pytest
 
 from sipserver.errors import CallerError, NotFound
-from sipserver.store.database import Database
-from sipserver.store.webhook_queue import WebhookQueue
 from sipserver.store.webhook_rows import State
 from sipserver.webhooks.outgoing import TEST, Outgoing
 from sipserver.webhooks.schedule import PAUSES_S, RETRY_AFTER_MOST_S, TOTAL_S
@@ -144,6 +142,7 @@ async def test_a_receiver_that_is_away_for_two_days_loses_nothing(
     await _days(hooks, clock, 2, step_s=900)
     assert set(receivers.seqs()["c1"]) == {0}
     assert await hooks.dead(endpoint.id) == []
+    assert await hooks.waiting(endpoint.id) == 3
     receivers.behave = ok
     before = len(receivers.got)
     await _days(hooks, clock, 1.2, step_s=900)
@@ -464,6 +463,22 @@ async def test_an_acknowledgement_counts_even_if_it_comes_late(make: Make, clock
     assert [got.seq for got in second.got] == [0, 1], "the failure of what is acknowledged costs no pause"
 
 
+async def test_an_endpoint_that_is_disabled_during_an_attempt(hooks: Outgoing, receivers: Receivers) -> None:
+    """The receiver has the message, so it is no dead letter; what is behind it is."""
+    receivers.gate = asyncio.Event()
+    endpoint = await hooks.endpoints.create("acme", URL)
+    await hooks.publish([event("c1", 0), event("c1", 1)])
+    attempt = asyncio.create_task(hooks.delivery.deliver_due())
+    await receivers.arrived.wait()
+    await hooks.endpoints.disable(endpoint.id, "maintenance")
+    receivers.gate.set()
+    await attempt
+    assert receivers.seqs() == {"c1": [0]}
+    (delivered,) = await hooks.messages(endpoint.id, State.DELIVERED)
+    assert delivered.error is None
+    assert [each.error for each in await hooks.dead(endpoint.id)] == ["disabled: maintenance"]
+
+
 async def test_an_endpoint_that_is_deleted_during_an_attempt(hooks: Outgoing, receivers: Receivers) -> None:
     receivers.gate = asyncio.Event()
     endpoint = await hooks.endpoints.create("acme", URL)
@@ -489,9 +504,7 @@ async def test_messages_for_an_endpoint_that_was_deleted_elsewhere(make: Make, r
     assert [(got.url.rpartition("/")[2], got.seq) for got in receivers.got] == [("kept", 0), ("kept", 1)]
 
 
-async def test_messages_for_an_endpoint_that_was_disabled_elsewhere(
-    database: Database, make: Make, receivers: Receivers
-) -> None:
+async def test_messages_for_an_endpoint_that_was_disabled_elsewhere(make: Make, receivers: Receivers) -> None:
     here, there = make(), make()
     endpoint = await here.endpoints.create("acme", URL)
     await here.publish([event("c1", 0)])
@@ -500,7 +513,7 @@ async def test_messages_for_an_endpoint_that_was_disabled_elsewhere(
     assert await here.delivery.deliver_due() == 0
     assert [each.error for each in await here.dead(endpoint.id)] == ["disabled: maintenance"] * 2
     assert receivers.got == []
-    assert await WebhookQueue(database).waiting(endpoint.id) == 0
+    assert await here.waiting(endpoint.id) == 0
 
 
 async def test_publishing_while_a_lane_ends_loses_nothing(make: Make, receivers: Receivers) -> None:

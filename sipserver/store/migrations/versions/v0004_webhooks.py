@@ -41,7 +41,9 @@ def upgrade() -> None:
         sa.Column("leased_until", moment),
         sa.UniqueConstraint("endpoint_id", "name", name="webhook_lanes_name"),
     )
-    op.create_index("webhook_lanes_due", "webhook_lanes", ["tenant", "due_at"])
+    op.create_index("webhook_lanes_due", "webhook_lanes", ["due_at"])
+    op.create_index("webhook_lanes_tenant", "webhook_lanes", ["tenant", "due_at"])
+    op.create_index("webhook_lanes_leased", "webhook_lanes", ["leased_until"])
     op.create_table(
         "webhook_messages",
         sa.Column("number", counter, primary_key=True, autoincrement=True),
