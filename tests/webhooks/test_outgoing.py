@@ -325,7 +325,8 @@ async def test_a_tenant_has_so_many_attempts_at_a_time_in_all_processes_together
     await here.publish([event(f"c{call}", 0) for call in range(10)])
     first = asyncio.create_task(here.delivery.deliver_due())
     await until(lambda: receivers.running == 3)
-    assert await there.delivery.deliver_due() == 0
+    async with asyncio.timeout(10):
+        assert await there.delivery.deliver_due() == 0
     await there.publish([event("z1", 0, tenant="zenith")])
     other = asyncio.create_task(there.delivery.deliver_due())
     await until(lambda: receivers.running == 4, "another tenant's attempt")
@@ -461,6 +462,26 @@ async def test_an_acknowledgement_counts_even_if_it_comes_late(make: Make, clock
     await again
     assert [each.state for each in await one.messages(endpoint.id, State.DELIVERED)] == [State.DELIVERED]
     assert [got.seq for got in second.got] == [0, 1], "the failure of what is acknowledged costs no pause"
+
+
+async def test_a_late_failure_is_left_to_who_has_the_message_now(make: Make, clock: Clock) -> None:
+    slow, second = Receivers(behave=away, gate=asyncio.Event()), Receivers(gate=asyncio.Event())
+    one, other = make(slow), make(second)
+    endpoint = await one.endpoints.create("acme", URL)
+    await one.publish([event("c1", 0)])
+    first = asyncio.create_task(one.delivery.deliver_due())
+    await slow.arrived.wait()
+    clock.passes(61)
+    again = asyncio.create_task(other.delivery.deliver_due())
+    await second.arrived.wait()
+    slow.gate.set()
+    await first
+    (message,) = await one.messages(endpoint.id, State.PENDING)
+    assert (message.attempts, message.error) == (0, None)
+    assert [each.error for each in await one.deliveries(endpoint.id)] == ["ClientConnectorError: refused"]
+    second.gate.set()
+    await again
+    assert len(await one.messages(endpoint.id, State.DELIVERED)) == 1
 
 
 async def test_an_endpoint_that_is_disabled_during_an_attempt(hooks: Outgoing, receivers: Receivers) -> None:
