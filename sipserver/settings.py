@@ -22,6 +22,7 @@ from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
 from sipserver.streams.settings import StreamSettings
 from sipserver.trunks.settings import TrunkSettings
+from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webrtc.settings import WebRtcSettings
 
 DEFAULT_FILE = Path("etc/sipserver.yaml")
@@ -59,6 +60,7 @@ class Settings(BaseModel):
     gate: GateSettings = GateSettings()
     streams: StreamSettings = StreamSettings()
     webrtc: WebRtcSettings = WebRtcSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     speech: SpeechSettings = SpeechSettings()
     llm: dict[str, LlmSettings] = {"local": LlamaCppSettings()}
     calls: CallSettings = CallSettings()
