@@ -199,8 +199,8 @@ class CallOperations:
                 to_user=wanted.to,
                 open=wanted.open,
                 end_reason=wanted.end_reason,
-                since=_aware(wanted.since),
-                until=_aware(wanted.until),
+                since=models.aware(wanted.since),
+                until=models.aware(wanted.until),
             ),
             after=_cursor(wanted.cursor),
             limit=wanted.limit + 1,
@@ -360,11 +360,6 @@ def _inside(path: Path, folder: Path) -> Path | None:
     """The file, if it is there and below the folder, symbolic links followed."""
     found = path.resolve()
     return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    """Without a zone it is UTC."""
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _next(row: CallRow) -> str:
