@@ -1,4 +1,4 @@
-"""The tables: one row a call, one row an event, one row an API key. Works on SQLite and PostgreSQL.
+"""The tables: a row for each call, event, API key and entry of the audit log. Works on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -91,4 +91,29 @@ api_keys = sa.Table(
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("used_at", UtcDateTime),
     sa.Index("api_keys_tenant", "tenant", "created_at"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("tenant", sa.String(128), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),  # 1, 2, 3 ... without gaps, for each tenant
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(512), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),  # JSON, kept to the letter: a seal is on it
+    sa.Column("source", sa.String(128), nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("mac", sa.String(64), nullable=False),
+    sa.Index("audit_tenant_at", "tenant", "at"),
+)
+
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    sa.Column("tenant", sa.String(128), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.String(64), nullable=False),  # the mac of the entry of that number
+    sa.Column("mac", sa.String(64), nullable=False),
 )
