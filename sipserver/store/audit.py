@@ -58,7 +58,7 @@ class SpoiledRow:
 
 @dataclass(frozen=True, slots=True)
 class HeadRow:
-    """Where a tenant's chain ends. last: mac of that entry. mac: of this row."""
+    """Where a tenant's chain ends. last: mac of that entry. mac: of this row; empty for one that cannot be read."""
 
     tenant: str
     number: int
@@ -93,10 +93,24 @@ class AuditRows:
             await connection.commit()
         return row
 
-    async def page(self, tenant: str, *, after: int | None = None, limit: int = 500) -> list[Row]:
-        """In order. One with a spoiled entry may be short; only an empty one is the last."""
+    async def page(
+        self,
+        tenant: str,
+        *,
+        after: int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 500,
+    ) -> list[Row]:
+        """In order. One with a spoiled entry may be short; only an empty one is the last. until: not included."""
         query = sa.select(audit).where(audit.c.tenant == tenant).order_by(audit.c.number)
-        return await self._rows(query if after is None else query.where(audit.c.number > after), limit)
+        if after is not None:
+            query = query.where(audit.c.number > after)
+        if since is not None:
+            query = query.where(audit.c.at >= since)
+        if until is not None:
+            query = query.where(audit.c.at < until)
+        return await self._rows(query, limit)
 
     async def newest(
         self, tenant: str, *, before: int | None = None, since: datetime | None = None, limit: int = 50
@@ -135,9 +149,16 @@ class AuditRows:
             await connection.execute(lock, {"locks": LOCKS, "number": number})
 
     async def _head(self, connection: AsyncConnection, tenant: str) -> HeadRow | None:
-        found = await connection.execute(sa.select(audit_heads).where(audit_heads.c.tenant == tenant))
-        row = found.mappings().one_or_none()
-        return None if row is None else HeadRow(**row)
+        query = sa.select(audit_heads).where(audit_heads.c.tenant == tenant)
+        try:
+            found = (await connection.execute(query)).mappings().one_or_none()
+        except OperationalError as problem:
+            _must_be_garbage(problem)
+            return HeadRow(tenant, 0, "", "")
+        if found is None:
+            return None
+        fits = isinstance(found["number"], int) and isinstance(found["last"], str) and isinstance(found["mac"], str)
+        return HeadRow(**found) if fits else HeadRow(tenant, 0, "", "")
 
     async def _last(self, connection: AsyncConnection, tenant: str) -> Row | None:
         query = sa.select(audit).where(audit.c.tenant == tenant, audit.c.number <= HIGHEST)
