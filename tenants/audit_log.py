@@ -118,7 +118,7 @@ class AuditLog:
         head = await self._rows.head(tenant)
         if walk.number == 0 and walk.is_foreign(await self._rows.page(tenant, limit=self._page), head):
             reason = "not one entry was sealed with this secret: it is another one, or all of them were replaced"
-            return Broken(broken.number, Damage.SECRET, reason)
+            return Broken(broken.number, Damage.FOREIGN, reason)
         if not isinstance(row, AuditRow) or broken.damage is not Damage.INSERTED:
             return broken
         later = await self._rows.page(tenant, after=row.number, limit=1)

@@ -17,8 +17,8 @@ class Damage(enum.StrEnum):
     """CHANGED: a field of it. INSERTED: or replaced, or moved there. MISSING: there are later ones. CUT_OFF: it was the
     last one, or there were later ones that are missing, too. REPLACED: it has a seal of ours, of another history. HEAD:
     the entries are whole as far as they go, what says where they end is not. NOTICED: our seal, on an entry that says
-    that the chain was tampered with before it. UNREADABLE: no entry of ours could look like that. SECRET: nothing has
-    been sealed with it.
+    that the chain was tampered with before it. UNREADABLE: no entry of ours could look like that. FOREIGN: nothing has
+    been sealed with our secret.
     """
 
     CHANGED = "changed"
@@ -29,7 +29,7 @@ class Damage(enum.StrEnum):
     HEAD = "head"
     NOTICED = "noticed"
     UNREADABLE = "unreadable"
-    SECRET = "secret"  # noqa: S105  a word, not a secret
+    FOREIGN = "foreign"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,5 +14,5 @@ class AuditSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    secret_env: str = "SIPSERVER_AUDIT_SECRET"  # noqa: S105 # nosec B105
+    secret_env: str = "SIPSERVER_AUDIT_SECRET"  # noqa: S105
     secret_file: Path = Path("../var/audit.secret")

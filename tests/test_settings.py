@@ -82,7 +82,8 @@ def test_the_examples_in_the_shipped_file_are_valid(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = _loaded(
         tmp_path,
-        "dialplans: plans\nstore: {url: 'sqlite+aiosqlite:///calls.db'}\ncalls: {recordings: /r}\naudit: {secret_file: s}",
+        "dialplans: plans\nstore: {url: 'sqlite+aiosqlite:///calls.db'}\n"
+        "calls: {recordings: /r}\naudit: {secret_file: s}",
     )
     assert settings.dialplans == tmp_path / "plans"
     assert settings.store.url == f"sqlite+aiosqlite:///{tmp_path / 'calls.db'}"

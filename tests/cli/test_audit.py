@@ -102,7 +102,7 @@ def test_what_is_known_of_a_log(place: Place) -> None:
 def test_another_secret_and_none(place: Place) -> None:
     done = place.run("verify", SIPSERVER_AUDIT_SECRET="another secret of thirty-two bytes")
     assert done.exit_code == 2
-    assert "(secret)" in done.stdout
+    assert "(foreign)" in done.stdout
     secret = place.config.parent / "audit.secret"
     secret.unlink()
     with pytest.raises(SettingsError, match="there is no secret"):

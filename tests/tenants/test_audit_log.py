@@ -305,7 +305,7 @@ async def test_an_older_copy_put_back_is_found_by_what_is_known(database: Databa
 async def test_another_secret_is_named_as_such_and_does_not_go_on(database: Database) -> None:
     await fill(log_in(database))
     wrong = log_in(database, OTHER)
-    assert broken(await wrong.verify("acme")) == (1, Damage.SECRET)
+    assert broken(await wrong.verify("acme")) == (1, Damage.FOREIGN)
     with pytest.raises(SettingsError, match="another secret"):
         await wrong.append("acme", actor="system", action="later")
     assert broken(await log_in(database).verify("acme")) is None
