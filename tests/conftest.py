@@ -33,7 +33,7 @@ PROC = Path("/proc/self")
 
 REAL_TIME = frozenset({
     "agent", "api", "bus", "calls", "cli", "e2e", "edge", "faults", "fleet", "gate", "peers", "sip", "speech", "store",
-    "streams", "webrtc",
+    "streams", "tenants", "webrtc",
 })  # fmt: skip
 """Folders whose tests have processes, sockets and clocks of a machine that others share: one that fails is tried once
 more, and the summary names it (RERUN). docs/decisions/0019 says why."""
