@@ -1,5 +1,5 @@
-"""The tables: one row a call, one row an event, one row an API key; webhooks and what waits for them. Works on SQLite
-and PostgreSQL.
+"""The tables: a row for each call, event, API key and entry of the audit log; webhooks and what waits for them. Works
+on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -176,4 +176,29 @@ webhook_attempts = sa.Table(
     sa.Column("answer", sa.Text, nullable=False),
     sa.Index("webhook_attempts_message", "message_id"),
     sa.Index("webhook_attempts_endpoint", "endpoint_id", "number"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("tenant", sa.String(128), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),  # 1, 2, 3 ... without gaps, for each tenant
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(512), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),  # JSON, kept to the letter: a seal is on it
+    sa.Column("source", sa.String(128), nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("mac", sa.String(64), nullable=False),
+    sa.Index("audit_tenant_at", "tenant", "at"),
+)
+
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    sa.Column("tenant", sa.String(128), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.String(64), nullable=False),  # the mac of the entry of that number
+    sa.Column("mac", sa.String(64), nullable=False),
 )
