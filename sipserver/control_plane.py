@@ -18,10 +18,14 @@ from sipserver.asking import Asking
 from sipserver.bus.contract import Once
 from sipserver.journal import Entry
 from sipserver.settings import Settings
+from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
+from sipserver.tenants import audit_secret
+from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.key_book import KeyBook
+from sipserver.tenants.keys import ApiKey
 from sipserver.webhooks import notices
 from sipserver.webhooks.outgoing import Outgoing
 
@@ -55,16 +59,22 @@ class Telling:
 
 
 class ControlPlane:
-    """Loop thread. `app` at once; `close` at the end. The tables are made by whoever writes records."""
+    """Loop thread. `app` at once; `close` at the end. The tables are made by whoever writes records. Raises
+    SettingsError when the secret of the audit log cannot be used.
+    """
 
     def __init__(self, loaded: Settings, asking: Asking, once: Once) -> None:
         self._database = Database(loaded.store)
         keys = KeyBook(KeyRows(self._database))
         calls = CallOperations(Reader(self._database), asking, once.first, loaded.calls.recordings)
         self._outgoing = Outgoing(self._database, loaded.webhooks)
+        self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         access = Access(keys.recognise, per_s=loaded.http.api_per_s)
         offered = [*calls.operations(), *WebhookOperations(self._outgoing).operations()]
-        self.app: web.Application = app.application(access, offered)
+        self.app: web.Application = app.application(access, self._note, offered)
+
+    async def _note(self, key: ApiKey, deed: str, subject: str, source: str) -> None:
+        await self._audit.append(key.tenant, actor=f"key:{key.id}", action=deed, subject=subject, source=source)
 
     async def close(self) -> None:
         await self._outgoing.stop()

@@ -68,8 +68,7 @@ class Writer:
         self._database = Database(settings)
         self._reader = Reader(self._database)
         self._ledger = Ledger(self._database)
-        heard = {} if tell is None else {"tell": tell}
-        self._keeper = Keeper(self._ledger, None, on_applied=self._mend, **heard)
+        self._keeper = Keeper(self._ledger, None, on_applied=self._mend, tell=tell)
         self._backlog: Backlog | None = None
         self._takeover = Takeover(bus, lease_s, deliver=self._deliver, gained=self._ledger.forget)
         self._queue: asyncio.Queue[Sequence[Entry] | Delivery] = asyncio.Queue(HELD)

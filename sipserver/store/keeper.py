@@ -42,9 +42,9 @@ class Keeper:
         backlog: Backlog | None,
         *,
         on_applied: OnApplied = _nothing,
-        tell: Tell = _nobody,
+        tell: Tell | None = None,
     ) -> None:
-        self._ledger, self._backlog, self._on_applied, self._tell = ledger, backlog, on_applied, tell
+        self._ledger, self._backlog, self._on_applied, self._tell = ledger, backlog, on_applied, tell or _nobody
         self._log = log.logger("store")
         self.failures = 0
         self.lost = 0

@@ -68,8 +68,7 @@ class Records(JournalSink):
         self._database = Database(settings)
         self._reader = Reader(self._database)
         self._backlog = Backlog(spool, self._name) if spool is not None else None
-        heard = {} if tell is None else {"tell": tell}
-        self._keeper = Keeper(Ledger(self._database), self._backlog, **heard)
+        self._keeper = Keeper(Ledger(self._database), self._backlog, tell=tell)
         self._waiting: deque[Entry] = deque()
         self._log = log.logger("store")
         self._work = asyncio.Event()

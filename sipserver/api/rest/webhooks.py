@@ -70,6 +70,8 @@ class WebhookOperations:
                 answer=models.WebhookWithSecret,
                 status=201,
                 refusals=(400,),
+                deed="webhook.created",
+                of="webhook",
             ),
             Operation("listWebhooks", "GET", "/webhooks", read, self._list, "List them", answer=models.Webhooks),
             Operation("getWebhook", "GET", one, read, self._get, "Look at one", answer=models.Webhook),
@@ -84,6 +86,8 @@ class WebhookOperations:
                 body=models.ChangeWebhook,
                 answer=models.Webhook,
                 refusals=(400,),
+                deed="webhook.changed",
+                of="webhook",
             ),
             Operation(
                 "deleteWebhook",
@@ -94,6 +98,8 @@ class WebhookOperations:
                 "Delete one",
                 "With what waits for it and what was delivered.",
                 status=204,
+                deed="webhook.deleted",
+                of="webhook",
             ),
             Operation(
                 "rotateSecret",
@@ -104,6 +110,8 @@ class WebhookOperations:
                 "Make a new secret",
                 "The old one signs as well for 24 hours.",
                 answer=models.WebhookWithSecret,
+                deed="webhook.rotated",
+                of="webhook",
             ),
             Operation(
                 "testWebhook",
@@ -113,6 +121,8 @@ class WebhookOperations:
                 self._test,
                 "Send a `webhook.test` now",
                 answer=models.Delivery,
+                deed="webhook.tested",
+                of="webhook",
             ),
             Operation(
                 "listDeliveries",
@@ -145,6 +155,8 @@ class WebhookOperations:
                 answer=models.Replayed,
                 status=202,
                 refusals=(400,),
+                deed="webhook.replayed",
+                of="webhook",
             ),
         ]
 
