@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.tokens import Claims
 from tests.gate.web import Site, echo, site
+from tests.servers.browser import chromium
 
 pytestmark = pytest.mark.peers
 
@@ -28,10 +29,8 @@ CONNECT = """([url, protocols]) => new Promise((done) => {
 @pytest.fixture
 async def page() -> AsyncIterator[Page]:
     """Of no server yet."""
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield await chromium.new_page()
-        await chromium.close()
+    async with chromium() as browser:
+        yield await browser.new_page()
 
 
 async def connected(page: Page, there: Site, protocols: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A real headless Chromium, whose microphone is a file and whose pages may use it without asking."""
+"""A real headless Chromium, whose microphone is a file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _RATE_HZ = 48_000
 
 
 @contextlib.asynccontextmanager
-async def chromium(microphone: Path | None = None, *extra: str) -> AsyncIterator[Browser]:
-    """microphone: a WAV file, played again and again; None: Chromium's own beeps. extra: further switches."""
+async def chromium(microphone: Path | None = None, *extra: str, allowed: bool = True) -> AsyncIterator[Browser]:
+    """microphone: a WAV file, played again and again; None: Chromium's own beeps. extra: further switches. allowed:
+    pages may use the microphone without asking; otherwise the user has said no.
+    """
     args = [
         "--no-sandbox",
-        "--use-fake-ui-for-media-stream",
+        "--use-fake-ui-for-media-stream" if allowed else "--deny-permission-prompts",
         "--use-fake-device-for-media-stream",
         "--autoplay-policy=no-user-gesture-required",
         *extra,

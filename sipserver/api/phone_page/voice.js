@@ -40,6 +40,10 @@ export class VoiceCall {
         if (message.type === "started" || message.type === "resumed") {
           clearTimeout(late);
           this.socket = socket;
+          if (this.over) { // hung up while this connection came up
+            this.hangUp();
+            return done();
+          }
           if (message.type === "started") [this.key, this.resumeS] = [message.resume, message.resume_s];
           else this.sendAgain(message.received);
           this.heard.up("WebSocket");

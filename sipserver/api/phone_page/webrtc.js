@@ -1,6 +1,8 @@
 // A call by WebRTC: an offer by HTTP, as WHIP does it (RFC 9725), events and digits over the data channel "sipserver".
 const CONNECT_MS = 3000;
 const GATHER_MS = 1000;
+const COME_BACK_MS = 10000; // as long as the server waits (webrtc.restart_s)
+const AGAIN_MS = 300;
 
 export class WebRtcCall {
   constructor(stream, speaker, permit, to, heard) {
@@ -17,11 +19,11 @@ export class WebRtcCall {
     this.timer = setInterval(() => this.everySecond(), 1000);
   }
 
+  // The new connection takes the old one's place when its path is there; one that fails changes nothing.
   async negotiate(method, url) {
-    const before = this.peer;
-    const peer = this.peer = new RTCPeerConnection({ iceServers: this.permit.ice_servers });
+    const peer = this.next = new RTCPeerConnection({ iceServers: this.permit.ice_servers });
     for (const track of this.stream.getAudioTracks()) peer.addTrack(track, this.stream);
-    const channel = this.channel = peer.createDataChannel("sipserver");
+    const channel = peer.createDataChannel("sipserver");
     channel.onmessage = ({ data }) => this.hear(JSON.parse(data));
     peer.ontrack = ({ track }) => this.speaker(new MediaStream([track]));
     try {
@@ -31,8 +33,9 @@ export class WebRtcCall {
         method,
         headers: { "Content-Type": "application/sdp", Authorization: `Bearer ${this.permit.token}` },
         body: peer.localDescription.sdp,
+        signal: this.up ? AbortSignal.timeout(COME_BACK_MS) : null,
       });
-      if (!answer.ok) throw new Error(`WebRTC was refused (${answer.status}).`);
+      if (!answer.ok) throw Object.assign(new Error(`WebRTC was refused (${answer.status}).`), { status: answer.status });
       this.session = answer.headers.get("Location") || this.session;
       await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
       await connected(peer);
@@ -41,6 +44,8 @@ export class WebRtcCall {
       if (!this.up) this.leave();
       throw problem;
     }
+    const before = this.peer;
+    Object.assign(this, { peer, channel });
     if (before) before.close();
     peer.onconnectionstatechange = () => this.changed(peer);
   }
@@ -55,13 +60,26 @@ export class WebRtcCall {
     if (this.restarting) return;
     this.restarting = true;
     this.heard.up("WebRTC, coming back");
-    try {
-      await this.negotiate("PATCH", this.session);
-      this.heard.up("WebRTC");
-    } catch {
-      this.end(this.reason || "the connection was lost");
-    }
+    const back = await this.comeBack();
     this.restarting = false;
+    if (back) this.heard.up("WebRTC");
+    else this.end(this.reason || "the connection was lost");
+  }
+
+  // True when there is a path again, a new one or the old one.
+  async comeBack() {
+    const until = performance.now() + COME_BACK_MS;
+    while (!this.over && performance.now() < until) {
+      try {
+        await this.negotiate("PATCH", this.session);
+        return true;
+      } catch ({ status }) {
+        if (this.peer.connectionState === "connected") return true;
+        if (status === 404) return false;
+        await new Promise((go) => setTimeout(go, AGAIN_MS));
+      }
+    }
+    return false;
   }
 
   hear(message) {
@@ -100,6 +118,7 @@ export class WebRtcCall {
     this.over = true;
     clearInterval(this.timer);
     this.peer.close();
+    this.next.close();
     this.heard.ended(reason);
   }
 }
