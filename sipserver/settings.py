@@ -21,7 +21,9 @@ from sipserver.sip.settings import SipSettings
 from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
 from sipserver.streams.settings import StreamSettings
+from sipserver.tenants.settings import AuditSettings
 from sipserver.trunks.settings import TrunkSettings
+from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webrtc.settings import WebRtcSettings
 
 DEFAULT_FILE = Path("etc/sipserver.yaml")
@@ -59,10 +61,12 @@ class Settings(BaseModel):
     gate: GateSettings = GateSettings()
     streams: StreamSettings = StreamSettings()
     webrtc: WebRtcSettings = WebRtcSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     speech: SpeechSettings = SpeechSettings()
     llm: dict[str, LlmSettings] = {"local": LlamaCppSettings()}
     calls: CallSettings = CallSettings()
     store: StoreSettings = StoreSettings()
+    audit: AuditSettings = AuditSettings()
     bus: BusSettings = BusSettings()
     fleet: FleetSettings = FleetSettings()
     edge: EdgeSettings = EdgeSettings()
@@ -80,11 +84,9 @@ class Settings(BaseModel):
         for trunk in self.trunks:
             if unknown := sorted(set(trunk.failover) - set(names)):
                 raise ValueError(f"trunks: {trunk.name}: failover names {', '.join(unknown)}, which is no trunk")
-        secret = os.environ.get(self.gate.secret_env, "")
-        if 0 < len(secret) < 32:
-            raise ValueError(
-                f"gate: the secret in {self.gate.secret_env} has {len(secret)} bytes; 32 are needed at least"
-            )
+        for key, name in (("gate", self.gate.secret_env), ("audit", self.audit.secret_env)):
+            if 0 < (size := len(os.environ.get(name, ""))) < 32:
+                raise ValueError(f"{key}: the secret in {name} has {size} bytes; 32 are needed at least")
         if self.mode == "fleet" and not self.bus.url:
             raise ValueError("mode: fleet needs bus.url, e.g. redis://127.0.0.1:6379/0")
         return self
@@ -128,6 +130,7 @@ class Settings(BaseModel):
                 "speech": self.speech.model_copy(update={"models": absolute(self.speech.models)}),
                 "calls": self.calls.model_copy(update={"recordings": absolute(self.calls.recordings)}),
                 "store": self.store.model_copy(update={"url": url}),
+                "audit": self.audit.model_copy(update={"secret_file": absolute(self.audit.secret_file)}),
                 "bus": self.bus.model_copy(update={"spool": absolute(self.bus.spool)}),
                 "fleet": self.fleet.model_copy(update={"runtime": absolute(self.fleet.runtime)}),
                 "edge": self.edge.model_copy(update={"folder": absolute(self.edge.folder), "tls": tls}),

@@ -25,7 +25,7 @@ from sipserver.asking import Here
 from sipserver.bus import table
 from sipserver.calls import recording
 from sipserver.calls.commands import CallCommands
-from sipserver.control_plane import ControlPlane
+from sipserver.control_plane import ControlPlane, Telling
 from sipserver.doors import Doors
 from sipserver.engines import EngineRoom
 from sipserver.events import Stamped
@@ -65,8 +65,12 @@ class Server:
     def __init__(self, loaded: Settings) -> None:
         self._settings = loaded
         self._log = logger("app")
+        self._telling = Telling(loaded)
         self.records = Records(
-            loaded.store, node=f"{platform.node()}:{loaded.sip.port}", spool=loaded.bus.spool / "records"
+            loaded.store,
+            node=f"{platform.node()}:{loaded.sip.port}",
+            spool=loaded.bus.spool / "records",
+            tell=self._telling.tell,
         )
         self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
         events = EventHub()
@@ -128,8 +132,10 @@ class Server:
         self.doors.observe(stamped)
 
     async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
+        stack.push_async_callback(self._telling.close)
         await self.records.open()
         stack.push_async_callback(self.records.close)
+        self._telling.start()
         for crashed in await self.records.sweep_crashed():
             self._log.warning("closed a call that died with the last process", call=crashed.call_id)
             if crashed.recording_path:

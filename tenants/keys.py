@@ -33,6 +33,8 @@ class Scope(enum.StrEnum):
     CALLS_WRITE = "calls:write"
     RECORDINGS_READ = "recordings:read"
     EVENTS_READ = "events:read"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 ALL = frozenset(Scope)

@@ -81,11 +81,24 @@ def test_the_examples_in_the_shipped_file_are_valid(tmp_path: Path) -> None:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     settings = _loaded(
-        tmp_path, "dialplans: plans\nstore: {url: 'sqlite+aiosqlite:///calls.db'}\ncalls: {recordings: /r}"
+        tmp_path,
+        "dialplans: plans\nstore: {url: 'sqlite+aiosqlite:///calls.db'}\n"
+        "calls: {recordings: /r}\naudit: {secret_file: s}",
     )
     assert settings.dialplans == tmp_path / "plans"
     assert settings.store.url == f"sqlite+aiosqlite:///{tmp_path / 'calls.db'}"
     assert settings.calls.recordings == Path("/r")
+    assert settings.audit.secret_file == tmp_path / "s"
+
+
+def test_a_secret_that_is_too_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_TOKENS", "x" * 32)
+    for name, variable in (("gate", "OF_TOKENS"), ("audit", "OF_AUDIT")):
+        text = f"{name}: {{secret_env: {variable}}}"
+        _loaded(tmp_path, text)
+        monkeypatch.setenv(variable, "short")
+        with pytest.raises(SettingsError, match=f"{name}: the secret in {variable} has 5 bytes"):
+            _loaded(tmp_path, text)
 
 
 def test_other_databases_keep_their_url(tmp_path: Path) -> None:

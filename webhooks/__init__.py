@@ -1,4 +1,4 @@
-"""Signed event delivery to the outside, and the webhooks of Twilio and Vonage. Empty until the control plane arrives.
+"""Signed event delivery to the outside (`outgoing`), and the webhooks of Twilio and Vonage.
 
 Installed as `sipserver.webhooks` (setup.cfg maps the folder).
 """

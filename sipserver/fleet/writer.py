@@ -22,7 +22,7 @@ from sipserver.log import logger
 from sipserver.store import crashed
 from sipserver.store.backlog import Backlog
 from sipserver.store.database import UNAVAILABLE, Database, DatabaseAway, brief
-from sipserver.store.keeper import Keeper
+from sipserver.store.keeper import Keeper, Tell
 from sipserver.store.ledger import BATCH, Applied, Ledger
 from sipserver.store.reader import CallFile, Reader
 from sipserver.store.settings import StoreSettings
@@ -49,7 +49,7 @@ class Writer:
     """Loop thread. `run` until `close`.
 
     lease_s: how long a silent process counts as alive on the bus. spool: the folder for what the database does not
-    take. on_entry: called once for every entry that comes, in order.
+    take. on_entry: called once for every entry that comes, in order. tell: see `Keeper`.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Writer:
         lease_s: float,
         spool: Path,
         on_entry: Callable[[Entry], None] = _ignore,
+        tell: Tell | None = None,
     ) -> None:
         """Raises SettingsError for an impossible URL."""
         self._bus, self._settings, self._spool, self._on_entry = bus, settings, spool, on_entry
@@ -67,7 +68,7 @@ class Writer:
         self._database = Database(settings)
         self._reader = Reader(self._database)
         self._ledger = Ledger(self._database)
-        self._keeper = Keeper(self._ledger, None, on_applied=self._mend)
+        self._keeper = Keeper(self._ledger, None, on_applied=self._mend, tell=tell)
         self._backlog: Backlog | None = None
         self._takeover = Takeover(bus, lease_s, deliver=self._deliver, gained=self._ledger.forget)
         self._queue: asyncio.Queue[Sequence[Entry] | Delivery] = asyncio.Queue(HELD)

@@ -17,6 +17,7 @@ from sipserver.api.health import Check
 from sipserver.api.metrics import Metrics
 from sipserver.api.server import HttpServer
 from sipserver.bus import table
+from sipserver.control_plane import Telling
 from sipserver.events import Stamped
 from sipserver.fleet.control import Control
 from sipserver.fleet.process import ChildSpec
@@ -40,12 +41,14 @@ async def main(spec: ChildSpec, control: Control) -> None:
     settings = spec.settings
     metrics = Metrics()
     bus = table.make(settings.bus, node=spec.node, run=spec.run)
+    telling = Telling(settings)
     writer = Writer(
         bus,
         settings.store,
         lease_s=settings.bus.lease_s,
         spool=settings.bus.spool / "records",
         on_entry=lambda entry: _count(metrics, entry, spec.node),
+        tell=telling.tell,
     )
 
     def facts() -> dict[str, Any]:
@@ -68,6 +71,8 @@ async def main(spec: ChildSpec, control: Control) -> None:
         )
         await http.start()
         stack.push_async_callback(http.stop)
+        stack.push_async_callback(telling.close)
+        telling.start()
         writing = asyncio.create_task(writer.run(), name="records writer")
         stack.push_async_callback(_end, writer, writing)
         control.beat_with(facts)

@@ -11,13 +11,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from sipserver import log
 from sipserver.journal import Entry
 from sipserver.store.backlog import Backlog
-from sipserver.store.database import brief
+from sipserver.store.database import brief, is_trouble
 from sipserver.store.ledger import BATCH, Applied, Ledger
 
 OnApplied = Callable[[Applied], Awaitable[None]]
+Tell = Callable[[Sequence[Entry]], Awaitable[None]]
 
 
 async def _nothing(_applied: Applied) -> None:
+    pass
+
+
+async def _nobody(_entries: Sequence[Entry]) -> None:
     pass
 
 
@@ -26,11 +31,20 @@ class Keeper:
 
     Counters: failures of the database; lost rows, which no database would take; strays: entries about unknown calls
     and unreadable lines; spooled entries. failing: the last attempt failed. on_applied is awaited before entries count
-    as kept, for what must not be forgotten either (recordings to repair); what it raises is logged.
+    as kept, for what must not be forgotten either (recordings to repair); what it raises is logged. tell is awaited
+    with all entries before they count as kept, for those who must hear of each; when the database fails it, the entries
+    come again.
     """
 
-    def __init__(self, ledger: Ledger, backlog: Backlog | None, *, on_applied: OnApplied = _nothing) -> None:
-        self._ledger, self._backlog, self._on_applied = ledger, backlog, on_applied
+    def __init__(
+        self,
+        ledger: Ledger,
+        backlog: Backlog | None,
+        *,
+        on_applied: OnApplied = _nothing,
+        tell: Tell | None = None,
+    ) -> None:
+        self._ledger, self._backlog, self._on_applied, self._tell = ledger, backlog, on_applied, tell or _nobody
         self._log = log.logger("store")
         self.failures = 0
         self.lost = 0
@@ -105,6 +119,7 @@ class Keeper:
     async def _apply(self, entries: Sequence[Entry]) -> bool:
         try:
             applied = await self._ledger.apply(entries)
+            await self._told(entries)
         except Exception as problem:  # whatever a driver raises, the entries are kept
             self._failed(problem)
             return False
@@ -115,6 +130,14 @@ class Keeper:
             except Exception as problem:  # a recording is not worth the records
                 self._log.error("after calls had crashed", exc_info=problem)
         return True
+
+    async def _told(self, entries: Sequence[Entry]) -> None:
+        try:
+            await self._tell(entries)
+        except Exception as problem:
+            if is_trouble(problem):
+                raise
+            self._log.error("entries were kept and could not be told", exc_info=problem)
 
     def _failed(self, problem: Exception) -> None:
         self.failures += 1

@@ -25,7 +25,7 @@ from sipserver.store import crashed
 from sipserver.store.backlog import Backlog
 from sipserver.store.database import Database
 from sipserver.store.journal_sink import JournalSink
-from sipserver.store.keeper import Keeper
+from sipserver.store.keeper import Keeper, Tell
 from sipserver.store.ledger import BATCH, Ledger
 from sipserver.store.open_call import fitting
 from sipserver.store.reader import CallFile, CallRow, Calls, EventRow, Files, Reader
@@ -47,8 +47,8 @@ class Records(JournalSink):
     """Satisfies `calls.RecordSink`. Loop thread only.
 
     node: this server's name in a shared database; the host's name by default. spool: the folder for what the database
-    does not take. now: the time of day, aware. clock: seconds that never
-    jump, for what follows a call's beginning. dropped: events that neither the database nor the disk took.
+    does not take. now: the time of day, aware. clock: seconds that never jump, for what follows a call's beginning.
+    tell: see `Keeper`. dropped: events that neither the database nor the disk took.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Records(JournalSink):
         spool: Path | None = None,
         now: Callable[[], datetime] = _now,
         clock: Callable[[], float] = time.monotonic,
+        tell: Tell | None = None,
     ) -> None:
         """Raises SettingsError for an impossible URL."""
         self._name = fitting("node", node or platform.node() or "localhost")
@@ -67,7 +68,7 @@ class Records(JournalSink):
         self._database = Database(settings)
         self._reader = Reader(self._database)
         self._backlog = Backlog(spool, self._name) if spool is not None else None
-        self._keeper = Keeper(Ledger(self._database), self._backlog)
+        self._keeper = Keeper(Ledger(self._database), self._backlog, tell=tell)
         self._waiting: deque[Entry] = deque()
         self._log = log.logger("store")
         self._work = asyncio.Event()

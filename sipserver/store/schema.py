@@ -1,4 +1,5 @@
-"""The tables: one row a call, one row an event, one row an API key. Works on SQLite and PostgreSQL.
+"""The tables: a row for each call, event, API key and entry of the audit log; webhooks and what waits for them. Works
+on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -29,6 +30,10 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 metadata = sa.MetaData()
 CRASHED = sa.text("end_reason = 'crash'")
 """Written out, not as a parameter: only so do databases see that the index of crashed calls will do."""
+PENDING = sa.text("state = 'pending'")
+"""Written out for the same reason: the index of webhooks' messages that wait."""
+COUNTER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""SQLite counts by itself in a column that is called INTEGER alone, and with eight bytes all the same."""
 
 calls = sa.Table(
     "calls",
@@ -91,4 +96,109 @@ api_keys = sa.Table(
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("used_at", UtcDateTime),
     sa.Index("api_keys_tenant", "tenant", "created_at"),
+)
+
+webhook_endpoints = sa.Table(
+    "webhook_endpoints",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("kinds", sa.JSON, nullable=False),
+    sa.Column("secret", sa.String(128), nullable=False),  # in clear: it signs
+    sa.Column("secret_before", sa.String(128)),
+    sa.Column("before_until", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("disabled_at", UtcDateTime),
+    sa.Column("disabled_reason", sa.String(256)),
+    sa.Column("dropped", sa.Integer, nullable=False),
+    sa.Index("webhook_endpoints_tenant", "tenant", "created_at"),
+)
+
+_endpoint = "webhook_endpoints.id"
+
+webhook_lanes = sa.Table(  # one row for each call and endpoint with messages that wait: what a process claims
+    "webhook_lanes",
+    metadata,
+    sa.Column("id", COUNTER, primary_key=True, autoincrement=True),
+    sa.Column("endpoint_id", sa.String(32), sa.ForeignKey(_endpoint, ondelete="CASCADE"), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("due_at", UtcDateTime, nullable=False),
+    sa.Column("lease", sa.String(32)),
+    sa.Column("leased_until", UtcDateTime),
+    sa.UniqueConstraint("endpoint_id", "name", name="webhook_lanes_name"),
+    sa.Index("webhook_lanes_due", "due_at"),
+    sa.Index("webhook_lanes_tenant", "tenant", "due_at"),
+    sa.Index("webhook_lanes_leased", "leased_until"),
+)
+
+webhook_messages = sa.Table(
+    "webhook_messages",
+    metadata,
+    sa.Column("number", COUNTER, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False),
+    sa.Column("endpoint_id", sa.String(32), sa.ForeignKey(_endpoint, ondelete="CASCADE"), nullable=False),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("lane", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),  # empty once it is delivered
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("queued_at", UtcDateTime, nullable=False),
+    sa.Column("settled_at", UtcDateTime),
+    sa.Column("error", sa.String(256)),
+    sa.UniqueConstraint("id", name="webhook_messages_id"),
+    sa.Index(
+        "webhook_messages_pending",
+        "endpoint_id",
+        "lane",
+        "number",
+        postgresql_where=PENDING,
+        sqlite_where=PENDING,
+    ),
+    sa.Index("webhook_messages_state", "endpoint_id", "state", "number"),
+    sa.Index("webhook_messages_settled", "settled_at"),
+)
+
+webhook_attempts = sa.Table(
+    "webhook_attempts",
+    metadata,
+    sa.Column("number", COUNTER, primary_key=True, autoincrement=True),
+    sa.Column("message_id", sa.String(64), sa.ForeignKey("webhook_messages.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("endpoint_id", sa.String(32), nullable=False),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("latency_ms", sa.Integer, nullable=False),
+    sa.Column("error", sa.String(256)),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Index("webhook_attempts_message", "message_id"),
+    sa.Index("webhook_attempts_endpoint", "endpoint_id", "number"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("tenant", sa.String(128), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),  # 1, 2, 3 ... without gaps, for each tenant
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("subject", sa.String(512), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),  # JSON, kept to the letter: a seal is on it
+    sa.Column("source", sa.String(128), nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("mac", sa.String(64), nullable=False),
+    sa.Index("audit_tenant_at", "tenant", "at"),
+)
+
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    sa.Column("tenant", sa.String(128), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.String(64), nullable=False),  # the mac of the entry of that number
+    sa.Column("mac", sa.String(64), nullable=False),
 )

@@ -9,13 +9,13 @@ from aiohttp import web
 
 from sipserver.api.rest import openapi, operations
 from sipserver.api.rest.access import Access
-from sipserver.api.rest.operations import Operation
+from sipserver.api.rest.operations import Note, Operation
 
 PREFIX = "/api/v1"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
-def application(access: Access, offered: Sequence[Operation]) -> web.Application:
+def application(access: Access, note: Note, offered: Sequence[Operation]) -> web.Application:
     """Everybody may read the document and its page: they tell of no tenant."""
     document = json.dumps(openapi.document(offered))
     page = openapi.page(offered)
@@ -26,4 +26,6 @@ def application(access: Access, offered: Sequence[Operation]) -> web.Application
     async def as_page(_request: web.Request) -> web.Response:
         return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY})
 
-    return operations.application(access, offered, [web.get("/openapi.json", as_document), web.get("/docs", as_page)])
+    return operations.application(
+        access, note, offered, [web.get("/openapi.json", as_document), web.get("/docs", as_page)]
+    )

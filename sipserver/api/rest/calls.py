@@ -70,6 +70,8 @@ class CallOperations:
                 status=201,
                 refusals=(400, 404, 409, 502),
                 headers={"Idempotency-Key": "Any text of your own, good for a day."},
+                deed="call.created",
+                of="call",
             ),
             Operation(
                 "listCalls",
@@ -95,6 +97,8 @@ class CallOperations:
                 "Read what happened in a call",
                 query=models.EventsAsked,
                 answer=models.CallEvents,
+                deed="events.read",
+                of="call",
             ),
             Operation(
                 "getCallTranscript",
@@ -104,6 +108,8 @@ class CallOperations:
                 self._transcript,
                 "Read what was said in a call",
                 answer=models.CallTranscript,
+                deed="transcript.read",
+                of="call",
             ),
             Operation(
                 "getCallRecording",
@@ -115,6 +121,8 @@ class CallOperations:
                 "A WAV file. `Range` is understood.",
                 media_type="audio/x-wav",
                 refusals=(409, 416),
+                deed="recording.read",
+                of="call",
             ),
             Operation(
                 "transferCall",
@@ -129,6 +137,8 @@ class CallOperations:
                 answer=models.Accepted,
                 status=202,
                 refusals=(400, 409),
+                deed="call.transferred",
+                of="call",
             ),
             Operation(
                 "sayText",
@@ -142,6 +152,8 @@ class CallOperations:
                 answer=models.Accepted,
                 status=202,
                 refusals=(400, 409),
+                deed="call.said",
+                of="call",
             ),
             Operation(
                 "endCall",
@@ -152,6 +164,8 @@ class CallOperations:
                 "Hang up",
                 "A call that is over already is no error.",
                 status=204,
+                deed="call.ended",
+                of="call",
             ),
         ]
 
@@ -199,8 +213,8 @@ class CallOperations:
                 to_user=wanted.to,
                 open=wanted.open,
                 end_reason=wanted.end_reason,
-                since=_aware(wanted.since),
-                until=_aware(wanted.until),
+                since=models.aware(wanted.since),
+                until=models.aware(wanted.until),
             ),
             after=_cursor(wanted.cursor),
             limit=wanted.limit + 1,
@@ -360,11 +374,6 @@ def _inside(path: Path, folder: Path) -> Path | None:
     """The file, if it is there and below the folder, symbolic links followed."""
     found = path.resolve()
     return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    """Without a zone it is UTC."""
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _next(row: CallRow) -> str:

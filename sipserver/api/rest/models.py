@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -24,19 +24,24 @@ Moment = Annotated[datetime, BeforeValidator(_as_text)]
 """Written out (RFC 3339): a number of seconds would be taken as well."""
 
 
-class _Taken(BaseModel):
+def aware(moment: datetime | None) -> datetime | None:
+    """Without a zone it is UTC."""
+    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+class Taken(BaseModel):
     """Of a request: an unknown field is a mistake of the sender, and told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, str_strip_whitespace=True)
 
 
-class _Given(BaseModel):
+class Given(BaseModel):
     """Of an answer: further fields may come with a later version."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class CreateCall(_Taken):
+class CreateCall(Taken):
     """A call to place: to whom, and what runs when they answer."""
 
     to: OneLine = Field(min_length=1, description="A number such as +493012345, or a SIP URI.")
@@ -54,12 +59,12 @@ class CreateCall(_Taken):
     )
 
 
-class CallCreated(_Given):
+class CallCreated(Given):
     id: str
     url: str = Field(description="Where the call is to be found.")
 
 
-class TransferCall(_Taken):
+class TransferCall(Taken):
     """Whom to hand the call over to; the options of the dialplan's step `transfer`."""
 
     to: OneLine = Field(min_length=1, max_length=500, description="A number, user or SIP URI that `targets` allows.")
@@ -69,7 +74,7 @@ class TransferCall(_Taken):
     announce: str = Field(default="", max_length=2000, description="With `warm`: what the target hears first.")
 
 
-class SayText(_Taken):
+class SayText(Taken):
     """What to say; the options of the dialplan's step `say`. `{name}` is a variable of the call."""
 
     text: str = Field(min_length=1, max_length=5000)
@@ -78,13 +83,13 @@ class SayText(_Taken):
     voice: str = ""
 
 
-class Accepted(_Given):
+class Accepted(Given):
     """It is being done; the events of the call tell what comes of it."""
 
     id: str
 
 
-class Call(_Given):
+class Call(Given):
     """A call, as its record has it so far. What has not happened is null."""
 
     id: str
@@ -106,12 +111,12 @@ class Call(_Given):
     faults: int = 0
 
 
-class CallPage(_Given):
+class CallPage(Given):
     calls: list[Call]
     next: str | None = Field(description="The `cursor` of the next page; null: this is the last one.")
 
 
-class CallsAsked(_Taken):
+class CallsAsked(Taken):
     """Which calls. All conditions must hold."""
 
     limit: Limit = 50
@@ -127,30 +132,30 @@ class CallsAsked(_Taken):
     until: Moment | None = Field(default=None, description="Begun before this moment.")
 
 
-class EventsAsked(_Taken):
+class EventsAsked(Taken):
     after: int = Field(default=-1, ge=-1, description="Only events with a higher `seq`.")
     limit: Limit = 500
 
 
-class CallEvent(_Given):
+class CallEvent(Given):
     seq: int
     at_ms: int = Field(description="Since the call began.")
     kind: str
     fields: dict[str, Any]
 
 
-class CallEvents(_Given):
+class CallEvents(Given):
     events: list[CallEvent]
     more: bool = Field(description="There may be more after the last one.")
 
 
-class Said(_Given):
+class Said(Given):
     at_ms: int
     who: Literal["caller", "server"]
     text: str
 
 
-class CallTranscript(_Given):
+class CallTranscript(Given):
     """What was said: by the caller as it was understood, by the server as far as it was heard."""
 
     lines: list[Said]

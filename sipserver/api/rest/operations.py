@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.problems import as_problems, problem, wrong_fields
+from sipserver.gate.requests import address_of
 from sipserver.tenants.keys import ApiKey, Scope
 
 MAX_BODY_BYTES = 64 * 1024
@@ -63,14 +64,26 @@ class Operation:
     status: int = 200
     media_type: str = ""
     refusals: tuple[int, ...] = ()
+    deed: str = ""
+    """What the audit log calls it, e.g. `call.created`; empty: it is no deed."""
+    of: str = ""
+    """What it is done to, e.g. `call`: its id is in the path, or in what is answered."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the request: name -> what it is for."""
 
 
-def application(access: Access, operations: Sequence[Operation], more: Sequence[web.RouteDef] = ()) -> web.Application:
+class Note(Protocol):
+    """Keeps a deed in the audit log; when it raises, the deed is not answered."""
+
+    async def __call__(self, key: ApiKey, deed: str, subject: str, source: str) -> None: ...
+
+
+def application(
+    access: Access, note: Note, operations: Sequence[Operation], more: Sequence[web.RouteDef] = ()
+) -> web.Application:
     """To be mounted at /api/v1. more: what needs no key."""
     app = web.Application(middlewares=[as_problems], client_max_size=MAX_BODY_BYTES)
-    app.add_routes([web.route(each.method, _routed(each.path), _handler(access, each)) for each in operations])
+    app.add_routes([web.route(each.method, _routed(each.path), _handler(access, note, each)) for each in operations])
     app.add_routes(more)
     return app
 
@@ -80,17 +93,19 @@ def _routed(path: str) -> str:
     return path.replace("{id}", "{id:[0-9a-fA-F-]{36}}")
 
 
-def _handler(access: Access, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _handler(
+    access: Access, note: Note, operation: Operation
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         key, left = await access.admit(request, operation.scope)
-        response = await _answer(operation, key, request)
+        response = await _answer(operation, note, key, request)
         response.headers.update(left.headers())
         return response
 
     return handle
 
 
-async def _answer(operation: Operation, key: ApiKey, request: web.Request) -> web.StreamResponse:
+async def _answer(operation: Operation, note: Note, key: ApiKey, request: web.Request) -> web.StreamResponse:
     query: BaseModel | None = None
     body: BaseModel | None = None
     try:
@@ -104,6 +119,8 @@ async def _answer(operation: Operation, key: ApiKey, request: web.Request) -> we
         except ValidationError as refused:
             return problem(422, "the body is not as it should be", errors=wrong_fields(refused, "body"))
     answered = await operation.does(Asked(key, dict(request.match_info), query, body, request))
+    if operation.deed and answered.status < 400:
+        await note(key, operation.deed, _subject(operation, request, answered), address_of(request))
     if isinstance(answered, web.StreamResponse):
         return answered
     text = "" if answered.body is None else answered.body.model_dump_json(by_alias=True)
@@ -113,6 +130,12 @@ async def _answer(operation: Operation, key: ApiKey, request: web.Request) -> we
         content_type="application/json" if answered.body is not None else None,
         headers=dict(answered.headers),
     )
+
+
+def _subject(operation: Operation, request: web.Request, answered: Answered | web.StreamResponse) -> str:
+    named = next(iter(request.match_info.values()), "")
+    made = "" if isinstance(answered, web.StreamResponse) else getattr(answered.body, "id", "")
+    return f"{operation.of}:{named or made}"
 
 
 def _query(request: web.Request) -> dict[str, Any]:

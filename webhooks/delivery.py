@@ -1,0 +1,233 @@
+"""Messages leave the queue: claimed, signed, sent, and written down, until nothing is due.
+
+Owns the tasks that send and how many there are. What is claimed is ours for a lease that is longer than an attempt can
+take; a process that dies lets its leases run out, and another one goes on: a message may then be sent twice, never
+lost. Refuses to know HTTP (`Post`) and the database (the store's queue).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from sipserver import log
+from sipserver.store.database import UNAVAILABLE, brief
+from sipserver.store.webhook_queue import Claim, Head, WebhookQueue
+from sipserver.store.webhook_rows import AttemptRow, EndpointRow, MessageRow, State
+from sipserver.webhooks import schedule, signing
+from sipserver.webhooks.endpoints import Endpoints, signing_secrets
+from sipserver.webhooks.sender import Answer
+from sipserver.webhooks.settings import WebhookSettings
+
+POLL_S = 1.0
+"""How late a retry, or a message that another process published, may be."""
+MOST_IN_A_ROW = 100
+"""Messages of one lane before others of the tenant have their turn."""
+LEASE_SPARE_S = 30.0
+"""A lease outlives two attempts by so much: for a slow database, and clocks that differ."""
+
+
+class Post(Protocol):
+    """Sends one request. Raises nothing but CancelledError, and ends within the settings' timeout_s."""
+
+    async def __call__(self, url: str, payload: bytes, headers: Mapping[str, str]) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a message. due_at: of the next attempt while it is PENDING. gone: the receiver wants no more."""
+
+    state: State
+    error: str | None = None
+    due_at: datetime | None = None
+    gone: bool = False
+
+
+def judge(message: MessageRow, answer: Answer, now: datetime, chance: float) -> Verdict:
+    """Pure. 2xx acknowledges; everything else is tried again, but for 410."""
+    status = answer.status
+    if status is not None and 200 <= status < 300:
+        return Verdict(State.DELIVERED)
+    if status == 410:
+        return Verdict(State.DEAD, "the receiver answered 410 (gone)", gone=True)
+    error = answer.error or f"the receiver answered {status}"
+    asked_s = schedule.retry_after_s(status, answer.headers, now)
+    waited_s = (now - message.queued_at).total_seconds()
+    pause_s = schedule.pause_s(message.attempts + 1, waited_s, chance, asked_s)
+    if pause_s is None:
+        return Verdict(State.DEAD, error)
+    return Verdict(State.PENDING, error, now + timedelta(seconds=pause_s))
+
+
+async def attempt(post: Post, endpoint: EndpointRow, message: MessageRow, now: datetime) -> tuple[Answer, AttemptRow]:
+    """Sign and send once, without a look at the queue."""
+    headers = signing.headers(message.id, now, message.payload, signing_secrets(endpoint, now))
+    answer = await post(endpoint.url, message.payload.encode(), headers)
+    return answer, AttemptRow(
+        message_id=message.id,
+        endpoint_id=endpoint.id,
+        tenant=endpoint.tenant,
+        at=now,
+        status=answer.status,
+        latency_ms=answer.latency_ms,
+        error=answer.error or None,
+        answer=answer.body,
+    )
+
+
+class Delivery:
+    """Loop thread. `start` and `stop` it, or `deliver_due` by hand. Counters: of attempts of this process, and of dead
+    letters that they ended in. chance: 0 to 1, for the pauses.
+    """
+
+    def __init__(
+        self,
+        queue: WebhookQueue,
+        endpoints: Endpoints,
+        post: Post,
+        settings: WebhookSettings,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._queue, self._endpoints, self._post, self._settings = queue, endpoints, post, settings
+        self._clock, self._chance = clock, chance
+        self._lease = timedelta(seconds=2 * settings.timeout_s + LEASE_SPARE_S)
+        self._log = log.logger("webhooks")
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._failing = False
+        self._main: asyncio.Task[None] | None = None
+        self._lanes: set[asyncio.Task[None]] = set()
+        self.delivered = self.failed = self.dead = 0
+
+    def start(self) -> None:
+        self._stopping = False
+        self._main = asyncio.create_task(self._run(), name="webhooks")
+
+    async def stop(self, within_s: float | None = None) -> None:
+        """Attempts under way end, for at most within_s (as long as they may take, if None); what is cut off then is
+        sent again by whoever claims it next. Idempotent.
+        """
+        self._stopping = True
+        self._wake.set()
+        within_s = self._settings.timeout_s + 1 if within_s is None else within_s
+        if self._main is not None:  # what it has just claimed is given back by the tasks that it still starts
+            await _end([self._main], within_s)
+            self._main = None
+        await _end(self._lanes, within_s)
+
+    def wake(self) -> None:
+        """Something may be due now."""
+        self._wake.set()
+
+    async def deliver_due(self) -> int:
+        """Everything that is due now, and what is behind it. Returns how many attempts that were. Raises what the
+        database raises.
+        """
+        before = self.delivered + self.failed
+        while claims := await self._claim():
+            await asyncio.gather(*(self._lane(claim) for claim in claims))
+        return self.delivered + self.failed - before
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            claims: Sequence[Claim] = ()
+            try:
+                claims = await self._claim()
+                self._failing = False
+            except UNAVAILABLE as problem:
+                if not self._failing:
+                    self._failing = True
+                    self._log.error("the queue of webhooks cannot be read; messages wait", error=brief(problem))
+            for claim in claims:
+                task = asyncio.create_task(self._lane(claim), name=f"webhooks {claim.lane}")
+                self._lanes.add(task)
+                task.add_done_callback(self._ended)
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._lanes.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (problem := task.exception()):
+            self._log.error("a webhook's task failed", exc_info=problem)
+
+    async def _claim(self) -> Sequence[Claim]:
+        room = self._settings.connections - len(self._lanes)
+        if room <= 0 or self._stopping:
+            return ()
+        now = self._clock()
+        return await self._queue.claim(now, now + self._lease, most=room, per_tenant=self._settings.per_tenant)
+
+    async def _lane(self, claim: Claim) -> None:
+        """The messages of a lane, one after another, until one fails or none is left."""
+        try:
+            head = await self._queue.head(claim, self._clock() + self._lease)
+            sent = 0
+            while head is not None and sent < MOST_IN_A_ROW and not self._stopping:
+                head = await self._next(claim, head)
+                sent += 1
+            if head is not None:
+                await self._queue.release(claim, self._clock())
+        except asyncio.CancelledError:
+            await self._queue.release(claim, self._clock())
+            raise
+        except UNAVAILABLE as problem:
+            self._log.error(
+                "what came of a webhook cannot be written; it is sent again",
+                endpoint=claim.endpoint_id,
+                error=brief(problem),
+            )
+
+    async def _next(self, claim: Claim, head: Head) -> Head | None:
+        message, endpoint = head.message, head.endpoint
+        if endpoint.disabled_at is not None:  # what was published by one who did not know it yet
+            await self._queue.park(endpoint.id, self._clock(), f"disabled: {endpoint.disabled_reason}"[:256])
+            return await self._queue.head(claim, self._clock() + self._lease)
+        answer, row = await attempt(self._post, endpoint, message, self._clock())
+        now = self._clock()
+        verdict = judge(message, answer, now, self._chance())
+        self._count(verdict, endpoint, message)
+        following = await self._queue.settle(
+            claim, row, verdict.state, until=now + self._lease, due_at=verdict.due_at, error=verdict.error
+        )
+        if not verdict.gone:
+            return following
+        await self._endpoints.disable(endpoint.id, "the receiver answered 410 (gone)")
+        return await self._queue.head(claim, now + self._lease)
+
+    def _count(self, verdict: Verdict, endpoint: EndpointRow, message: MessageRow) -> None:
+        if verdict.state is State.DELIVERED:
+            self.delivered += 1
+            return
+        self.failed += 1
+        if verdict.state is State.DEAD:
+            self.dead += 1
+            self._log.warning(
+                "a webhook is given up; it can be replayed",
+                tenant=endpoint.tenant,
+                endpoint=endpoint.id,
+                message=message.id,
+                error=verdict.error,
+            )
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]], within_s: float) -> None:
+    """Wait for them, and cancel those that take longer."""
+    waited = set(tasks)
+    if not waited:
+        return
+    _, late = await asyncio.wait(waited, timeout=within_s)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late)
