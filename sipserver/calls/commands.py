@@ -6,7 +6,7 @@ Owns the verbs and the form of questions and answers. Refuses to know how a ques
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -14,12 +14,15 @@ from sipserver.calls.call import Call
 from sipserver.calls.conference import Member, NoMember
 from sipserver.calls.outbound import Order
 from sipserver.calls.registry import Registry
-from sipserver.calls.states import EndReason
-from sipserver.dialplan.steps import Amd, Handover, Say, Step
+from sipserver.calls.runner import Busy
+from sipserver.calls.states import EndReason, State
+from sipserver.dialplan.steps import Amd, Handover, Play, Record, Say, Step
 from sipserver.dialplan.steps.parties import HeaderName
-from sipserver.errors import CallerError
+from sipserver.errors import CallerError, CarrierError
+from sipserver.events import CallMuted, CallOnHold, Fault
 
 Json = Mapping[str, Any]
+M = TypeVar("M", bound=BaseModel)
 
 
 class UnknownCall(CallerError):
@@ -63,6 +66,16 @@ class Originate(BaseModel):
         return Order(self.to, self.trunk, self.from_user, self.from_display, self.headers, self.ring_s)
 
 
+class Digits(BaseModel):
+    """What `digits` takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    word: ClassVar[str] = "digits"
+
+    digits: str = Field(pattern=r"^[0-9A-Da-d*#]{1,64}$")
+    duration_ms: int = Field(default=160, ge=40, le=1000)
+
+
 class CallCommands:
     """Loop thread. `handle` is what a bus serves."""
 
@@ -75,6 +88,11 @@ class CallCommands:
             "originate": self._originate,
             "transfer": self._transfer,
             "say": self._say,
+            "play": self._play,
+            "record": self._record,
+            "digits": self._digits,
+            "mute": self._mute_call,
+            "hold": self._hold,
             "conference.list": self._rooms,
             "conference.mute": self._mute,
             "conference.unmute": self._unmute,
@@ -84,7 +102,9 @@ class CallCommands:
     async def handle(self, verb: str, arguments: Json) -> Json:
         """calls {} -> {calls: [...]}; status {call} -> the call; hangup {call, detail?} -> {ended: id}; originate (the
         fields of `Originate`) -> {call: id} when the INVITE is out; transfer {call, options of the step `transfer`} and
-        say {call, options of the step `say`} -> {call: id}: they interrupt the step that runs.
+        say {call, options of the step `say`}, play {call, options of the step `play`} -> {call: id}: they interrupt the
+        step that runs. record {call, action, stereo?}, digits {call, digits, duration_ms?}, mute {call, on}, hold
+        {call, on} -> {call: id}: they do not, but for a hold of a call that is joined with nobody.
 
         conference.list {tenant?} -> {rooms: [...]}; conference.mute {call}, conference.unmute {call} -> the member;
         conference.kick {call} -> {kicked: id}.
@@ -114,15 +134,49 @@ class CallCommands:
     async def _say(self, arguments: Json) -> Json:
         return self._send(Say, arguments)
 
+    async def _play(self, arguments: Json) -> Json:
+        return self._send(Play, arguments)
+
+    async def _record(self, arguments: Json) -> Json:
+        call = self._answered(arguments)
+        wanted = _checked(Record, arguments)
+        await call.tape.act(wanted.action, stereo=wanted.stereo)
+        return {"call": call.id}
+
+    async def _digits(self, arguments: Json) -> Json:
+        """They are sent after the answer; what goes wrong then is told as a fault."""
+        call = self._answered(arguments)
+        wanted = _checked(Digits, arguments)
+        call.beside(_press(call, wanted), f"digits for {call.id}")
+        return {"call": call.id}
+
+    async def _mute_call(self, arguments: Json) -> Json:
+        call, on = self._answered(arguments), bool(arguments.get("on", True))
+        member = self._registry.services.rooms.member(call.id)
+        if member is not None:
+            member.mute(on, "operator")
+        elif call.wiring.aside.mute(on):
+            call.emit(CallMuted(muted=on))
+        return {"call": call.id}
+
+    async def _hold(self, arguments: Json) -> Json:
+        call = self._answered(arguments)
+        if bool(arguments.get("on", True)):
+            self._registry.hold(call.id)
+        elif call.wiring.aside.hold(False):
+            call.emit(CallOnHold(on=False))
+        return {"call": call.id}
+
+    def _answered(self, arguments: Json) -> Call:
+        call = self._call(arguments)
+        if call.state is not State.ANSWERED:
+            raise Busy("the call is not answered, or is ending")
+        return call
+
     def _send(self, kind: type[Step], arguments: Json) -> Json:
         """Have a call run a step; the options are checked here, as those of a dialplan are."""
         call = self._call(arguments)
-        options = {name: value for name, value in arguments.items() if name not in ("call", "on")}
-        try:
-            step = kind.model_validate(options)
-        except ValidationError as problem:
-            raise CallerError(f"{kind.word}: {_wrong(problem)}") from None
-        self._registry.send(call.id, step)
+        self._registry.send(call.id, _checked(kind, arguments))
         return {"call": call.id}
 
     async def _rooms(self, arguments: Json) -> Json:
@@ -174,6 +228,22 @@ class CallCommands:
         return call
 
 
+async def _press(call: Call, wanted: Digits) -> None:
+    try:
+        await call.leg.send_digits(wanted.digits, wanted.duration_ms)
+    except CarrierError as problem:
+        call.emit(Fault(where="digits", error=str(problem)))
+
+
+def _checked(kind: type[M], arguments: Json) -> M:
+    """Its options, checked as those of a dialplan are. Raises CallerError."""
+    options = {name: value for name, value in arguments.items() if name not in ("call", "on")}
+    try:
+        return kind.model_validate(options)
+    except ValidationError as problem:
+        raise CallerError(f"{getattr(kind, 'word', '')}: {_wrong(problem)}") from None
+
+
 def _wrong(problem: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in problem.errors())
 
@@ -187,6 +257,8 @@ def describe(call: Call) -> Json:
         "state": str(call.state),
         "since_ms": call.at_ms,
         "held": call.held,
+        "on_hold": call.wiring.aside.on_hold,
+        "muted": call.wiring.aside.muted,
         "direction": offer.direction,
         "from_uri": offer.from_uri,
         "to_uri": offer.to_uri,

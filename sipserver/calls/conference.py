@@ -78,7 +78,7 @@ class Member:
     @property
     def is_heard(self) -> bool:
         """A member on hold is not: their system's music is for nobody here."""
-        return self.room.open and not self.muted and not self.call.held
+        return self.room.open and not self.muted and not self.call.held and self.call.wiring.aside.heard
 
     async def over(self) -> str:
         """Wait until the member has to leave: kicked | moderator_left."""
@@ -168,11 +168,12 @@ class Room:
 
     def settle(self) -> None:
         """Let everybody hear whom they are to hear, and music whoever has nobody to hear."""
-        wanted = {(one, other) for one in self.members for other in self.members if one is not other and one.is_heard}
+        hear = [member for member in self.members if not member.call.wiring.aside.on_hold]
+        wanted = {(one, other) for one in self.members for other in hear if one is not other and one.is_heard}
         for one, other in self._feeds - wanted:
             _feed(one, other, False)
         for member in self.members:
-            if self.open and len(self.members) > 1:
+            if self.open and len(self.members) > 1 and member in hear:
                 member.music.stop()
             else:
                 member.music.start()
@@ -290,7 +291,11 @@ def _attached(member: Member) -> Iterator[None]:
     def hear(said: Frame, played: Frame) -> None:
         room.mix.hear(member, said, played)
 
-    with call.digits.handed_to(member.press), call.wiring.mixed(hear, room.records):
+    with (
+        call.digits.handed_to(member.press),
+        call.wiring.mixed(hear, room.records),
+        call.wiring.aside.keeper(room.settle),
+    ):
         call.listener = on_event
         call.tape.watchers.append(room.tapes_changed)
         try:

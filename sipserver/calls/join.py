@@ -99,8 +99,8 @@ class Join:
         self._handing_over = False
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._sides = (
-            _Side(call.leg, party.leg, music, rtp_timeout_s, self._caller_silent, self._fault, f"to {party.name}"),
-            _Side(party.leg, call.leg, music, rtp_timeout_s, self._party_silent, self._fault, f"from {party.name}"),
+            _Side(call, party, music, rtp_timeout_s, self._caller_silent, self._fault, f"to {party.name}"),
+            _Side(party, call, music, rtp_timeout_s, self._party_silent, self._fault, f"from {party.name}"),
         )
 
     @contextmanager
@@ -112,6 +112,8 @@ class Join:
             party.digits.handed_to(_drop),
             call.wiring.joined(self._pair.left, self._recording),
             party.wiring.joined(self._pair.right, self._recording),
+            call.wiring.aside.keeper(self._settle),
+            party.wiring.aside.keeper(self._settle),
         ):
             call.listener, party.listener = self._from_caller, self._from_party
             for tape in self._tapes:
@@ -178,6 +180,10 @@ class Join:
             self.end("party_hangup")
         self._sides[1].on_event(event)
 
+    def _settle(self) -> None:
+        for side in self._sides:
+            side.settle()
+
     def _caller_silent(self) -> None:
         self.end("media_timeout")
         self._call.end(EndReason.MEDIA_TIMEOUT)
@@ -204,24 +210,34 @@ class Join:
         self._call.emit(Fault(where="bridge", error=error))
 
 
+class _Heard(Protocol):
+    """What a call and a partner have in common."""
+
+    @property
+    def leg(self) -> Leg: ...
+    @property
+    def wiring(self) -> Wiring: ...
+
+
 class _Side:
     """What one party's leg means for the other one. silent: called when it has sent nothing for too long."""
 
     def __init__(
         self,
-        leg: Leg,
-        other: Leg,
+        one: _Heard,
+        other: _Heard,
         music: Samples | None,
         timeout_s: float,
         silent: Callable[[], None],
         fault: Callable[[str], None],
         name: str,
     ) -> None:
-        self._leg, self._other = leg, other
+        self._leg, self._other = one.leg, other.leg
+        self._aside, self._others = one.wiring.aside, other.wiring.aside
         self._fault = fault
-        self._music = Music(other.playout, gentle() if music is None else music, f"hold: {name}")
+        self._music = Music(other.leg.playout, gentle() if music is None else music, f"hold: {name}")
         self._timeout_s, self._silent, self._name = timeout_s, silent, name
-        self._held = self._hushed = False
+        self._held = self._hushed = self._feeds = False
         self._stalled = False
         self._timer: asyncio.TimerHandle | None = None
         self._digits: asyncio.Queue[str] = asyncio.Queue(DIGITS_WAITING)
@@ -231,15 +247,14 @@ class _Side:
         """The other one hears this one from now on. held, stalled: it holds already, and sends nothing already."""
         self._held, self._stalled = held, stalled
         self._passing = asyncio.create_task(self._pass_digits(), name=f"digits: {self._name}")
-        connect(self._leg, self._other, True)
-        self._settle_hold()
+        self.settle()
         self._watch(0 if stalled and not held else None)
 
     def part(self) -> None:
         """The other one hears it no longer."""
         self._watch(None)
         self._music.stop()
-        connect(self._leg, self._other, False)
+        self._feed(False)
         if self._passing is not None:
             self._passing.cancel()
 
@@ -250,7 +265,7 @@ class _Side:
 
     def hush(self, on: bool) -> None:
         self._hushed = on
-        self._settle_hold()
+        self.settle()
 
     def on_event(self, event: LegEvent) -> None:
         match event:
@@ -259,11 +274,11 @@ class _Side:
             case LegHeld():
                 self._held = True
                 self._watch(None)
-                self._settle_hold()
+                self.settle()
             case LegResumed():
                 self._held = False
                 self._watch(0 if self._stalled else None)
-                self._settle_hold()
+                self.settle()
             case MediaStalled():
                 self._stalled = True
                 self._watch(None if self._held else event.silent_ms)
@@ -275,15 +290,21 @@ class _Side:
             case _:
                 pass
 
-    def _settle_hold(self) -> None:
-        """The feed stays through a hold: the leg itself keeps the holder's sound back."""
-        plays = self._held and not self._hushed
+    def settle(self) -> None:
+        """The feed stays through a hold of the telephone: the leg itself keeps the holder's sound back."""
+        self._feed(self._aside.heard and not self._others.on_hold)
+        plays = (self._held and not self._hushed) or self._others.on_hold
         if plays == self._music.on:
             return
         if plays:
             self._music.start()
         else:
             self._music.stop()
+
+    def _feed(self, on: bool) -> None:
+        if on != self._feeds:
+            self._feeds = on
+            connect(self._leg, self._other, on)
 
     def _watch(self, silent_ms: int | None) -> None:
         if self._timer is not None:

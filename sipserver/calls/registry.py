@@ -241,10 +241,17 @@ class Registry:
 
     def send(self, call_id: str, step: Step) -> None:
         """Have a call that lives here run a step now; see `Runner.send`. Raises CallerError."""
+        self._running(call_id).send(step)
+
+    def hold(self, call_id: str) -> None:
+        """Put a call that lives here on hold; see `Runner.hold`. Raises CallerError."""
+        self._running(call_id).hold()
+
+    def _running(self, call_id: str) -> Runner:
         runner = self._runners.get(call_id)
         if runner is None:
             raise Busy("the call runs no flow yet")
-        runner.send(step)
+        return runner
 
     def _runner(self, call: Call, plan: Plan, flow: Flow, variables: dict[str, str]) -> Runner:
         runner = self._runners[call.id] = Runner(call, plan, flow, variables)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 
 from sipserver.agent.voice import Voice
+from sipserver.calls.aside import Aside
 from sipserver.calls.call import Call
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason, State
 from sipserver.calls.steps import EXECUTORS, Executor
 from sipserver.dialplan.plan import Flow, Plan
-from sipserver.dialplan.steps import END, NEXT, Step
+from sipserver.dialplan.steps import END, NEXT, Hold, Step
 from sipserver.errors import CallerError, CarrierError, InternalError
-from sipserver.events import StepEntered, StepLeft
+from sipserver.events import CallOnHold, StepEntered, StepLeft
 
 MOST_STEPS_AT_ONCE = 200
 AT_ONCE_MS = 5
@@ -55,19 +56,38 @@ class Runner:
         """Set while a step of the flow runs: what an errand interrupts."""
         self._begun = False
 
+    @property
+    def _aside(self) -> Aside:
+        return self._call.wiring.aside
+
     def send(self, step: Step) -> None:
         """Have a step run now instead of the one that runs. Returns at once; the record tells what came of it.
 
         Raises CallerError (409) before the call is answered or its flow has begun, and while another errand waits or
         runs.
         """
-        if not self._begun or self._call.state is not State.ANSWERED:
-            raise Busy("the call is not answered, or is ending")
+        self._require_answered()
         if self._errand is not None:
             raise Busy("the call is being asked for something else already")
+        for key in step.sounds:
+            if (name := getattr(step, key)) and not self._plan.offers(name):
+                raise CallerError(
+                    f"the dialplan offers no sound {name!r}: name a file that it plays itself, or one in the folder "
+                    f"{self._plan.tenant}/ beside it"
+                )
         self._errand = step
-        if self._works is not None:
-            self._works.cancel()
+        self._interrupt()
+
+    def hold(self) -> None:
+        """Have the call wait in music until its `aside` says otherwise. Unless it is joined with others, that
+        interrupts the step that runs. Idempotent. Raises CallerError (409) before the call is answered or its flow has
+        begun.
+        """
+        self._require_answered()
+        if self._aside.hold(True):
+            self._call.emit(CallOnHold(on=True))
+        if not self._aside.kept:
+            self._interrupt()
 
     async def ask(self, step: Step, into: str) -> None:
         """Run a step that stands in no flow, and keep its outcome as a variable. Otherwise as `run`."""
@@ -81,6 +101,9 @@ class Runner:
         """
         self._begun = True
         while self._call.state not in (State.ENDING, State.ENDED):
+            if self._aside.on_hold:
+                await self._take(Hold(), ERRAND, 0, 0)
+                continue
             if self._errand is not None:
                 await self._run_errand(self._errand)
                 continue
@@ -95,12 +118,21 @@ class Runner:
             self._go(left.target or step.target(left.outcome), left)
             await self._breathe(self._call.at_ms - began_ms)
 
+    def _require_answered(self) -> None:
+        if not self._begun or self._call.state is not State.ANSWERED:
+            raise Busy("the call is not answered, or is ending")
+
+    def _interrupt(self) -> None:
+        if self._works is not None:
+            self._works.cancel()
+
     async def _interruptible(self, step: Step) -> Left:
         self._works = asyncio.current_task()
         try:
             return await self._take(step, self._flow.name, self._index, self._flow.lines[self._index])
         except asyncio.CancelledError:
-            if self._errand is None or self._call.state in (State.ENDING, State.ENDED) or self._works is None:
+            asked = self._errand is not None or self._aside.on_hold
+            if not asked or self._call.state in (State.ENDING, State.ENDED) or self._works is None:
                 raise
             self._works.uncancel()
             return Left(INTERRUPTED)

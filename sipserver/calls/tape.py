@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sipserver.audio.frame import Frame
 from sipserver.calls.recording import Recorder, Recording
+from sipserver.dialplan.steps.sound import RecordAction
 from sipserver.events import (
     Emit,
     RecordingFailed,
@@ -54,6 +55,18 @@ class Tape:
         """One media tick."""
         if self._running is not None:
             self._running.hear(inbound, outbound)
+
+    async def act(self, action: RecordAction, *, stereo: bool = True) -> None:
+        """start | stop | pause | resume, as the step `record` says it. One that changes nothing is no mistake."""
+        match action:
+            case "start":
+                self.start(stereo=stereo)
+            case "pause":
+                self.pause()
+            case "resume":
+                self.resume()
+            case "stop":
+                await self.stop()
 
     def start(self, *, stereo: bool = True) -> None:
         """Begin a file, or go on with a paused one."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from sipserver.audio.dtmf import DtmfDetector
 from sipserver.audio.frame import Frame
 from sipserver.calls.answerer import FirstWords
+from sipserver.calls.aside import Aside
 from sipserver.calls.leg import Leg
 from sipserver.calls.tape import Tape
 from sipserver.events import DigitReceived
@@ -41,6 +42,7 @@ class Wiring:
         self._first_words: FirstWords | None = None
         self._hearing = True
         self._overhearing: list[Mixing] = []
+        self.aside = Aside()
         if tape is not None:
             tape.watchers.append(self.settle)
 
@@ -57,7 +59,10 @@ class Wiring:
             self._leg.hear(wanted)
 
     def on_media(self, inbound: Frame, outbound: Frame) -> None:
-        """What the party said goes to the listener first: an echo must be queued before the next tick."""
+        """What the party said goes to the listener first: an echo must be queued before the next tick. Of one who is
+        muted or on hold only digits are heard.
+        """
+        said, inbound = inbound, inbound if self.aside.heard else Frame.silence(inbound.at_ns)
         if self._listener is not None:
             self._listener(inbound)
         for overhear in self._overhearing:
@@ -69,7 +74,7 @@ class Wiring:
                 self._beside(inbound)
             return
         if self._detects:
-            self._hear_digits(inbound)
+            self._hear_digits(said)
         if self._mix is not None:
             if self._wanted():
                 self._mix(inbound, outbound)

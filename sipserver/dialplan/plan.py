@@ -134,6 +134,12 @@ class Plan:
         """The file that `play` names; relative names belong to the dialplan's folder."""
         return (self.file.parent / name).resolve()
 
+    def offers(self, name: str) -> bool:
+        """Whether programs may have this sound played: one that the plan plays itself, or of the tenant's folder."""
+        path = self.sound(name)
+        own = {self.sound(found) for _, step in self.parts() for key in step.sounds if (found := getattr(step, key))}
+        return path in own or path.is_relative_to((self.file.parent / self.tenant).resolve())
+
     def steps(self) -> Iterator[tuple[Flow, int, Step]]:
         for flow in self.flows.values():
             for index, step in enumerate(flow.steps):

@@ -21,6 +21,8 @@ from sipserver.events.base import (
 from sipserver.events.call import (
     CallEnded,
     CallLimited,
+    CallMuted,
+    CallOnHold,
     CallRouted,
     CallStarted,
     CallStateChanged,
@@ -136,6 +138,8 @@ __all__ = [
     "Bridged",
     "CallEnded",
     "CallLimited",
+    "CallMuted",
+    "CallOnHold",
     "CallRouted",
     "CallStarted",
     "CallStateChanged",

@@ -44,6 +44,22 @@ class CallStateChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CallMuted(Event):
+    """Somebody outside had the caller muted, or heard again."""
+
+    kind: ClassVar[str] = "call.muted"
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallOnHold(Event):
+    """Somebody outside put the caller on hold, or ended that. What the caller's own telephone holds is `leg.held`."""
+
+    kind: ClassVar[str] = "call.on_hold"
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CallEnded(Event):
     kind: ClassVar[str] = "call.ended"
     reason: str  # calls.states.EndReason

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from sipserver.api.rest import models
-from sipserver.api.rest.operations import Answered, Asked, Operation
+from sipserver.api.rest.errands import errands
+from sipserver.api.rest.operations import Answered, Asked, Does, Operation
 from sipserver.api.rest.problems import problem
 from sipserver.errors import CallerError, NotFound, SipServerError
 from sipserver.store.reader import CallRow, EventRow, Filter, Reader
@@ -124,37 +125,7 @@ class CallOperations:
                 deed="recording.read",
                 of="call",
             ),
-            Operation(
-                "transferCall",
-                "POST",
-                "/calls/{id}/transfer",
-                write,
-                self._transfer,
-                "Hand the call over",
-                "It interrupts the step that runs. `transfer.ended` tells the outcome, as a far end said it; on any "
-                "but `answered` the flow goes on with the step that was interrupted, from its beginning.",
-                body=models.TransferCall,
-                answer=models.Accepted,
-                status=202,
-                refusals=(400, 409),
-                deed="call.transferred",
-                of="call",
-            ),
-            Operation(
-                "sayText",
-                "POST",
-                "/calls/{id}/say",
-                write,
-                self._say,
-                "Say something",
-                "It interrupts the step that runs, which then begins again.",
-                body=models.SayText,
-                answer=models.Accepted,
-                status=202,
-                refusals=(400, 409),
-                deed="call.said",
-                of="call",
-            ),
+            *errands(self._sends),
             Operation(
                 "endCall",
                 "DELETE",
@@ -261,13 +232,14 @@ class CallOperations:
                 raise
         return Answered(None, 204)
 
-    async def _transfer(self, asked: Asked) -> Answered | web.StreamResponse:
-        wanted: models.TransferCall = asked.body
-        return await self._send(asked, "transfer", wanted.model_dump(exclude_unset=True))
+    def _sends(self, verb: str, **fixed: Any) -> Does:
+        """What an errand does: the options of its body, and these, to the call."""
 
-    async def _say(self, asked: Asked) -> Answered | web.StreamResponse:
-        wanted: models.SayText = asked.body
-        return await self._send(asked, "say", wanted.model_dump(exclude_unset=True))
+        async def send(asked: Asked) -> Answered | web.StreamResponse:
+            options = {} if asked.body is None else asked.body.model_dump(exclude_unset=True)
+            return await self._send(asked, verb, {**options, **fixed})
+
+        return send
 
     async def _send(self, asked: Asked, verb: str, options: dict[str, Any]) -> Answered | web.StreamResponse:
         call_id = _id(asked)

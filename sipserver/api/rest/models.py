@@ -83,6 +83,29 @@ class SayText(Taken):
     voice: str = ""
 
 
+class PlaySound(Taken):
+    """What to play; the options of the dialplan's step `play`."""
+
+    file: OneLine = Field(
+        min_length=1,
+        max_length=500,
+        description="One that the dialplan plays itself, or of the folder beside it that has the tenant's name.",
+    )
+    interruptible: bool = Field(default=True, description="A digit of the caller ends it.")
+
+
+class SendDigits(Taken):
+    digits: str = Field(pattern=r"^[0-9A-Da-d*#]{1,64}$", description="What to send to the far end, as keys.")
+    duration_ms: int = Field(default=160, ge=40, le=1000, description="How long each key is held.")
+
+
+class RecordCall(Taken):
+    """What the recording is to do; the options of the dialplan's step `record`."""
+
+    action: Literal["start", "stop", "pause", "resume"] = "start"
+    stereo: bool = Field(default=True, description="The caller left, the server right; otherwise both mixed.")
+
+
 class Accepted(Given):
     """It is being done; the events of the call tell what comes of it."""
 

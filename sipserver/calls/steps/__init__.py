@@ -33,6 +33,7 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.Answer: telephony.answer,
     steps.Early: telephony.early,
     steps.Wait: telephony.wait,
+    steps.Hold: telephony.hold,
     steps.Hangup: telephony.hangup,
     steps.Say: sound.say,
     steps.Play: sound.play,

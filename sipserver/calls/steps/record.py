@@ -7,15 +7,5 @@ from sipserver.dialplan import steps
 
 
 async def record(step: steps.Record, scene: Scene) -> Left:
-    """An action that changes nothing (pause while nothing runs) is no mistake."""
-    tape = scene.call.tape
-    match step.action:
-        case "start":
-            tape.start(stereo=step.stereo)
-        case "pause":
-            tape.pause()
-        case "resume":
-            tape.resume()
-        case "stop":
-            await tape.stop()
+    await scene.call.tape.act(step.action, stereo=step.stereo)
     return Left()

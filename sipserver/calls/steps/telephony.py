@@ -1,9 +1,11 @@
-"""answer, early, wait, hangup: what the signalling of the call does."""
+"""answer, early, wait, hold, hangup: what the signalling of the call does."""
 
 from __future__ import annotations
 
 import asyncio
 
+from sipserver.audio.hold_music import gentle
+from sipserver.calls.music import Music
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason
 from sipserver.dialplan import steps
@@ -25,6 +27,17 @@ async def wait(step: steps.Wait, scene: Scene) -> Left:
     """An unanswered caller hears ringing, an answered one silence."""
     await scene.call.ring()
     await asyncio.sleep(step.seconds)
+    return Left()
+
+
+async def hold(_step: steps.Hold, scene: Scene) -> Left:
+    music = Music(scene.call.leg.playout, gentle(), f"hold: {scene.call.id}")
+    music.start()
+    try:
+        await scene.call.wiring.aside.resumed()
+    finally:
+        music.stop()
+        await music.close()
     return Left()
 
 

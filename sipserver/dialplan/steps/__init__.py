@@ -13,7 +13,7 @@ from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicem
 from sipserver.dialplan.steps.parties import Amd, Bridge, Handover, Placing, Transfer
 from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
 from sipserver.dialplan.steps.streams import Stream
-from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Wait
+from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Hold, Wait
 
 _ALL: tuple[type[Step], ...] = (
     *(Answer, Early, Say, Play, Collect, Agent, Record, Echo, SetStep, When, Goto, Wait, Hangup),
@@ -39,6 +39,7 @@ __all__ = [
     "Goto",
     "Handover",
     "Hangup",
+    "Hold",
     "Placing",
     "Play",
     "Queue",

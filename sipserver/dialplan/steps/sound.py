@@ -9,6 +9,8 @@ from pydantic import Field
 from sipserver.dialplan.agents import Template, Text
 from sipserver.dialplan.steps.base import Speaking, Step
 
+RecordAction = Literal["start", "stop", "pause", "resume"]
+
 
 class Say(Speaking):
     """Speak a text. `{name}` is replaced by a variable. With interruptible, a digit ends it and is kept for collect.
@@ -60,7 +62,7 @@ class Record(Step):
     needs_media = True
     hears = True
 
-    action: Literal["start", "stop", "pause", "resume"] = "start"
+    action: RecordAction = "start"
     stereo: bool = True
 
 

@@ -1,4 +1,4 @@
-"""answer, early, wait, hangup: what the signalling of the call does."""
+"""answer, early, wait, hold, hangup: what the signalling of the call does."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ class Wait(Step):
     waits = True
 
     seconds: float = Field(gt=0, le=3600)
+
+
+class Hold(Step):
+    """Wait in music until somebody outside says otherwise. Stands in no dialplan."""
+
+    word = "hold"
+    waits = True
+    needs_media = True
 
 
 class Hangup(Step):
