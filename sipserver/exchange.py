@@ -37,6 +37,7 @@ from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
 from sipserver.streams.bots.client import BotClient
 from sipserver.trunks.state import Registered
+from sipserver.webhooks.decider import Decider
 
 SIP_HANGS_S = 3.0
 """The sip thread turns at least once a second; a standstill of this length means that it hangs."""
@@ -84,6 +85,7 @@ class Exchange:
             limits=limits,
             down=lambda: self.cell.trunks.down,
         )
+        self.decider = Decider(loaded.webhooks)
         self.carriers = Carriers(self.outbound)
         self.registry = Registry(
             Services(
@@ -100,6 +102,7 @@ class Exchange:
                 load=self._load,
                 outbound=self.carriers,
                 bots=BotClient(),
+                decides=self.decider,
                 rooms=Rooms(claims),
             )
         )
@@ -122,6 +125,7 @@ class Exchange:
             stack.push_async_callback(self.recorder.close)
             stack.push_async_callback(self.registry.services.scribe.close)
             stack.push_async_callback(self.outbound.close)
+            stack.push_async_callback(self.decider.close)
             await self.cell.start()
             stack.push_async_callback(self.cell.stop)
             self._serving = True

@@ -37,7 +37,7 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """status: of HTTP; None: there was none, and error says why. body: its first SHOWN_BYTES, as text."""
+    """status: of HTTP; None: there was none, and error says why. body: its first bytes, as text."""
 
     status: int | None
     latency_ms: int
@@ -63,8 +63,11 @@ class Sender:
         self._lookup, self._trust = lookup, trust
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
-    async def post(self, url: str, payload: bytes, headers: Mapping[str, str]) -> Answer:
-        """Raises nothing but CancelledError. A status counts even when the rest of the answer does not come."""
+    async def post(self, url: str, payload: bytes, headers: Mapping[str, str], *, kept: int = SHOWN_BYTES) -> Answer:
+        """Raises nothing but CancelledError. A status counts even when the rest of the answer does not come.
+
+        kept: bytes of the answer's body.
+        """
         began = time.monotonic()
         status: int | None = None
         found: dict[str, str] = {}
@@ -80,14 +83,14 @@ class Sender:
                 latency_ms = _since(began)
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                     await _read(response, body)
-                return Answer(status, latency_ms, "", _text(body), response.headers.copy())
+                return Answer(status, latency_ms, "", _text(body[:kept]), response.headers.copy())
         except CallerError as problem:
             error = str(problem)
         except TimeoutError:
             error = "no answer in time"
         except (aiohttp.ClientError, OSError, ValueError) as problem:
             error = _said(problem)
-        return Answer(status, _since(began), error[:LONGEST_ERROR], _text(body), found)
+        return Answer(status, _since(began), error[:LONGEST_ERROR], _text(body[:kept]), found)
 
     async def close(self) -> None:
         for session in self._sessions.values():
@@ -135,7 +138,7 @@ def _since(began: float) -> int:
 
 def _text(body: bytearray) -> str:
     """NUL is no character for PostgreSQL."""
-    return bytes(body[:SHOWN_BYTES]).decode(errors="replace").replace("\x00", "\ufffd")
+    return bytes(body).decode(errors="replace").replace("\x00", "\ufffd")
 
 
 def _said(problem: BaseException) -> str:

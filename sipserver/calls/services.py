@@ -14,6 +14,7 @@ from sipserver.audio.frame import Frame
 from sipserver.audio.playout import Playout
 from sipserver.calls.bots import Bots
 from sipserver.calls.conference import Rooms
+from sipserver.calls.deciding import Decides
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.limits import Limits
 from sipserver.calls.outbound import Outbound
@@ -75,8 +76,8 @@ class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
     load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. bots: who
-    connects callers to bots; None: nobody does. rooms:
-    where the callers of this process meet. queues: where they wait. scribe: who writes their messages down.
+    connects callers to bots; None: nobody does. decides: who asks other servers; None: nobody does. rooms: where the
+    callers of this process meet. queues: where they wait. scribe: who writes their messages down.
     """
 
     settings: CallSettings
@@ -92,6 +93,7 @@ class Services:
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     bots: Bots | None = None
+    decides: Decides | None = None
     rooms: Rooms = field(default_factory=Rooms)
     queues: Queues = field(default_factory=Queues)
     scribe: Scribe = field(default_factory=Scribe)

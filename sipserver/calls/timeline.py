@@ -229,6 +229,7 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "digit.sent": ("agent", _words("sent the digits {digits}")),
     "step.entered": ("step", _words("{flow}[{index}] {step} (line {line})")),
     "step.left": ("step", _words("{flow}[{index}] {step}: {outcome} after {took_ms} ms")),
+    "decide.answered": ("step", _words("the other server says {outcome} after {took_ms} ms")),
     "variable.set": ("step", _words("{name} = {value}")),
     "call.muted": ("caller", _words("muted from outside: {muted}")),
     "call.on_hold": ("caller", _words("on hold from outside: {on}")),

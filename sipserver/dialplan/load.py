@@ -17,7 +17,7 @@ from sipserver.dialplan.advice import advise
 from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.globs import bare
 from sipserver.dialplan.plan import Flow, Plan, PlanFile, zone
-from sipserver.dialplan.steps import END, NEXT, STEPS, Agent, Collect, SetStep, Step
+from sipserver.dialplan.steps import END, NEXT, STEPS, Agent, Collect, Decide, SetStep, Step
 from sipserver.errors import ConfigError, DialplanError
 from sipserver.yaml_check import check_all, meant, problem_at
 from sipserver.yaml_file import Document, KeyPath
@@ -146,7 +146,7 @@ class _Check:
             for key in step.sounds:
                 if name := getattr(step, key):
                     self._sound((*at, key), name)
-            if isinstance(step, SetStep | Collect):
+            if isinstance(step, SetStep | Collect | Decide):
                 self._settable(at if isinstance(step, SetStep) else (*at, "into"), step.sets())
         self._settable(("variables",), self._part("variables"))
         routes = self.document.at(("routes",))

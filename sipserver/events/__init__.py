@@ -41,6 +41,7 @@ from sipserver.events.conversation import (
     VoiceStopped,
 )
 from sipserver.events.dialplan import (
+    Decided,
     StepEntered,
     StepLeft,
     VariableSet,
@@ -147,6 +148,7 @@ __all__ = [
     "ConferenceJoined",
     "ConferenceLeft",
     "ConferenceMuted",
+    "Decided",
     "DigitReceived",
     "DigitsSent",
     "Emit",

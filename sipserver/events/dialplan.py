@@ -28,6 +28,15 @@ class StepLeft(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Decided(Event):
+    """What the tenant's own server answered to the step `decide`."""
+
+    kind: ClassVar[str] = "decide.answered"
+    outcome: str
+    took_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class VariableSet(Event):
     kind: ClassVar[str] = "variable.set"
     name: str

@@ -19,6 +19,7 @@ from sipserver.calls import call as call_module
 from sipserver.calls.bots import Bots
 from sipserver.calls.call import Call
 from sipserver.calls.conference import Rooms
+from sipserver.calls.deciding import Decides
 from sipserver.calls.limits import Limits
 from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
@@ -83,6 +84,7 @@ class Stage:
         """Further keys at the top of the dialplan."""
         self.outbound: Outbound | None = None
         self.bots: Bots | None = None
+        self.decides: Decides | None = None
         self.rooms = Rooms()
         self.scribe = Scribe()
         self.registries: list[Registry] = []
@@ -103,6 +105,7 @@ class Stage:
             load=lambda: self.load,
             outbound=self.outbound,
             bots=self.bots,
+            decides=self.decides,
             rooms=self.rooms,
             scribe=self.scribe,
         )

@@ -16,6 +16,7 @@ from sipserver.calls.steps import (
     bridge,
     collect,
     conference,
+    decide,
     flow,
     queue,
     record,
@@ -52,4 +53,5 @@ EXECUTORS: dict[type[steps.Step], Executor] = {
     steps.Transfer: transfer.transfer,
     steps.Amd: amd.amd,
     steps.Stream: stream.stream,
+    steps.Decide: decide.decide,
 }

@@ -7,6 +7,7 @@ The models are pure: they tell where a call goes on, and know no call.
 from __future__ import annotations
 
 from sipserver.dialplan.steps.base import END, NEXT, Branch, Speaking, Step, Target
+from sipserver.dialplan.steps.decide import Decide
 from sipserver.dialplan.steps.dialogue import Agent, Collect
 from sipserver.dialplan.steps.flow import Goto, SetStep, When
 from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
@@ -17,7 +18,7 @@ from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Hold, Wait
 
 _ALL: tuple[type[Step], ...] = (
     *(Answer, Early, Say, Play, Collect, Agent, Record, Echo, SetStep, When, Goto, Wait, Hangup),
-    *(Bridge, Transfer, Amd, Conference, Queue, Serve, Voicemail, Stream),
+    *(Bridge, Transfer, Decide, Amd, Conference, Queue, Serve, Voicemail, Stream),
 )
 
 STEPS: dict[str, type[Step]] = {step.word: step for step in _ALL}
@@ -34,6 +35,7 @@ __all__ = [
     "Bridge",
     "Collect",
     "Conference",
+    "Decide",
     "Early",
     "Echo",
     "Goto",
