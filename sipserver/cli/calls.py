@@ -1,12 +1,15 @@
-"""`sipserver calls`: which calls there were, one of them on a time line; `live` has those that run."""
+"""`sipserver calls`: which calls there were and are, one of them on a time line, and what an operator does to them.
+
+Owns the words on the terminal. Where calls are found is `call_source`'s business.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,20 +19,30 @@ from rich.text import Text
 from sipserver import settings
 from sipserver.calls import timeline
 from sipserver.cli import live
+from sipserver.cli.call_source import Shown, Source, Told, find, find_live, open_source
 from sipserver.dialplan.facts import split_uri
-from sipserver.errors import SipServerError
-from sipserver.store.reader import CallRow, EventRow, Reader, open_reader
+from sipserver.errors import RemoteError, SipServerError
 
-app = typer.Typer(help="Show the records of calls.", no_args_is_help=True)
+app = typer.Typer(help="Show calls, follow them, end them, hand them over.", no_args_is_help=True)
 
+CallId = Annotated[str, typer.Argument(metavar="ID", help="An id, its beginning or its end, or `last`.")]
+LiveId = Annotated[str, typer.Argument(metavar="ID", help="The id of a live call, its beginning or its end.")]
 Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        envvar="SIPSERVER_URL",
+        help="Ask this server by REST, with the API key in SIPSERVER_KEY; else what the settings file names.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what is stored, as JSON.")]
 
-app.command("live")(live.live)
-app.command("hangup")(live.hangup)
+LOOK_S = 0.3
+TAILED = 200
+"""So many of the newest calls are followed at a time."""
 
-RECENT = 500
-"""How many calls back `show` looks for a part of an id."""
+app.command("live")(live.live)
 
 
 @app.command("list")
@@ -37,12 +50,13 @@ def list_calls(
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many calls.", min=1)] = 20,
     tenant: Annotated[str | None, typer.Option(help="Only calls of this tenant.")] = None,
     as_json: AsJson = False,
+    url: Url = "",
     config: Config = settings.DEFAULT_FILE,
 ) -> None:
     """Show the newest calls."""
-    rows = asyncio.run(_list(config, limit, tenant))
+    rows = asyncio.run(_list(config, url, limit, tenant))
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], default=str, indent=2))
+        typer.echo(json.dumps([row.stored for row in rows], default=str, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     for column in ("id", "started (UTC)", "tenant", "from", "to", "s", "ended"):
@@ -52,7 +66,7 @@ def list_calls(
     Console().print(table)
 
 
-def _facts(row: CallRow) -> tuple[str, ...]:
+def _facts(row: Shown) -> tuple[str, ...]:
     """A line that fits a terminal: the end of the id, which `show` takes, and the users without their hosts."""
     length = "" if row.ended_at is None else f"{(row.ended_at - row.started_at).total_seconds():.1f}"
     users = (split_uri(uri)[0] or uri for uri in (row.from_uri, row.to_uri))
@@ -61,46 +75,122 @@ def _facts(row: CallRow) -> tuple[str, ...]:
 
 @app.command()
 def show(
-    call_id: Annotated[str, typer.Argument(metavar="ID", help="An id, its beginning or its end, or `last`.")],
+    call_id: CallId,
     private: Annotated[bool, typer.Option("--private", help="Show the digits that were pressed.")] = False,
     as_json: AsJson = False,
+    url: Url = "",
     config: Config = settings.DEFAULT_FILE,
 ) -> None:
     """Draw one call on a time line."""
-    row, events = asyncio.run(_show(config, call_id))
+    row, events = asyncio.run(_show(config, url, call_id))
     if as_json:
-        stored = {"call": dataclasses.asdict(row), "events": [dataclasses.asdict(event) for event in events]}
-        typer.echo(json.dumps(stored, default=str, indent=2))
+        stored = [{"seq": one.seq, "at_ms": one.at_ms, "kind": one.kind, "fields": one.fields} for one in events]
+        typer.echo(json.dumps({"call": row.stored, "events": stored}, default=str, indent=2))
         return
     for line in timeline.draw(row, events, private=private):
         typer.echo(line)
 
 
-async def _list(config: Path, limit: int, tenant: str | None) -> list[CallRow]:
-    async with open_reader(settings.load(config).store) as reader:
-        return await reader.list(limit, tenant=tenant)
+@app.command()
+def tail(
+    call_id: Annotated[str, typer.Argument(metavar="[ID]", help="Follow this call alone, until it is over.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Show the digits that are pressed.")] = False,
+    url: Url = "",
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Show what happens in calls as it happens; without an id in all of them, until Ctrl-C."""
+
+    def print_event(call: Shown, event: Told) -> None:
+        (line,) = timeline.lines([event], private=private)
+        who = "" if call_id else f"{call.id[-12:]}  "
+        typer.echo(timeline.clean(f"{who}{event.at_ms / 1000:9.3f}  {line.who:<8}{line.what}"))
+
+    asyncio.run(_tail(config, url, call_id, print_event))
 
 
-async def _show(config: Path, wanted: str) -> tuple[CallRow, list[EventRow]]:
-    async with open_reader(settings.load(config).store) as reader:
-        row = await _find(reader, wanted)
-        events: list[EventRow] = []
-        while page := await reader.events(row.id, after_seq=events[-1].seq if events else -1):
-            events += page
-        return row, events
+@app.command()
+def hangup(call_id: LiveId, url: Url = "", config: Config = settings.DEFAULT_FILE) -> None:
+    """End a running call, wherever it lives."""
+    typer.echo(f"ended {asyncio.run(_tell(config, url, call_id, 'hangup', detail='sipserver calls hangup'))}")
 
 
-async def _find(reader: Reader, wanted: str) -> CallRow:
-    """Raises SipServerError when no call, or more than one, has that id."""
-    if (exact := await reader.get(wanted)) is not None:
-        return exact
-    recent = await reader.list(RECENT)
-    if wanted == "last":
-        found = recent[:1]
-    else:
-        found = [row for row in recent if row.id.startswith(wanted) or row.id.endswith(wanted)]
-    if not found:
-        raise SipServerError(f"no call with the id {wanted} among the last {RECENT}")
-    if len(found) > 1:
-        raise SipServerError(f"{len(found)} calls have {wanted} in their id; write more of it")
-    return found[0]
+@app.command()
+def transfer(
+    call_id: LiveId,
+    to: Annotated[str, typer.Argument(metavar="TO", help="A number, user or SIP URI that `targets` allows.")],
+    mode: Annotated[str, typer.Option(help="attended, blind or warm.")] = "attended",
+    trunk: Annotated[str, typer.Option(help="The trunk to call by; otherwise the first that carries the number.")] = "",
+    ring_s: Annotated[float, typer.Option("--ring-s", help="How long it may ring.")] = 30,
+    announce: Annotated[str, typer.Option(help="With --mode warm: what the target hears first.")] = "",
+    url: Url = "",
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Hand a running call over. Its events tell the outcome: `sipserver calls tail ID`."""
+    options = {"to": to, "mode": mode, "trunk": trunk, "ring_s": ring_s, "announce": announce}
+    told = {name: value for name, value in options.items() if value != ""}
+    typer.echo(f"being handed over: {asyncio.run(_tell(config, url, call_id, 'transfer', **told))}")
+
+
+async def _list(config: Path, url: str, limit: int, tenant: str | None) -> Sequence[Shown]:
+    async with open_source(config, url) as source:
+        return await source.recent(limit, tenant)
+
+
+async def _show(config: Path, url: str, wanted: str) -> tuple[Shown, Sequence[Told]]:
+    async with open_source(config, url) as source:
+        row = await find(source, wanted)
+        return row, await source.events(row.id)
+
+
+async def _tell(config: Path, url: str, wanted: str, verb: str, **options: Any) -> str:
+    """The id of the call."""
+    async with open_source(config, url) as source:
+        call_id = await find_live(source, wanted)
+        try:
+            await source.tell(call_id, verb, **options)
+        except RemoteError as refusal:
+            raise SipServerError(refusal.text) from None
+        return call_id
+
+
+async def _tail(config: Path, url: str, wanted: str, tell: Callable[[Shown, Told], None]) -> None:
+    async with open_source(config, url) as source:
+        if wanted:
+            await _follow(source, await find(source, wanted), tell)
+        else:
+            await _follow_all(source, tell)
+
+
+async def _follow(source: Source, row: Shown, tell: Callable[[Shown, Told], None]) -> None:
+    seen, over = -1, False
+    while not over:
+        over = ((await source.get(row.id)) or row).ended_at is not None
+        for event in await source.events(row.id, seen):
+            seen = event.seq
+            tell(row, event)
+        if not over:
+            await asyncio.sleep(LOOK_S)
+
+
+async def _follow_all(source: Source, tell: Callable[[Shown, Told], None]) -> None:
+    """What happens from now on; of calls that run already, too."""
+    seen: dict[str, int] = {}
+    told = False
+    while True:
+        for row in reversed(await source.recent(TAILED)):
+            if row.ended_at is not None and not told:
+                seen[row.id] = _OVER
+            if seen.get(row.id) == _OVER:
+                continue
+            for event in await source.events(row.id, seen.get(row.id, -1)):
+                seen[row.id] = event.seq
+                if told:
+                    tell(row, event)
+            if row.ended_at is not None:
+                seen[row.id] = _OVER
+        told = True
+        await asyncio.sleep(LOOK_S)
+
+
+_OVER = 2**62
+"""No event of a call that is over follows."""

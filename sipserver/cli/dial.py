@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sipserver import console, settings
-from sipserver.asking import ANSWER_S, Asking, Everywhere, Here
+from sipserver import settings
+from sipserver.asking import Asking
 from sipserver.calls import timeline
-from sipserver.cli.operator_bus import operator_bus
+from sipserver.cli.call_source import running
 from sipserver.errors import RemoteError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.reader import EventRow, Reader, open_reader
@@ -85,7 +85,7 @@ def _headers(pairs: list[str]) -> dict[str, str]:
 
 async def _dial(loaded: Settings, wanted: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Whether the call was answered. Raises SipServerError for what cannot begin."""
-    async with _server(loaded) as server:
+    async with running(loaded) as server:
         with _interruptible() as interrupted:
             try:
                 call_id = await server.originate(wanted)
@@ -159,16 +159,6 @@ def _interruptible() -> Iterator[asyncio.Event]:
         yield asked
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-
-
-@asynccontextmanager
-async def _server(loaded: Settings) -> AsyncIterator[Asking]:
-    """A running server."""
-    if loaded.mode == "single":
-        yield Here(lambda verb, arguments: console.ask(loaded, verb, arguments, ANSWER_S))
-        return
-    async with operator_bus(loaded) as bus:
-        yield Everywhere(bus)
 
 
 async def _quietly(asking: Awaitable[object]) -> bool:
