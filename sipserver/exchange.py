@@ -36,6 +36,7 @@ from sipserver.settings import Settings
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
 from sipserver.streams.bots.client import BotClient
+from sipserver.tenancy import Tenancy
 from sipserver.trunks.state import Registered
 from sipserver.webhooks.decider import Decider
 
@@ -86,6 +87,7 @@ class Exchange:
             down=lambda: self.cell.trunks.down,
         )
         self.decider = Decider(loaded.webhooks)
+        tenancy = Tenancy(loaded.trunks, {name: each.numbers for name, each in loaded.tenants.items()})
         self.carriers = Carriers(self.outbound)
         self.registry = Registry(
             Services(
@@ -99,6 +101,7 @@ class Exchange:
                 listeners=listeners,
                 limits=limits,
                 limits_of=self._limits_of,
+                tenants_of=tenancy.of,
                 load=self._load,
                 outbound=self.carriers,
                 bots=BotClient(),

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from sipserver.calls.leg import Leg
 from sipserver.calls.limits import Limits, Places
 from sipserver.calls.outbound import Order, Way
-from sipserver.errors import CarrierError
+from sipserver.errors import CarrierError, NotAllowed
 from sipserver.trunks.choice import TrunkChoice
 from sipserver.trunks.settings import TrunkSettings
 
@@ -66,13 +66,17 @@ class TrunkOutbound:
         self._cell, self._limits, self._down = cell, limits, down
         self._own_user, self._own_address = own_user, own_address
         self._trunks = {trunk.name: trunk for trunk in trunks}
-        self._choice = TrunkChoice(self._trunks.values(), own_user)
+        self._all = TrunkChoice(self._trunks.values(), own_user)
+        self._choices: dict[str, TrunkChoice] = {}
         self._paces = {name: _Pace(trunk.limits.calls_per_s) for name, trunk in self._trunks.items()}
         self._watches: set[asyncio.Task[None]] = set()
 
     def ways(self, order: Order, tenant: str) -> Sequence[Way]:
-        """See `calls.outbound.Outbound`. Every tenant may call by every trunk."""
-        routes = self._choice.routes(
+        """See `calls.outbound.Outbound`. By trunks that serve the tenant; an address of another one's is refused."""
+        owner = self._all.owner(order.to)
+        if owner is not None and not owner.serves(tenant):
+            raise NotAllowed("no trunk carries calls to this address")
+        routes = self._choice_of(tenant).routes(
             order.to,
             trunk=order.trunk,
             from_user=order.from_user,
@@ -86,6 +90,13 @@ class TrunkOutbound:
             else Way(route.uri, "", self._own_from(order), order.from_display, route.headers)
             for route in routes
         ]
+
+    def _choice_of(self, tenant: str) -> TrunkChoice:
+        """Among the trunks that serve the tenant."""
+        if tenant not in self._choices:
+            serving = [trunk for trunk in self._trunks.values() if trunk.serves(tenant)]
+            self._choices[tenant] = TrunkChoice(serving, self._own_user)
+        return self._choices[tenant]
 
     async def dial(self, way: Way, *, timeout_s: float) -> Leg:
         """See `calls.outbound.Outbound`. A trunk whose places are all taken, or that is called too often, is told as

@@ -40,11 +40,14 @@ class LogSettings(BaseModel):
 
 
 class TenantLimits(BaseModel):
-    """calls: at a time, on all machines together; 0: no limit."""
+    """calls: at a time, on all machines together; 0: no limit. numbers: numbers or users, with `*` and `?`, that are
+    this tenant's alone: calls to them ask no other routes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calls: int = Field(default=0, ge=0)
+    numbers: tuple[str, ...] = ()
 
 
 class Settings(BaseModel):
@@ -84,6 +87,11 @@ class Settings(BaseModel):
         for trunk in self.trunks:
             if unknown := sorted(set(trunk.failover) - set(names)):
                 raise ValueError(f"trunks: {trunk.name}: failover names {', '.join(unknown)}, which is no trunk")
+        owners: dict[str, str] = {}
+        for tenant, limits in self.tenants.items():
+            for number in limits.numbers:
+                if owners.setdefault(number, tenant) != tenant:
+                    raise ValueError(f"tenants: both {owners[number]} and {tenant} have the number {number}")
         for key, name in (("gate", self.gate.secret_env), ("audit", self.audit.secret_env)):
             if 0 < (size := len(os.environ.get(name, ""))) < 32:
                 raise ValueError(f"{key}: the secret in {name} has {size} bytes; 32 are needed at least")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -102,8 +102,9 @@ class Registry:
             direction=offer.direction,
             load=self._services.load(),
         )
-        routed = self._route(facts, arrival.tenant)
-        tenant = routed.plan.tenant if isinstance(routed, Routed) else arrival.tenant
+        tenants = (arrival.tenant,) if arrival.tenant else self._services.tenants_of(facts)
+        routed = self._route(facts, tenants)
+        tenant = routed.plan.tenant if isinstance(routed, Routed) else next(iter(tenants)) if len(tenants) == 1 else ""
         call = Call(leg, self._services, tenant, call_id=self._free(arrival.call_id))
 
         async def story() -> None:
@@ -200,12 +201,12 @@ class Registry:
             await asyncio.wait(set(self._tasks.values()))
         return len(late)
 
-    def _route(self, facts: CallFacts, tenant: str) -> Routed | EndReason:
+    def _route(self, facts: CallFacts, tenants: Collection[str]) -> Routed | EndReason:
         """The route of a new call, or why there is none."""
         if self._draining:
             return EndReason.DRAIN
         try:
-            return self._services.book().route(facts, self._services.now(), tenant) or EndReason.NO_ROUTE
+            return self._services.book().route(facts, self._services.now(), tenants) or EndReason.NO_ROUTE
         except Exception as problem:  # the edge of a call that is about to begin
             self._log.error("routing broke", exc_info=problem)
             return EndReason.INTERNAL_ERROR

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -24,6 +24,7 @@ from sipserver.calls.recording import Recorder
 from sipserver.calls.scribe import Scribe
 from sipserver.calls.settings import CallSettings
 from sipserver.dialplan.book import Book
+from sipserver.dialplan.facts import CallFacts
 from sipserver.events import Emit, Stamped
 
 Listener = Callable[[Stamped], None]
@@ -63,6 +64,10 @@ def _unlimited(_tenant: str, _trunk: str) -> Mapping[str, int]:
     return {}
 
 
+def _anybody(_facts: CallFacts) -> Collection[str]:
+    return ()
+
+
 def _idle() -> float:
     return 0.0
 
@@ -75,9 +80,10 @@ def _now() -> datetime:
 class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
-    load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. bots: who
-    connects callers to bots; None: nobody does. decides: who asks other servers; None: nobody does. rooms: where the
-    callers of this process meet. queues: where they wait. scribe: who writes their messages down.
+    tenants_of: whose routes an arriving call asks; none named: everybody's. load: percent of this process' places that
+    are taken. outbound: who places calls; None: nobody does here. bots: who connects callers to bots; None: nobody
+    does. decides: who asks other servers; None: nobody does. rooms: where the callers of this process meet. queues:
+    where they wait. scribe: who writes their messages down.
     """
 
     settings: CallSettings
@@ -90,6 +96,7 @@ class Services:
     listeners: tuple[Listener, ...] = ()
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
+    tenants_of: Callable[[CallFacts], Collection[str]] = _anybody
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     bots: Bots | None = None

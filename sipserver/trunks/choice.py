@@ -63,7 +63,7 @@ class TrunkChoice:
         """
         asked = dict(headers or {})
         if _SCHEME.match(to):
-            carrier = self._named(trunk) if trunk else self._owner(to)
+            carrier = self._named(trunk) if trunk else self.owner(to)
             _check_uri(to, carrier)
             if carrier is None:
                 return (Route(to, headers=let_out(asked, ("X-*", "User-to-User"))),)
@@ -120,7 +120,8 @@ class TrunkChoice:
                 waiting = [*trunk.failover, *waiting]
         return list(order.values())
 
-    def _owner(self, uri: str) -> TrunkSettings | None:
+    def owner(self, uri: str) -> TrunkSettings | None:
+        """The trunk to which a `sip:` URI leads; None: none, or it is no such URI."""
         parts = _SIP_URI.match(uri)
         if parts is None:
             return None

@@ -83,6 +83,9 @@ class TrunkSettings(BaseModel):
     numbers or `user@host` that the peer may transfer one of our calls to by REFER; empty: none (603). replaces: whether
     it may take over a call by INVITE with Replaces.
 
+    tenants: whose the trunk is: only their routes are asked for its calls, and nobody else calls out by it; empty:
+    everybody's. tenant_header: the header in which the peer names the tenant of each call, for peers that vouch for it.
+
     Outbound. host: `host[:port]` that calls go to; empty: the trunk places none, unless it has a `registrar`.
     registrar: where to register with `register`. outbound_proxy: first hop of both. domain: host part of From and of
     the registered address; empty: host of the registrar or of `host`. credentials: for the peer's challenges, never
@@ -127,6 +130,8 @@ class TrunkSettings(BaseModel):
     keepalive_s: int = Field(default=0, ge=0)
     failover: tuple[str, ...] = ()
     redirects: bool = False
+    tenants: tuple[str, ...] = ()
+    tenant_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
     refer_to: tuple[Glob, ...] = ()
     replaces: bool = False
 
@@ -153,6 +158,10 @@ class TrunkSettings(BaseModel):
         if self.number_format == "national" and not self.country:
             raise ValueError("number_format: national needs a country")
         return self
+
+    def serves(self, tenant: str) -> bool:
+        """Whether the tenant may call out by it."""
+        return not self.tenants or tenant in self.tenants
 
     @property
     def places_calls(self) -> bool:
