@@ -64,7 +64,7 @@ class ControlPlane:
     """
 
     def __init__(self, loaded: Settings, asking: Asking, once: Once) -> None:
-        self._database = Database(loaded.store)
+        self._database = Database(loaded.store, connections=CONNECTIONS)
         keys = KeyBook(KeyRows(self._database))
         calls = CallOperations(Reader(self._database), asking, once.first, loaded.calls.recordings)
         self._outgoing = Outgoing(self._database, loaded.webhooks)

@@ -52,7 +52,9 @@ class DatabaseAway(SettingsError):
 class Database:
     """Loop thread; SQLite's statements run on the driver's own threads. `open` before use, `close` after.
 
-    connections: at most so many to a server; one more that is asked for waits.
+    connections: at most so many to a server, and as many again for reading; one more that is asked for waits. engine:
+    for all that writes. reading: for single statements that read; at a server they are no transactions, which spares
+    most of what such a statement costs.
     """
 
     def __init__(self, settings: StoreSettings, *, connections: int = 2) -> None:
@@ -63,10 +65,20 @@ class Database:
             self.engine: AsyncEngine = create_async_engine(
                 self._url, json_serializer=_json, **(_FILE if self.is_sqlite else _pool(connections))
             )
+            self.reading = self.engine if self.is_sqlite else self._reading(connections)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as problem:
             raise SettingsError(f"not a database that can be used: {problem}", key="store.url") from problem
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _configure)
+
+    def _reading(self, connections: int) -> AsyncEngine:
+        return create_async_engine(
+            self._url,
+            json_serializer=_json,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
+            **_pool(connections),
+        )
 
     @property
     def is_sqlite(self) -> bool:
@@ -124,7 +136,7 @@ class Database:
         if self.file is not None and not self.file.exists():
             return None
         try:
-            async with self.engine.connect() as connection:
+            async with self.reading.connect() as connection:
                 return await connection.run_sync(migrations.version)
         except UNAVAILABLE as problem:
             await self.close()
@@ -133,6 +145,8 @@ class Database:
     async def close(self) -> None:
         """Close all connections and their threads. Idempotent."""
         await self.engine.dispose()
+        if self.reading is not self.engine:
+            await self.reading.dispose()
 
     def _refusal(self, problem: BaseException) -> SettingsError:
         """What the operator is told. The URL and what the driver says are shown without the password."""

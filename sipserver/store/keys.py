@@ -61,5 +61,5 @@ class KeyRows:
             await connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(used_at=at))
 
     async def _found(self, query: sa.Select[tuple[object, ...]]) -> Rows:
-        async with self._database.engine.connect() as connection:
+        async with self._database.reading.connect() as connection:
             return [KeyRow(**row) for row in (await connection.execute(query)).mappings()]

@@ -121,7 +121,7 @@ class Reader:
         )
         if kinds:
             query = query.where(events.c.kind.in_(kinds))
-        async with self._database.engine.connect() as connection:
+        async with self._database.reading.connect() as connection:
             return [EventRow(**row) for row in (await connection.execute(query)).mappings()]
 
     async def page(
@@ -164,13 +164,13 @@ class Reader:
             .where(calls.c.ended_at.is_(None))
             .group_by(calls.c.node, calls.c.run)
         )
-        async with self._database.engine.connect() as connection:
+        async with self._database.reading.connect() as connection:
             return {(node, run): int(count) for node, run, count in await connection.execute(query)}
 
     async def nodes(self, since: datetime) -> set[str]:
         """Machines that had calls which began after a moment."""
         query = sa.select(calls.c.node).where(calls.c.started_at > since).distinct()
-        async with self._database.engine.connect() as connection:
+        async with self._database.reading.connect() as connection:
             return set((await connection.execute(query)).scalars())
 
     async def delete_older_than(self, moment: datetime) -> Files:
@@ -185,7 +185,7 @@ class Reader:
         return gone
 
     async def _calls(self, query: sa.Select[Any]) -> Calls:
-        async with self._database.engine.connect() as connection:
+        async with self._database.reading.connect() as connection:
             return [CallRow(**row) for row in (await connection.execute(query)).mappings()]
 
 

@@ -134,17 +134,18 @@ async def test_moments_are_kept_in_utc_whatever_the_server_s_zone(settings: Stor
     assert postgres.sql("SELECT started_at AT TIME ZONE 'UTC' FROM calls", name) == "2026-07-01 10:00:00"
 
 
-async def test_a_writer_takes_two_connections_and_a_reader_one(settings: StoreSettings, postgres: Postgres) -> None:
+async def test_who_writes_takes_four_connections_at_most_and_who_reads_one(settings: StoreSettings, postgres: Postgres) -> None:
     records = Records(settings)
     await records.open()
     name = settings.url.rpartition("/")[2]
     count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND application_name = 'sipserver'"
     start(records)
     await asyncio.gather(records.flush(), *(records.list() for _ in range(10)))
-    assert postgres.sql(count) == "2"
+    taken = int(postgres.sql(count))
+    assert taken in (3, 4), "two for reading, and one or two for writing"
     async with open_reader(settings) as reader:
         await asyncio.gather(*(reader.list() for _ in range(10)))
-        assert postgres.sql(count) == "3"
+        assert postgres.sql(count) == f"{taken + 1}"
     await records.close()
 
 

@@ -21,6 +21,7 @@ from tools.bench import (
     call_cost,
     echo_delay,
     fleet_agent,
+    fleet_control,
     fleet_faults,
     fleet_growth,
     fleet_memory,
@@ -62,6 +63,7 @@ FLEET: dict[str, tuple[str, Callable[[Path, Options], Finding]]] = {
     "fleet-rate": ("Fleet: calls a second", fleet_rate.measure),
     "fleet-agent": ("Fleet: calls with an agent", fleet_agent.measure),
     "fleet-memory": ("Fleet: memory", fleet_memory.measure),
+    "fleet-control": ("Fleet: the control plane", fleet_control.measure),
     "fleet-kill": ("Fleet: a cell is killed", fleet_faults.measure_kill),
     "fleet-drain": ("Fleet: drain and rolling restart", fleet_faults.measure_drain),
 }
