@@ -134,7 +134,7 @@ async def test_moments_are_kept_in_utc_whatever_the_server_s_zone(settings: Stor
     assert postgres.sql("SELECT started_at AT TIME ZONE 'UTC' FROM calls", name) == "2026-07-01 10:00:00"
 
 
-async def test_who_writes_takes_four_connections_at_most_and_who_reads_one(settings: StoreSettings, postgres: Postgres) -> None:
+async def test_who_writes_takes_four_connections_and_who_reads_one(settings: StoreSettings, postgres: Postgres) -> None:
     records = Records(settings)
     await records.open()
     name = settings.url.rpartition("/")[2]
