@@ -16,6 +16,7 @@ from sipserver.api.rest.access import Access
 from sipserver.api.rest.calls import CallOperations
 from sipserver.api.rest.cookies import Cookies
 from sipserver.api.rest.login import Entrance, LoginOperations
+from sipserver.api.rest.provider import ProviderOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
@@ -31,8 +32,10 @@ from sipserver.store.users import UserRows
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.key_book import KeyBook
+from sipserver.tenants.oidc import Providers
 from sipserver.tenants.passwords import Passwords
 from sipserver.tenants.principal import Principal
+from sipserver.tenants.provider_login import ProviderLogin
 from sipserver.tenants.session_book import SessionBook
 from sipserver.tenants.user_book import UserBook
 from sipserver.webhooks import notices
@@ -83,11 +86,14 @@ class ControlPlane:
         cookies = Cookies(loaded.gate)
         entrance = Entrance(sessions, cookies, self._note, loaded.login)
         people = LoginOperations(users, sessions, entrance, loaded.login)
+        self._providers = Providers(loaded.login.oidc)
+        comers = ProviderOperations(self._providers, ProviderLogin(users), entrance, loaded.login)
         access = Access(keys.recognise, per_s=loaded.http.api_per_s, welcome=sessions.recognise, cookies=cookies)
         offered = [
             *calls.operations(),
             *WebhookOperations(self._outgoing).operations(),
             *people.operations(),
+            *comers.operations(),
             *UserOperations(users, keys, self._audit).operations(),
         ]
         self.app: web.Application = app.application(access, self._note, offered)
@@ -101,4 +107,5 @@ class ControlPlane:
 
     async def close(self) -> None:
         await self._outgoing.stop()
+        await self._providers.close()
         await self._database.close()
