@@ -61,7 +61,7 @@ class Flow:
         """As `text` made it; None: it is none."""
         try:
             tenant, back, token = json.loads(base64.urlsafe_b64decode(text.encode()))
-        except (ValueError, TypeError, binascii.Error):
+        except (ValueError, TypeError, binascii.Error, RecursionError):
             return None
         fits = all(isinstance(each, str) for each in (tenant, back, token)) and len(token) >= 43
         return cls(tenant, back, token) if fits else None
@@ -168,7 +168,7 @@ class Provider:
             if isinstance(told.get("access_token"), str):
                 params["access_token"] = told["access_token"]
             CodeIDToken(token.claims, token.header, options, params).validate(leeway=LEEWAY_S)
-        except (JoseError, ValueError, TypeError, KeyError) as problem:
+        except (JoseError, ValueError, TypeError, KeyError, RecursionError) as problem:
             raise IdentityError(f"the ID token cannot be believed: {type(problem).__name__}: {problem}") from problem
         if not isinstance(token.claims["sub"], str) or not 0 < len(token.claims["sub"]) <= 255:
             raise IdentityError("the ID token has no subject of 1 to 255 characters")

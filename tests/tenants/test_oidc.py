@@ -225,7 +225,16 @@ def test_a_cookie_holds_the_flow_or_nothing() -> None:
     moved = Flow("zenith", FLOW.back, FLOW.token)
     assert moved.derived("state") != FLOW.derived("state"), "the tenant cannot be another one on the way back"
     assert len({FLOW.derived(name) for name in ("state", "nonce", "verifier")}) == 3
-    for wrong in ("", "x", "\u00e4", base64.urlsafe_b64encode(b'["a","b","short"]').decode(), "W10=", "e30=", "MQ=="):
+    for wrong in (
+        "",
+        "x",
+        "\u00e4",
+        base64.urlsafe_b64encode(b'["a","b","short"]').decode(),
+        "W10=",
+        "e30=",
+        "MQ==",
+        "W1tb" * 1500,
+    ):
         assert Flow.of(wrong) is None
 
 

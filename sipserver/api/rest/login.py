@@ -19,6 +19,7 @@ from sipserver.api.rest.operations import Answered, Asked, Note, Operation
 from sipserver.errors import NotAllowed, NotFound, SipServerError, TooMany, Unauthorized
 from sipserver.gate.buckets import Buckets
 from sipserver.gate.requests import address_of, is_own_page
+from sipserver.log import logger
 from sipserver.tenants import principal
 from sipserver.tenants.principal import Principal
 from sipserver.tenants.session_book import SessionBook
@@ -30,6 +31,8 @@ BURST = 10
 STEP_S = 0.25
 """A refusal takes a multiple of it: how long the database and the hash took does not show."""
 REFUSED = "the tenant, the e-mail address or the password is wrong, or there were too many wrong ones: wait a while"
+
+_log = logger("api")
 
 
 class Entrance:
@@ -151,6 +154,7 @@ class LoginOperations:
             await self._entrance.note(
                 system, "user.locked", subject, address_of(asked.request), {"email": wanted.email}
             )
+        _log.info("a login was refused", address=address_of(asked.request), locked=found.locked is not None)
         await asyncio.sleep(STEP_S - (time.monotonic() - began_s) % STEP_S)
         raise Unauthorized(REFUSED)
 

@@ -13,10 +13,12 @@ from sipserver.tenants.keys import Scope
 from sipserver.tenants.roles import PERMISSIONS, Role
 from tests.api.rest.people import PASSWORD, ask, browser, login, made, run
 from tests.api.rest.test_audit import entries
-from tests.api.rest.test_calls import OTHER, PLAN, asking, get, key_of
+from tests.api.rest.test_calls import OTHER, PLAN, a_call, asking, get, key_of
 from tests.harness.server import ServerProcess
 
 _SCOPE = re.compile(r"Needs the scope `([a-z:]+)`")
+BODIES = {"transfer": {"to": "1"}, "say": {"text": "x"}, "replay": {"since": "2020-01-01T00:00:00Z"}}
+"""What operations need that another tenant's owner asks for, by the last word of their path."""
 ID = "00000000-0000-4000-8000-000000000000"
 
 
@@ -124,6 +126,34 @@ async def test_the_last_owner_stays_one(server: ServerProcess) -> None:
             assert "last owner" in told["detail"]
     words = ("set-role", owner, "viewer", "--tenant", "zenith")
     await asyncio.to_thread(run, server, *words, password=None, code=1)
+
+
+async def test_nothing_of_another_tenant_is_there_in_any_operation(server: ServerProcess) -> None:
+    stranger, ours = (
+        await made(server, "walks@example.com", "owner", "zenith"),
+        await made(server, "o@example.com", "owner"),
+    )
+    call_id = await asyncio.to_thread(a_call, server)
+    async with browser(server) as client, browser(server) as second:
+        me = await login(second, ours)
+        hook = {"url": "https://hooks.example.com/"}
+        endpoint = (await ask(second, "POST", "/webhooks", 201, csrf=me["csrf"], json=hook))["id"]
+        headers = {"X-CSRF-Token": (await login(client, stranger, tenant="zenith"))["csrf"]}
+        ids = {"id": call_id, "endpoint": endpoint, "user": me["id"], "session": me["session"]}
+        async with client.get("/api/v1/openapi.json") as answer:
+            paths = (await answer.json())["paths"]
+        found = 0
+        for path, methods in paths.items():
+            names = re.findall(r"{(\w+)}", path)
+            filled = re.sub(r"{(\w+)}", lambda name: ids.get(name[1], ID), path)
+            for method in methods if names else ():
+                body = None if method in ("get", "delete") else BODIES.get(path.rpartition("/")[2], {})
+                async with client.request(method, filled, json=body, headers=headers) as answer:
+                    assert answer.status == 404, (method, path, answer.status, await answer.text())
+                found += 1
+        assert found > 15
+        assert (await ask(second, "GET", f"/webhooks/{endpoint}"))["id"] == endpoint
+        assert (await ask(second, "GET", "/me"))["session"] == me["session"]
 
 
 async def test_another_tenants_users_keys_and_log_are_not_there(server: ServerProcess) -> None:
