@@ -6,13 +6,18 @@ are asked (`asking`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiohttp import web
 
 from sipserver.api.rest import app
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.calls import CallOperations
+from sipserver.api.rest.cookies import Cookies
+from sipserver.api.rest.login import Entrance, LoginOperations
+from sipserver.api.rest.provider import ProviderOperations
+from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
 from sipserver.bus.contract import Once
@@ -22,10 +27,17 @@ from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
+from sipserver.store.sessions import SessionRows
+from sipserver.store.users import UserRows
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.key_book import KeyBook
-from sipserver.tenants.keys import ApiKey
+from sipserver.tenants.oidc import Providers
+from sipserver.tenants.passwords import Passwords
+from sipserver.tenants.principal import Principal
+from sipserver.tenants.provider_login import ProviderLogin
+from sipserver.tenants.session_book import SessionBook
+from sipserver.tenants.user_book import UserBook
 from sipserver.webhooks import notices
 from sipserver.webhooks.outgoing import Outgoing
 
@@ -69,13 +81,31 @@ class ControlPlane:
         calls = CallOperations(Reader(self._database), asking, once.first, loaded.calls.recordings)
         self._outgoing = Outgoing(self._database, loaded.webhooks)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
-        access = Access(keys.recognise, per_s=loaded.http.api_per_s)
-        offered = [*calls.operations(), *WebhookOperations(self._outgoing).operations()]
+        users = UserBook(UserRows(self._database), Passwords())
+        sessions = SessionBook(SessionRows(self._database), loaded.login)
+        cookies = Cookies(loaded.gate)
+        entrance = Entrance(sessions, cookies, self._note, loaded.login)
+        people = LoginOperations(users, sessions, entrance, loaded.login)
+        self._providers = Providers(loaded.login.oidc)
+        comers = ProviderOperations(self._providers, ProviderLogin(users), entrance, loaded.login)
+        access = Access(keys.recognise, per_s=loaded.http.api_per_s, welcome=sessions.recognise, cookies=cookies)
+        offered = [
+            *calls.operations(),
+            *WebhookOperations(self._outgoing).operations(),
+            *people.operations(),
+            *comers.operations(),
+            *UserOperations(users, keys, self._audit).operations(),
+        ]
         self.app: web.Application = app.application(access, self._note, offered)
 
-    async def _note(self, key: ApiKey, deed: str, subject: str, source: str) -> None:
-        await self._audit.append(key.tenant, actor=f"key:{key.id}", action=deed, subject=subject, source=source)
+    async def _note(
+        self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        await self._audit.append(
+            who.tenant, actor=who.actor, action=deed, subject=subject, source=source, detail=detail
+        )
 
     async def close(self) -> None:
         await self._outgoing.stop()
+        await self._providers.close()
         await self._database.close()

@@ -21,6 +21,7 @@ SipServerError
 ├── Draining               ours: shutting down, running calls go on         503 with Retry-After
 ├── NotFound               the asker's: no such call, run or machine        404
 ├── BusDown                ours: the bus between the processes is away      503
+├── IdentityError          an OpenID provider's: no answer, or none to believe   502, retry
 ├── RemoteError            what another process raised; has its codes
 └── InternalError          ours: a bug
 """
@@ -128,6 +129,14 @@ class ProviderError(SipServerError):
     def __init__(self, engine: str, reason: str) -> None:
         self.engine, self.reason = engine, reason
         super().__init__(f"{engine}: {reason}")
+
+
+class IdentityError(SipServerError):
+    """An OpenID provider does not answer, or says what cannot be believed."""
+
+    fault = Fault.PROVIDER
+    retry = True
+    http_code = 502
 
 
 class ProviderTimeout(ProviderError):

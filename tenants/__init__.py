@@ -1,4 +1,4 @@
-"""Whose calls and keys these are: API keys and what they allow; and who did what.
+"""Whose calls these are: API keys and people, and what they may do; and who did what.
 
 Installed as `sipserver.tenants` (setup.cfg maps the folder).
 """

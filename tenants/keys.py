@@ -27,7 +27,7 @@ _KEY = re.compile(rf"^{PREFIX}_([0-9A-Za-z]{{{_ID}}})_([0-9A-Za-z]{{{_SECRET}}})
 
 
 class Scope(enum.StrEnum):
-    """What a key may do. Nothing includes anything else."""
+    """What a key or a role may do (`roles`). Nothing includes anything else."""
 
     CALLS_READ = "calls:read"
     CALLS_WRITE = "calls:write"
@@ -35,6 +35,10 @@ class Scope(enum.StrEnum):
     EVENTS_READ = "events:read"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
+    KEYS_READ = "keys:read"
+    AUDIT_READ = "audit:read"
 
 
 ALL = frozenset(Scope)

@@ -1,10 +1,14 @@
-"""The `audit:` part of the settings."""
+"""The `audit:` and the `login:` part of the settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sipserver.tenants.roles import Role
 
 
 class AuditSettings(BaseModel):
@@ -16,3 +20,74 @@ class AuditSettings(BaseModel):
 
     secret_env: str = "SIPSERVER_AUDIT_SECRET"  # noqa: S105
     secret_file: Path = Path("../var/audit.secret")
+
+
+class ProviderSettings(BaseModel):
+    """An OpenID provider by which people of these tenants log in (none named: of all, as long as they are users
+    already). issuer: its address, as it calls itself. client_secret_env: the environment variable with the secret;
+    empty: a public client. domains: of e-mail addresses that are let in; none: all.
+
+    role_claim, roles: the claim of the ID token that says the role, and what its values mean; who has no such value is
+    not let in, and who has another one gets another role. create: make a user of whoever comes first, with the role of
+    the claim, or else new_role.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str = Field(pattern=r"^https?://[^/\s?#]+[^\s?#]*$")
+    client_id: str = Field(min_length=1)
+    client_secret_env: str = ""
+    tenants: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+    domains: tuple[str, ...] = ()
+    role_claim: str = ""
+    roles: dict[str, Role] = {}
+    create: bool = False
+    new_role: Role | None = None
+
+    @field_validator("issuer")
+    @classmethod
+    def _safe(cls, issuer: str) -> str:
+        parts = urlsplit(issuer)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("it has to be https")
+        return issuer
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.role_claim) != bool(self.roles):
+            raise ValueError("role_claim and roles belong together")
+        if self.create and not self.tenants:
+            raise ValueError("create needs `tenants`: say whose users are made")
+        if self.create and not (self.roles or self.new_role):
+            raise ValueError("create needs `roles` or `new_role`: say what new users may do")
+        if "openid" not in self.scopes:
+            raise ValueError("scopes: `openid` is missing")
+        return self
+
+
+class LoginSettings(BaseModel):
+    """idle_min, hours: a session ends when nothing was asked for so many minutes, and so many hours after it began.
+    passwords: people may log in with one. per_address_per_s: attempts of one address a second; ten at once are borne.
+    oidc: OpenID providers; a tenant has one at most.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    idle_min: float = Field(default=60, gt=0, le=30 * 1440)
+    hours: float = Field(default=12, gt=0, le=30 * 24)
+    passwords: bool = True
+    per_address_per_s: float = Field(default=0.5, gt=0)
+    oidc: tuple[ProviderSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        named = [tenant for provider in self.oidc for tenant in provider.tenants or ("every tenant",)]
+        if twice := sorted({tenant for tenant in named if named.count(tenant) > 1}):
+            raise ValueError(f"oidc: two providers for {', '.join(twice)}")
+        return self
+
+    def provider_of(self, tenant: str) -> ProviderSettings | None:
+        """The tenant's own, or else that of all."""
+        own = (provider for provider in self.oidc if tenant in provider.tenants)
+        return next(own, next((provider for provider in self.oidc if not provider.tenants), None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
@@ -62,6 +63,15 @@ def public_url(request: web.Request, settings: GateSettings, *, websocket: bool 
     if websocket:
         return f"{'wss' if secure else 'ws'}://{host}"
     return f"{'https' if secure else 'http'}://{host}"
+
+
+def is_own_page(request: web.Request, settings: GateSettings) -> bool:
+    """Whether a page of ours asks. Browsers name it (Origin, RFC 6454); programs send no Origin, and may."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None:
+        return True
+    own = {request.host.lower(), urlsplit(public_url(request, settings)).netloc.lower()} - {""}
+    return urlsplit(origin.lower()).netloc in own
 
 
 def _is_loopback(address: str) -> bool:

@@ -1,5 +1,5 @@
-"""The tables: a row for each call, event, API key and entry of the audit log; webhooks and what waits for them. Works
-on SQLite and PostgreSQL.
+"""The tables: a row for each call, event, API key, user, session and entry of the audit log; webhooks and what waits
+for them. Works on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -201,4 +201,40 @@ audit_heads = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("last", sa.String(64), nullable=False),  # the mac of the entry of that number
     sa.Column("mac", sa.String(64), nullable=False),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("email", sa.String(254), nullable=False),  # case folded
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("password", sa.String(256)),  # argon2id; without one only the provider lets in
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("disabled_at", UtcDateTime),
+    sa.Column("login_at", UtcDateTime),
+    sa.Column("failed", sa.Integer, nullable=False),  # attempts since the last one that was right
+    sa.Column("locked_until", UtcDateTime),
+    sa.Column("issuer", sa.String(512)),
+    sa.Column("subject", sa.String(255)),
+    sa.UniqueConstraint("tenant", "email", name="users_email"),
+    sa.UniqueConstraint("tenant", "issuer", "subject", name="users_subject"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),  # of the cookie, which nobody keeps
+    sa.Column("id", sa.String(32), nullable=False),  # by which people name it
+    sa.Column("user_id", sa.String(32), sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("source", sa.String(128), nullable=False),
+    sa.Column("agent", sa.String(256), nullable=False),
+    sa.UniqueConstraint("id", name="sessions_id"),
+    sa.Index("sessions_user", "user_id", "created_at"),
+    sa.Index("sessions_expires_at", "expires_at"),
 )

@@ -1,30 +1,48 @@
-"""Who may ask the REST API for what: API keys, their scopes, and how often each may ask.
+"""Who may ask the REST API for what: programs with API keys, people with sessions, and how often each may ask.
 
-Owns what is asked of a key, and in which order. Refuses to know how a key is recognised (`tenants.key_book`).
+Owns what is asked of whoever asks, and in which order; and that a page of somebody else's cannot use a session
+(cross-site request forgery). Refuses to know how keys and sessions are recognised (`tenants`).
 """
 
 from __future__ import annotations
 
+import enum
+import hmac
 import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from sipserver.api.rest.cookies import Cookies
 from sipserver.errors import NotAllowed, TooMany, Unauthorized
 from sipserver.gate.buckets import Buckets
-from sipserver.gate.requests import address_of, bearer_of
+from sipserver.gate.requests import address_of, bearer_of, is_own_page
+from sipserver.tenants import principal
 from sipserver.tenants.keys import ApiKey, Scope
+from sipserver.tenants.principal import Principal
+from sipserver.tenants.users import Session, User
 
 Recognise = Callable[[str], Awaitable[ApiKey | None]]
+Welcome = Callable[[str], Awaitable[tuple[Session, User] | None]]
 WRONG_PER_S = 5.0
 """Wrong keys from one address; a burst of twice as many is borne."""
+CSRF_HEADER = "X-CSRF-Token"
+_SAFE = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+
+
+class Who(enum.Enum):
+    """What an operation asks for instead of a scope, as its document tells it."""
+
+    ANYBODY = "Needs neither a key nor a session."
+    KNOWN = "Needs a key or a session, of any kind."
+    PERSON = "Needs a session: it is for people."
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a key may still ask for. limit: per second; reset_s: until nothing is used."""
+    """What somebody may still ask for. limit: per second; reset_s: until nothing is used."""
 
     limit: int
     remaining: int
@@ -44,27 +62,60 @@ class Left:
         }
 
 
-class Access:
-    """Loop thread. per_s: requests of one key a second; twice as many at once."""
+async def no_sessions(_token: str) -> None:
+    """Where only programs come."""
 
-    def __init__(self, recognise: Recognise, *, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._recognise = recognise
-        self._keys = Buckets(per_s, max(1.0, 2 * per_s), clock)
+
+class Access:
+    """Loop thread. per_s: requests of one key or user a second; twice as many at once."""
+
+    def __init__(
+        self,
+        recognise: Recognise,
+        *,
+        per_s: float,
+        welcome: Welcome = no_sessions,
+        cookies: Cookies | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._recognise, self._welcome, self._cookies = recognise, welcome, cookies or Cookies()
+        self._known = Buckets(per_s, max(1.0, 2 * per_s), clock)
         self._strangers = Buckets(WRONG_PER_S, 2 * WRONG_PER_S, clock)
 
-    async def admit(self, request: web.Request, scope: Scope) -> tuple[ApiKey, Left]:
-        """Whose request it is, and what the key has left. Raises Unauthorized (no key that is good), NotAllowed (a key
-        without the scope), TooMany.
+    async def admit(self, request: web.Request, needs: Scope | Who) -> tuple[Principal, Left | None]:
+        """Who asks, and what is left of how often. Raises Unauthorized (neither a key nor a session that is good),
+        NotAllowed (without the scope, or out of a page that is not ours), TooMany.
         """
+        if needs is Who.ANYBODY:
+            return principal.NOBODY, None
         address = address_of(request)
         if self._strangers.left(address) < 1:
             raise TooMany("too many wrong API keys from this address")
-        key = await self._recognise(bearer_of(request))
-        if key is None:
+        who = await self._who(request)
+        if who is None:
             self._strangers.take(address)
-            raise Unauthorized("this needs an API key that is good: `Authorization: Bearer sips_...`")
-        if not self._keys.take(key.id):
-            raise TooMany("too many requests with this API key")
-        if scope not in key.scopes:
-            raise NotAllowed(f"the key {key.id} does not have the scope {scope}")
-        return key, Left.of(self._keys, key.id)
+            raise Unauthorized("this needs an API key that is good, `Authorization: Bearer sips_...`, or a session")
+        if not self._known.take(who.id):
+            raise TooMany(f"too many requests of {who.called}")
+        if who.session is not None and request.method not in _SAFE:
+            self._check_page(request, who.session)
+        if isinstance(needs, Scope) and needs not in who.scopes:
+            raise NotAllowed(f"{who.called} does not have the scope {needs}")
+        if needs is Who.PERSON and who.session is None:
+            raise NotAllowed("this is for people who are logged in, not for API keys")
+        return who, Left.of(self._known, who.id)
+
+    async def _who(self, request: web.Request) -> Principal | None:
+        """A key that is given counts alone, also when it is wrong: a browser sends its cookie along unasked."""
+        if hdrs.AUTHORIZATION in request.headers:
+            key = await self._recognise(bearer_of(request))
+            return None if key is None else principal.of_key(key)
+        found = await self._welcome(self._cookies.session(request))
+        return None if found is None else principal.of_user(found[1], found[0])
+
+    def _check_page(self, request: web.Request, session: Session) -> None:
+        if not is_own_page(request, self._cookies.gate):
+            raise NotAllowed("pages of another origin may not do this")
+        given = request.headers.get(CSRF_HEADER, "")
+        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), session.csrf.encode()):
+            raise NotAllowed(f"this needs the header {CSRF_HEADER} with the `csrf` that /me tells")

@@ -226,7 +226,7 @@ class CallOperations:
         call_id = _id(asked)
         await self._row_or_live(asked)
         try:
-            await self._calls.ask(call_id, "hangup", detail=f"API key {asked.key.id}")
+            await self._calls.ask(call_id, "hangup", detail=asked.key.called)
         except SipServerError as refusal:
             if refusal.http_code != 404:
                 raise

@@ -15,13 +15,19 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from sipserver import __version__
+from sipserver.api.rest.access import CSRF_HEADER, Who
+from sipserver.api.rest.cookies import SESSION
 from sipserver.api.rest.operations import Operation
 from sipserver.api.rest.problems import CONTENT_TYPE
 
+_SESSION = (
+    "`POST /login` makes one; by https its name begins with `__Host-`. "
+    f"All but GET needs the header `{CSRF_HEADER}` beside it."
+)
 _REF = "#/components/schemas/{model}"
 _ALWAYS = {
-    401: "No API key, or none that is good",
-    403: "The key does not have the scope",
+    401: "No API key and no session, or none that is good",
+    403: "The key or the role does not have the scope, or the request came out of a page that is not ours",
     404: "There is no such thing, or it is another tenant's",
     422: "The query or the body is not as it should be; `errors` says where",
     429: "Too many requests; Retry-After says how long to wait",
@@ -71,16 +77,18 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {
             "title": "sipserver",
             "version": __version__,
-            "description": "Calls, placed and read by programs. Every key belongs to a tenant and reaches its calls.",
+            "description": "Calls, placed and read by programs and people. Every key and user belongs to a tenant and "
+            "reaches its calls.",
         },
         "paths": paths,
         "components": {
             "schemas": {**schemas, "Problem": _PROBLEM},
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "`sipserver keys create` makes one."}
+                "key": {"type": "http", "scheme": "bearer", "description": "`sipserver keys create` makes one."},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION, "description": _SESSION},
             },
         },
-        "security": [{"key": []}],
+        "security": [{"key": []}, {"session": []}],
     }
 
 
@@ -99,14 +107,22 @@ def _operation(operation: Operation) -> dict[str, Any]:
     said: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "description": " ".join(filter(None, (operation.detail, f"Needs the scope `{operation.scope}`."))),
+        "description": " ".join(filter(None, (operation.detail, _needs(operation)))),
         "parameters": [*_path(operation), *_query(operation), *_headers(operation)],
         "responses": {str(operation.status): _success(operation), **_refusals(operation)},
     }
+    if operation.scope is Who.ANYBODY:
+        said["security"] = []
+    elif operation.scope is Who.PERSON:
+        said["security"] = [{"session": []}]
     if operation.body is not None:
         schema = {"$ref": _REF.format(model=operation.body.__name__)}
         said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return said
+
+
+def _needs(operation: Operation) -> str:
+    return operation.scope.value if isinstance(operation.scope, Who) else f"Needs the scope `{operation.scope}`."
 
 
 def _path(operation: Operation) -> list[dict[str, Any]]:

@@ -13,19 +13,22 @@ from typing import Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from sipserver.api.rest.access import Access
+from sipserver.api.rest.access import Access, Who
 from sipserver.api.rest.problems import as_problems, problem, wrong_fields
 from sipserver.gate.requests import address_of
-from sipserver.tenants.keys import ApiKey, Scope
+from sipserver.tenants.keys import Scope
+from sipserver.tenants.principal import Principal
 
 MAX_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, checked. path: the parts of the path by name. query, body: of the operation's models."""
+    """One request, checked. key: who asks, a program or a person. path: the parts of the path by name. query, body: of
+    the operation's models.
+    """
 
-    key: ApiKey
+    key: Principal
     path: Mapping[str, str]
     query: Any
     body: Any
@@ -34,11 +37,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What an operation answers; a response of its own instead is sent as it is."""
+    """What an operation answers; a response of its own instead is sent as it is. detail: more for the audit log."""
 
     body: BaseModel | None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 Does = Callable[[Asked], Awaitable[Answered | web.StreamResponse]]
@@ -46,15 +50,15 @@ Does = Callable[[Asked], Awaitable[Answered | web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """name: operationId. path: below /api/v1, with {names}. summary, detail: for people. answer: the model of the body;
-    None: there is none, or it is a file of the media type. status: of success. refusals: statuses beyond those that
-    every operation may answer.
+    """name: operationId. path: below /api/v1, with {names}. scope: what it needs. summary, detail: for people. answer:
+    the model of the body; None: there is none, or it is a file of the media type. status: of success. refusals:
+    statuses beyond those that every operation may answer.
     """
 
     name: str
     method: str
     path: str
-    scope: Scope
+    scope: Scope | Who
     does: Does
     summary: str
     detail: str = ""
@@ -75,7 +79,9 @@ class Operation:
 class Note(Protocol):
     """Keeps a deed in the audit log; when it raises, the deed is not answered."""
 
-    async def __call__(self, key: ApiKey, deed: str, subject: str, source: str) -> None: ...
+    async def __call__(
+        self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
+    ) -> None: ...
 
 
 def application(
@@ -88,24 +94,29 @@ def application(
     return app
 
 
+_FORMS = {"id": "[0-9a-fA-F-]{36}", "user": "[0-9a-f]{32}", "session": "[0-9a-f]{32}"}
+
+
 def _routed(path: str) -> str:
     """An id is a UUID: nothing else is one, so that `/calls/create` is no call."""
-    return path.replace("{id}", "{id:[0-9a-fA-F-]{36}}")
+    for name, form in _FORMS.items():
+        path = path.replace(f"{{{name}}}", f"{{{name}:{form}}}")
+    return path
 
 
 def _handler(
     access: Access, note: Note, operation: Operation
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        key, left = await access.admit(request, operation.scope)
-        response = await _answer(operation, note, key, request)
-        response.headers.update(left.headers())
+        who, left = await access.admit(request, operation.scope)
+        response = await _answer(operation, note, who, request)
+        response.headers.update({} if left is None else left.headers())
         return response
 
     return handle
 
 
-async def _answer(operation: Operation, note: Note, key: ApiKey, request: web.Request) -> web.StreamResponse:
+async def _answer(operation: Operation, note: Note, who: Principal, request: web.Request) -> web.StreamResponse:
     query: BaseModel | None = None
     body: BaseModel | None = None
     try:
@@ -118,9 +129,10 @@ async def _answer(operation: Operation, note: Note, key: ApiKey, request: web.Re
             body = operation.body.model_validate_json(await request.read() or b"{}")
         except ValidationError as refused:
             return problem(422, "the body is not as it should be", errors=wrong_fields(refused, "body"))
-    answered = await operation.does(Asked(key, dict(request.match_info), query, body, request))
+    answered = await operation.does(Asked(who, dict(request.match_info), query, body, request))
     if operation.deed and answered.status < 400:
-        await note(key, operation.deed, _subject(operation, request, answered), address_of(request))
+        detail = {} if isinstance(answered, web.StreamResponse) else answered.detail
+        await note(who, operation.deed, _subject(operation, request, answered), address_of(request), detail)
     if isinstance(answered, web.StreamResponse):
         return answered
     text = "" if answered.body is None else answered.body.model_dump_json(by_alias=True)

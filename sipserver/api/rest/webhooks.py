@@ -179,7 +179,7 @@ class WebhookOperations:
         if wanted.enabled is True:
             row = await book.enable(_id(asked), tenant=tenant)
         elif wanted.enabled is False:
-            row = await book.disable(_id(asked), f"switched off with API key {asked.key.id}", tenant=tenant)
+            row = await book.disable(_id(asked), f"switched off by {asked.key.called}", tenant=tenant)
         return Answered(models.Webhook.of(row))
 
     async def _delete(self, asked: Asked) -> Answered:

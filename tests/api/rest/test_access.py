@@ -35,7 +35,8 @@ def asking(authorization: str = "Bearer good") -> web.Request:
 async def test_a_good_key_comes_in_and_learns_what_is_left() -> None:
     access = Access(recognise, per_s=10, clock=Clock())
     key, left = await access.admit(asking(), Scope.CALLS_READ)
-    assert key is KEY
+    assert (key.id, key.tenant, key.actor) == ("id", "acme", "key:id")
+    assert left is not None
     assert left.headers() == {"RateLimit-Limit": "20", "RateLimit-Remaining": "19", "RateLimit-Reset": "1"}
 
 

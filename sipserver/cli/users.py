@@ -1,0 +1,192 @@
+"""`sipserver users`: make users, list them, change their roles, shut them out, give them a new password.
+
+Owns the words on the terminal. A password is asked for, or is the first line of standard input: never an argument,
+which others on the machine could read. The database is worked on directly, so that a server need not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sipserver import settings
+from sipserver.calls.timeline import clean
+from sipserver.errors import CallerError
+from sipserver.store.audit import AuditRows
+from sipserver.store.database import Database
+from sipserver.store.users import UserRows
+from sipserver.tenants import audit_secret, passwords
+from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.roles import Role, role_of
+from sipserver.tenants.user_book import UserBook
+from sipserver.tenants.users import User
+
+app = typer.Typer(help="Make users, list and change them.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
+Tenant = Annotated[str, typer.Option(help="Whose user.")]
+Email = Annotated[str, typer.Argument(metavar="EMAIL")]
+Done = TypeVar("Done")
+_ROLES = ", ".join(Role)
+
+
+@app.command()
+def create(
+    email: Email,
+    tenant: Tenant,
+    role: Annotated[str, typer.Option(help=f"What the user may do: {_ROLES}.")],
+    name: Annotated[str, typer.Option(help="As people call the user.")] = "",
+    without_password: Annotated[
+        bool, typer.Option("--without-password", help="Only an OpenID provider lets the user in.")
+    ] = False,
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Make a user; the password is asked for, or comes as a line of standard input."""
+    wanted = role_of(role)
+    password = None if without_password else _password()
+
+    async def work(book: UserBook, log: AuditLog) -> User:
+        user = await book.create(tenant, email, name, wanted, password=password)
+        await _note(log, user, "user.created", role=user.role)
+        return user
+
+    typer.echo(f"made {clean(_run(config, work).email)}, {wanted} of {clean(tenant)}")
+
+
+@app.command("list")
+def list_users(
+    tenant: Annotated[str | None, typer.Option(help="Only users of this tenant.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is stored, as JSON.")] = False,
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Show the users."""
+
+    async def work(book: UserBook, _log: AuditLog) -> list[User]:
+        return list(await book.list(tenant))
+
+    found = _run(config, work)
+    if as_json:
+        typer.echo(json.dumps([_fields(user) for user in found], default=str, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("tenant", "e-mail", "name", "role", "state", "last login (UTC)"):
+        table.add_column(column, no_wrap=True)
+    for user in found:
+        came = f"{user.login_at:%Y-%m-%d %H:%M}" if user.login_at else "never"
+        facts = (user.tenant, user.email, user.name, user.role, _state(user), came)
+        table.add_row(*(Text(clean(fact)) for fact in facts))
+    Console().print(table)
+
+
+@app.command("set-role")
+def set_role(
+    email: Email,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help=_ROLES)],
+    tenant: Tenant,
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Give another role; it counts at once. The last owner stays one."""
+    typer.echo(_told(_change(config, tenant, email, role=role_of(role))))
+
+
+@app.command()
+def disable(email: Email, tenant: Tenant, config: Config = settings.DEFAULT_FILE) -> None:
+    """Let a user in no more; sessions end at once."""
+    typer.echo(_told(_change(config, tenant, email, enabled=False)))
+
+
+@app.command()
+def enable(email: Email, tenant: Tenant, config: Config = settings.DEFAULT_FILE) -> None:
+    """Let a user in again."""
+    typer.echo(_told(_change(config, tenant, email, enabled=True)))
+
+
+@app.command("reset-password")
+def reset_password(email: Email, tenant: Tenant, config: Config = settings.DEFAULT_FILE) -> None:
+    """Give a new password, asked for or a line of standard input; sessions end at once, a lock is taken away."""
+    typer.echo(_told(_change(config, tenant, email, password=_password())))
+
+
+def _change(config: Path, tenant: str, email: str, **changes: Any) -> User:
+    async def work(book: UserBook, log: AuditLog) -> User:
+        user = await book.change((await book.by_email(tenant, email)).id, tenant=tenant, **changes)
+        await _note(log, user, "user.changed", **({"renewed": "password"} if "password" in changes else changes))
+        return user
+
+    return _run(config, work)
+
+
+async def _note(log: AuditLog, user: User, action: str, **detail: Any) -> None:
+    told = {"email": user.email, **detail}
+    await log.append(user.tenant, actor="operator", action=action, subject=f"user:{user.id}", detail=told)
+
+
+def _run(config: Path, work: Callable[[UserBook, AuditLog], Awaitable[Done]]) -> Done:
+    async def running() -> Done:
+        async with _book(config) as (book, log):
+            return await work(book, log)
+
+    return asyncio.run(running())
+
+
+@asynccontextmanager
+async def _book(config: Path) -> AsyncIterator[tuple[UserBook, AuditLog]]:
+    loaded = settings.load(config)
+    secret = audit_secret.load(loaded.audit, make=True)
+    database = Database(loaded.store, connections=1)
+    await database.open()
+    try:
+        yield UserBook(UserRows(database), passwords.Passwords()), AuditLog(AuditRows(database), secret)
+    finally:
+        await database.close()
+
+
+def _password() -> str:
+    if sys.stdin.isatty():
+        given = getpass.getpass("password: ")
+        passwords.check(given)
+        if getpass.getpass("once more: ") != given:
+            raise CallerError("these were two different passwords")
+        return given
+    given = sys.stdin.readline().rstrip("\r\n")
+    if not given:
+        raise CallerError("no password: send it as a line of standard input, or run this on a terminal")
+    passwords.check(given)
+    return given
+
+
+def _told(user: User) -> str:
+    return clean(f"{user.email} of {user.tenant}: {user.role}, {_state(user)}")
+
+
+def _state(user: User) -> str:
+    if user.disabled_at is not None:
+        return "disabled"
+    ways = [way for way, there in (("password", user.has_password), ("provider", user.by_provider)) if there]
+    return f"comes by {' and '.join(ways)}" if ways else "no way in yet"
+
+
+def _fields(user: User) -> dict[str, object]:
+    return {
+        "id": user.id,
+        "tenant": user.tenant,
+        "email": user.email,
+        "name": user.name,
+        "role": user.role,
+        "state": _state(user),
+        "created_at": user.created_at,
+        "disabled_at": user.disabled_at,
+        "login_at": user.login_at,
+        "locked_until": user.locked_until,
+    }
