@@ -40,11 +40,18 @@ class LogSettings(BaseModel):
 
 
 class TenantLimits(BaseModel):
-    """calls: at a time, on all machines together; 0: no limit."""
+    """calls: at a time, on all machines together; 0: no limit.
+
+    Of dialplans that come by REST, numbers: globs of what their routes may take; targets: globs of where calls may go;
+    hosts: globs of servers that may be told. Without them: what the operator's own last dialplan of the tenant has.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calls: int = Field(default=0, ge=0)
+    numbers: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 class Settings(BaseModel):

@@ -35,9 +35,16 @@ class Scope(enum.StrEnum):
     EVENTS_READ = "events:read"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
+    DIALPLANS_READ = "dialplans:read"
+    DIALPLANS_WRITE = "dialplans:write"
+    CONFIG_READ = "config:read"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
 
 
 ALL = frozenset(Scope)
+USUAL = ALL - {Scope.KEYS_WRITE, Scope.DIALPLANS_WRITE}
+"""What a key may do for which nobody says what: not what makes more keys, or changes what happens to calls."""
 
 
 @dataclass(frozen=True, slots=True)
