@@ -20,6 +20,8 @@ from sipserver.dialplan.plan import Plan
 from sipserver.errors import ConfigError, DialplanError, TooMany
 
 MOST_BYTES = 128 * 1024
+MOST_ROUTES, MOST_FLOWS, MOST_STEPS = 300, 500, 2000
+"""Checks compare every route with every other one: with thousands of them that would take minutes."""
 MOST_WAITING = 8
 """Checks that wait for their turn: one runs at a time, as it costs up to seconds of a core."""
 SHARED_SOUNDS = "sounds"
@@ -79,6 +81,8 @@ class PlanChecks:
 
     def _judged(self, tenant: str, text: str, operators: str | None) -> Checked:
         before = None if operators is None else checked(operators, self._file).plan
+        if too_many := _too_many(text, self._file):
+            return Checked(None, too_many)
         found = checked(text, self._file, Sounds((SHARED_SOUNDS, tenant), bounds.sounds_of(before)))
         plan = found.plan
         if plan is None:
@@ -90,6 +94,26 @@ class PlanChecks:
         errors: list[ConfigError] = [*Book((plan,)).unknown_engines(known.stt, known.tts, known.llm)]
         errors += bounds.beyond(plan, self._allowed.get(tenant, Allowed()), before)
         return Checked(None if errors else plan, errors, found.warnings)
+
+
+def _too_many(text: str, file: Path) -> list[ConfigError]:
+    """Parts of which there are more than a check can bear. What is wrong otherwise is for the check to say."""
+    try:
+        document = yaml_file.parse_text(text, file, DialplanError)
+    except ConfigError:
+        return []
+    routes, flows = document.at(("routes",)), document.at(("flows",))
+    steps = [each for each in flows.values() if isinstance(each, list)] if isinstance(flows, dict) else []
+    counts = {
+        "routes": (len(routes) if isinstance(routes, list) else 0, MOST_ROUTES),
+        "flows": (len(flows) if isinstance(flows, dict) else 0, MOST_FLOWS),
+        "steps": (sum(map(len, steps)), MOST_STEPS),
+    }
+    return [
+        DialplanError(f"{count} {what}; there may be {most}", line=document.line((what,)), key=what)
+        for what, (count, most) in counts.items()
+        if count > most
+    ]
 
 
 def checked(text: str, file: Path, sounds: Sounds | None = None) -> Checked:

@@ -122,8 +122,6 @@ class Plans:
         """Raises Conflict for the last one of the server, which does not start without any."""
         now = _named(await self.current(tenant), name)
         _expect(now, expects)
-        if (await asyncio.to_thread(self._shelf.count))[0] <= 1:
-            raise Conflict("this is the server's only dialplan: without any it does not start")
         await self._change(tenant, name, "", actor, now)
 
     async def history(self, tenant: str, name: str, *, before: int | None, limit: int) -> list[Head]:
@@ -262,6 +260,8 @@ class Plans:
                 raise Outdated("somebody else has changed it meanwhile: read it again, and change that")
             if now is not None and text and now.digest == digest_of(text):
                 return now
+            if not text and (await asyncio.to_thread(self._shelf.count))[0] <= 1:
+                raise Conflict("this is the server's only dialplan: without any it does not start")
             rows = await self._next(tenant, name, text, actor, now)
             shelf, found = self._shelf, await asyncio.to_thread(self._shelf.find, tenant, name)
             if found is None and not await asyncio.to_thread(self._has_room, name):

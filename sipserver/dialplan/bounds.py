@@ -24,6 +24,7 @@ from sipserver.yaml_file import KeyPath
 
 _LISTED = ("to", "from_", "to_host", "trunk", "source", "transport", "direction")
 """What a match may ask for, other than headers and what changes with time."""
+_FOLDED = ("to_host", "trunk")
 _OUTBOUND = ("outbound",)
 
 
@@ -62,19 +63,33 @@ def narrower(match: Match, than: Match) -> bool:
     """Whether every call that a match takes is one that the other takes, whatever the time and the load. May say no
     where it is so, never yes where it is not.
     """
-    listed = ((getattr(match, key), getattr(than, key), key == "to_host") for key in _LISTED)
-    lists = [*listed, *((match.headers.get(name), patterns, True) for name, patterns in than.headers.items())]
-    return all(outer is None or within(inner, outer, fold=fold) for inner, outer, fold in lists)
+    for key in _LISTED:
+        inner, outer = getattr(match, key), getattr(than, key)
+        if outer and not within(inner, outer, fold=key in _FOLDED, may_lack=key == "trunk"):
+            return False
+    headers = {name.lower(): patterns for name, patterns in match.headers.items()}
+    return all(
+        within(headers.get(name.lower()), patterns, fold=True, may_lack=True) for name, patterns in than.headers.items()
+    )
 
 
-def within(inner: Collection[str] | None, outer: Collection[str], *, fold: bool = False) -> bool:
-    """Whether a list of globs takes nothing that the other one does not take. inner: None takes everything."""
-    wanted = [glob for glob in inner or () if not glob.startswith(NOT)] or ["*"]
-    roofs = [glob for glob in outer if not glob.startswith(NOT)] or ["*"]
-    barred = {bare(glob) for glob in inner or () if glob.startswith(NOT)}
-    if not {bare(glob) for glob in outer if glob.startswith(NOT)} <= barred:
+def within(
+    inner: Collection[str] | None, outer: Collection[str], *, fold: bool = False, may_lack: bool = False
+) -> bool:
+    """Whether a list of globs takes nothing that the other one does not take. inner: None takes everything. may_lack:
+    a call need not have what is compared; then `*` does not take it, and a list that only excludes does.
+    """
+    wanted, barred = _sorted(inner or ())
+    roofs, outer_barred = _sorted(outer)
+    if not outer_barred <= barred or (may_lack and roofs and not wanted):
         return False
-    return all(any(_covers(roof, glob, fold) for roof in roofs) for glob in wanted)
+    return all(any(_covers(roof, glob, fold) for roof in roofs or ["*"]) for glob in wanted or ["*"])
+
+
+def _sorted(patterns: Collection[str]) -> tuple[list[str], set[str]]:
+    """Those without and those with `!`, which is taken off."""
+    barred = {bare(pattern) for pattern in patterns if pattern.startswith(NOT)}
+    return [pattern for pattern in patterns if not pattern.startswith(NOT)], barred
 
 
 @lru_cache(maxsize=4096)

@@ -19,7 +19,7 @@ from sipserver import yaml_file
 from sipserver.dialplan import book
 from sipserver.errors import ConfigError, DialplanError, DiskFull, SipServerError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def digest_of(text: str) -> str:

@@ -49,7 +49,13 @@ async def test_a_key_gives_on_no_more_than_it_has(server: ServerProcess) -> None
         assert await is_good(server, made["key"])
         for scopes in (["calls:write"], ["calls:read", "dialplans:write"]):
             assert scopes[-1] in (await post(client, "/keys", 403, name="x", scopes=scopes))["detail"]
-        for body in ({"scopes": []}, {"scopes": ["all"]}, {"scopes": ["calls:read"], "name": "a\nb"}, {}):
+        wrong: list[dict[str, Any]] = [
+            {"scopes": []},
+            {"scopes": ["all"]},
+            {"scopes": ["calls:read"], "name": "a\nb"},
+            {},
+        ]
+        for body in wrong:
             await post(client, "/keys", 422, **{"name": "x", **body})
         listed = {key["id"]: key for key in (await get(client, "/keys"))["keys"]}
         assert listed[made["id"]]["scopes"] == ["calls:read", "keys:write"]
@@ -62,7 +68,7 @@ async def test_a_key_gives_on_no_more_than_it_has(server: ServerProcess) -> None
 async def test_a_key_lives_no_longer_than_the_one_that_made_it(server: ServerProcess) -> None:
     soon, later = (datetime.now(UTC) + timedelta(hours=hours) for hours in (1, 2))
     async with asking(server, await asyncio.to_thread(key_of, server, "acme", *SCOPES)) as client:
-        body = {"name": "short", "scopes": list(SCOPES)}
+        body: dict[str, Any] = {"name": "short", "scopes": list(SCOPES)}
         made = await post(client, "/keys", **body, expires_at=soon.isoformat())
         await post(client, "/keys", 400, **body, expires_at="2020-01-01T00:00:00Z")
         forever = await post(client, "/keys", **body)
