@@ -129,7 +129,9 @@ async def test_what_an_operator_does_on_one_machine_goes_to_all(
     assert one.noted[-1] == ("acme", "dialplan.deleted", "acme")
 
 
-async def test_half_a_file_is_no_version_and_is_not_written_over(rows: VersionRows, tmp_path: Path) -> None:
+async def test_half_a_file_is_no_version_and_is_not_written_over(
+    rows: VersionRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = Machine(tmp_path / "one", rows, acme=text("0"))
     await one.put("1", "0")
     for half in ("tenant: acme\nflows: {", text("1").replace("acme", "zenith")):
@@ -141,6 +143,7 @@ async def test_half_a_file_is_no_version_and_is_not_written_over(rows: VersionRo
             assert one.reads() == half
         assert (await one.history())[0] == (2, "key:k")
     (one.folder / "acme.yaml").write_text(text("now"))
+    monkeypatch.setattr(module, "SETTLE_S", 3600.0)
     with pytest.raises(Conflict):
         await one.put("2", "1")
 

