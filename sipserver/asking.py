@@ -1,4 +1,4 @@
-"""Questions to calls, wherever they live: in this process, or anywhere in a fleet.
+"""Questions to calls and trunks, wherever they live: in this process, or anywhere in a fleet.
 
 Owns who is asked, and in which order when a new call may begin anywhere. Refuses to know what is asked
 (`calls.commands`) and who wants to know.
@@ -7,11 +7,13 @@ Owns who is asked, and in which order when a new call may begin anywhere. Refuse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sipserver.bus.contract import Bus, Handler, Json
 from sipserver.errors import BusDown, CapacityError, Draining, NotFound, RemoteError, SipServerError
+from sipserver.fleet.registrar import LEASE, TRUNKS
 
 ANSWER_S = 5.0
 _NO_ROOM = frozenset({CapacityError.__name__, Draining.__name__})
@@ -34,12 +36,16 @@ class Asking(Protocol):
         """The calls that live now, as `calls.commands.describe` has them. Raises BusDown."""
         ...
 
+    async def trunks(self) -> Sequence[Json]:
+        """The trunks, as `exchange.trunk_states` has them. Raises BusDown, CapacityError when no cell runs."""
+        ...
+
 
 class Here:
     """In one process, whose commands are at hand or behind a socket."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, handler: Handler, trunks: Callable[[], Sequence[Json]] = tuple) -> None:
+        self._handler, self._trunks = handler, trunks
 
     async def originate(self, wanted: Json) -> str:
         return str((await self._handler("originate", wanted))["call"])
@@ -49,6 +55,9 @@ class Here:
 
     async def live(self) -> Sequence[Json]:
         return list((await self._handler("calls", {}))["calls"])
+
+    async def trunks(self) -> Sequence[Json]:
+        return self._trunks()
 
 
 class Everywhere:
@@ -84,6 +93,16 @@ class Everywhere:
         runs = await self._bus.leases.find("run/")
         found = await asyncio.gather(*(self._of(key.removeprefix("run/"), value) for key, value in runs.items()))
         return [call for calls in found for call in calls]
+
+    async def trunks(self) -> Sequence[Json]:
+        """Of the cell that registers, or, where nothing is to be registered, of any."""
+        holder = await self._bus.leases.get(LEASE)
+        runs = [key.removeprefix("run/") for key in await self._bus.leases.find("run/")]
+        for run in [*([str(holder["run"])] if holder is not None else []), *runs]:
+            with contextlib.suppress(NotFound, RemoteError):  # it has just ended, or is a gateway, which has no trunks
+                answer = await self._bus.commands.ask(f"run:{run}", TRUNKS, {}, timeout_s=self._answer_s)
+                return list(answer["trunks"])
+        raise CapacityError("no cell of the fleet runs")
 
     async def _of(self, run: str, where: Json) -> Sequence[Json]:
         try:

@@ -6,25 +6,35 @@ are asked (`asking`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
+from sipserver.api.plan_checks import Engines, PlanChecks
+from sipserver.api.plans import Plans
 from sipserver.api.rest import app
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.calls import CallOperations
 from sipserver.api.rest.cookies import Cookies
+from sipserver.api.rest.dialplans import DialplanOperations
+from sipserver.api.rest.health import Looks
+from sipserver.api.rest.keys import KeyOperations
 from sipserver.api.rest.login import Entrance, LoginOperations
+from sipserver.api.rest.operations import Operation
 from sipserver.api.rest.provider import ProviderOperations
+from sipserver.api.rest.tenant_config import ConfigOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
 from sipserver.bus.contract import Once
+from sipserver.dialplan.bounds import Allowed
 from sipserver.journal import Entry
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
+from sipserver.store.dialplans import VersionRows
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
 from sipserver.store.sessions import SessionRows
@@ -44,6 +54,8 @@ from sipserver.webhooks.outgoing import Outgoing
 CONNECTIONS = 6
 """To a database server: deliveries may have four at a time."""
 STOP_S = 5.0
+LOOK_S = 2.0
+"""How long the database may take to say that it is there."""
 
 
 class Telling:
@@ -75,7 +87,15 @@ class ControlPlane:
     SettingsError when the secret of the audit log cannot be used.
     """
 
-    def __init__(self, loaded: Settings, asking: Asking, once: Once) -> None:
+    def __init__(
+        self,
+        loaded: Settings,
+        asking: Asking,
+        once: Once,
+        *,
+        takes_calls: Callable[[], bool] = lambda: True,
+        bus_up: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         keys = KeyBook(KeyRows(self._database))
         calls = CallOperations(Reader(self._database), asking, once.first, loaded.calls.recordings)
@@ -94,9 +114,34 @@ class ControlPlane:
             *WebhookOperations(self._outgoing).operations(),
             *people.operations(),
             *comers.operations(),
-            *UserOperations(users, keys, self._audit).operations(),
+            *UserOperations(users, self._audit).operations(),
+            *self._config(loaded, asking),
+            *KeyOperations(keys).operations(),
         ]
-        self.app: web.Application = app.application(access, self._note, offered)
+        looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
+        self.app: web.Application = app.application(access, self._note, offered, looks.routes())
+        self.app.cleanup_ctx.append(self._following)
+
+    def _config(self, loaded: Settings, asking: Asking) -> list[Operation]:
+        """What a tenant configures."""
+        tenants = loaded.tenants.items()
+        allowed = {name: Allowed(each.numbers, each.targets, each.hosts) for name, each in tenants}
+        engines = Engines(loaded.speech.stt, loaded.speech.tts, loaded.llm)
+        checks = PlanChecks(loaded.dialplans, allowed, engines)
+        self._plans = Plans(VersionRows(self._database), loaded.dialplans, checks, self._note_by_hand)
+        limits = {name: each.calls for name, each in tenants}
+        looking = ConfigOperations(self._plans, asking, limits, allowed)
+        return [*DialplanOperations(self._plans).operations(), *looking.operations()]
+
+    async def _following(self, _app: web.Application) -> AsyncIterator[None]:
+        """The machine's dialplans follow their versions for as long as HTTP is served."""
+        task = asyncio.create_task(self._plans.follow(), name="follow dialplans")
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _note_by_hand(self, tenant: str, action: str, name: str) -> None:
+        await self._audit.append(tenant, actor="operator", action=action, subject=f"dialplan:{name}")
 
     async def _note(
         self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None

@@ -10,6 +10,8 @@ SipServerError
 │   ├── NotAcceptable          no common codec, unusable SDP                488
 │   ├── Unauthorized           an API key that is missing, unknown or over   401
 │   ├── NotAllowed             a number or address that no trunk may call   403
+│   ├── Conflict               not as things are now                        409
+│   ├── Outdated               somebody else changed it first               412
 │   └── BadPayload             media bytes that no codec could have made
 ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
 ├── ProviderError          a speech or language engine's                    503
@@ -20,6 +22,7 @@ SipServerError
 ├── TooMany                the asker's: more than one may have at a time    429 with Retry-After
 ├── Draining               ours: shutting down, running calls go on         503 with Retry-After
 ├── NotFound               the asker's: no such call, run or machine        404
+├── DiskFull               ours: no room for what was to be kept           507
 ├── BusDown                ours: the bus between the processes is away      503
 ├── IdentityError          an OpenID provider's: no answer, or none to believe   502, retry
 ├── RemoteError            what another process raised; has its codes
@@ -95,6 +98,16 @@ class NotAcceptable(CallerError):
 class NotAllowed(CallerError):
     sip_code = 403
     http_code = 403
+
+
+class Conflict(CallerError):
+    http_code = 409
+
+
+class Outdated(CallerError):
+    """It is no longer as the asker has seen it."""
+
+    http_code = 412
 
 
 class Unauthorized(CallerError):
@@ -174,6 +187,12 @@ class NotFound(SipServerError):
     fault = Fault.CALLER
     sip_code = 404
     http_code = 404
+
+
+class DiskFull(SipServerError):
+    retry = True
+    sip_code = 503
+    http_code = 507
 
 
 class BusDown(SipServerError):

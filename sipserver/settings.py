@@ -40,14 +40,19 @@ class LogSettings(BaseModel):
 
 
 class TenantLimits(BaseModel):
-    """calls: at a time, on all machines together; 0: no limit. numbers: numbers or users, with `*` and `?`, that are
-    this tenant's alone: calls to them ask no other routes.
+    """calls: at a time, on all machines together; 0: no limit. numbers: globs of numbers or users that are this
+    tenant's alone: calls to them ask no other routes.
+
+    Of dialplans that come by REST, numbers: what their routes may take; targets: globs of where calls may go; hosts:
+    globs of servers that may be told. Without them: what the operator's own last dialplan of the tenant has.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calls: int = Field(default=0, ge=0)
     numbers: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 class Settings(BaseModel):

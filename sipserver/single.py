@@ -81,7 +81,7 @@ class Server:
         probes = self.exchange.probes(self._queues, self._record_faults)
         self.metrics = Metrics(with_websockets(probes, self.doors.gate.facts))
         self._commands = CallCommands(self.exchange.registry)
-        self._control = ControlPlane(loaded, Here(self._commands.handle), self._bus.once) if loaded.http.api else None
+        self._control = self._control_plane() if loaded.http.api else None
         self.http = HttpServer(
             loaded.http,
             self.exchange.readiness,
@@ -117,6 +117,13 @@ class Server:
             finally:
                 systemd_notify.stopping(f"draining {len(exchange.registry.calls)} calls")
                 await exchange.drain(self._settings.calls.drain_s)
+
+    def _control_plane(self) -> ControlPlane:
+        asking = Here(self._commands.handle, self.exchange.trunk_states)
+        return ControlPlane(self._settings, asking, self._bus.once, takes_calls=self._takes_calls)
+
+    def _takes_calls(self) -> bool:
+        return all(check.ok for check in self.exchange.readiness())
 
     def hurry(self) -> None:
         """End the running calls now instead of waiting for them (second SIGTERM)."""

@@ -7,29 +7,29 @@ Owns the order of these. Refuses to know routes: where this leaves several tenan
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatchcase
 
+from sipserver.dialplan import globs
 from sipserver.dialplan.facts import CallFacts
 from sipserver.trunks.settings import TrunkSettings
 
 ANYBODY: frozenset[str] = frozenset()
 NOBODY = frozenset({""})
 """No tenant is called so."""
+_SIGNS = frozenset("*?[!")
 
 
 class Tenancy:
-    """numbers: tenant -> numbers or users that are called, with `*` and `?`."""
+    """numbers: tenant -> globs of numbers or users that are called, `!` in front of those that are not meant."""
 
     def __init__(self, trunks: Iterable[TrunkSettings], numbers: Mapping[str, Collection[str]]) -> None:
         self._trunks = {trunk.name: trunk for trunk in trunks}
         self._exact: dict[str, str] = {}
-        self._globs: list[tuple[str, str]] = []
+        self._globs: list[tuple[tuple[str, ...], str]] = []
         for tenant, patterns in numbers.items():
-            for pattern in patterns:
-                if any(character in pattern for character in "*?["):
-                    self._globs.append((pattern, tenant))
-                else:
-                    self._exact[pattern] = tenant
+            if any(set(pattern) & _SIGNS for pattern in patterns):
+                self._globs.append((tuple(patterns), tenant))
+            else:
+                self._exact |= dict.fromkeys(patterns, tenant)
 
     def of(self, facts: CallFacts) -> Collection[str]:
         """Whose routes are asked; ANYBODY: everybody's. NOBODY: the trunk's tenants do not have the number, or its
@@ -51,4 +51,4 @@ class Tenancy:
         """Empty: nobody's alone."""
         if found := self._exact.get(number):
             return found
-        return next((tenant for pattern, tenant in self._globs if fnmatchcase(number, pattern)), "")
+        return next((tenant for patterns, tenant in self._globs if globs.takes(patterns, number)), "")

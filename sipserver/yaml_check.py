@@ -17,6 +17,8 @@ from sipserver.yaml_file import Document, KeyPath, holds
 
 Model = TypeVar("Model", bound=BaseModel)
 Problem = TypeVar("Problem", bound=ConfigError)
+MOST_MEANT = 100
+"""Mistakes of a file for which a word is looked for that may have been meant: for thousands it would take minutes."""
 
 
 def check(document: Document, model: type[Model], error: type[ConfigError] = ConfigError) -> Model:

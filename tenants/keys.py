@@ -37,11 +37,17 @@ class Scope(enum.StrEnum):
     WEBHOOKS_WRITE = "webhooks:write"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
-    KEYS_READ = "keys:read"
     AUDIT_READ = "audit:read"
+    DIALPLANS_READ = "dialplans:read"
+    DIALPLANS_WRITE = "dialplans:write"
+    CONFIG_READ = "config:read"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
 
 
 ALL = frozenset(Scope)
+USUAL = ALL - {Scope.KEYS_WRITE, Scope.USERS_WRITE, Scope.DIALPLANS_WRITE}
+"""What a key may do for which nobody says what: not what makes more keys or users, or changes what happens to calls."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Owns what both have in common, so that operations see one thing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sipserver.tenants.keys import ApiKey, Scope
 from sipserver.tenants.roles import PERMISSIONS, Role
@@ -15,7 +16,7 @@ from sipserver.tenants.users import Session, User
 @dataclass(frozen=True, slots=True)
 class Principal:
     """id: of the key or the user. name: what people call it. role: up to which one it may give roles. actor: as the
-    audit log has it. session: of a person.
+    audit log has it. session: of a person. expires_at: when a key ends by itself.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Principal:
     role: Role
     actor: str
     session: Session | None = None
+    expires_at: datetime | None = None
 
     @property
     def called(self) -> str:
@@ -34,7 +36,7 @@ class Principal:
 
 def of_key(key: ApiKey) -> Principal:
     """A key gives roles as an admin does, if it may write users at all."""
-    return Principal(key.id, key.tenant, key.name, key.scopes, Role.ADMIN, f"key:{key.id}")
+    return Principal(key.id, key.tenant, key.name, key.scopes, Role.ADMIN, f"key:{key.id}", None, key.expires_at)
 
 
 def of_user(user: User, session: Session) -> Principal:

@@ -26,7 +26,7 @@ from sipserver.store.keys import KeyRows
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.key_book import KeyBook
-from sipserver.tenants.keys import ALL, ApiKey, Scope, scopes_of
+from sipserver.tenants.keys import USUAL, ApiKey, Scope, scopes_of
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -39,13 +39,16 @@ def create(
     name: Annotated[str, typer.Option(help="What it is for; you see it in the list.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help=f"What it may do: {', '.join(Scope)}. May be given more than once; none: all."),
+        typer.Option(
+            help=f"What it may do: {', '.join(Scope)}. May be given more than once; none: all but "
+            "keys:write and dialplans:write."
+        ),
     ] = None,
     days: Annotated[float | None, typer.Option(min=0.01, max=3650, help="How long it is good; none: for ever.")] = None,
     config: Config = settings.DEFAULT_FILE,
 ) -> None:
     """Make a key and print it. It is shown this once: what is kept cannot be turned back into it."""
-    scopes = scopes_of(scope) if scope else ALL
+    scopes = scopes_of(scope) if scope else USUAL
     lives = None if days is None else timedelta(days=days)
     typer.echo(asyncio.run(_create(config, tenant, name, scopes, lives)))
 

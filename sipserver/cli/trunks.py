@@ -7,7 +7,6 @@ Owns the question and the words on the terminal.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 import urllib.error
@@ -22,11 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import settings
-from sipserver.bus.contract import Bus
+from sipserver.asking import Everywhere
 from sipserver.calls import timeline
 from sipserver.cli.operator_bus import operator_bus
-from sipserver.errors import NotFound, SipServerError
-from sipserver.fleet.registrar import LEASE, TRUNKS
+from sipserver.errors import SipServerError
 from sipserver.settings import Settings
 
 ANSWER_S = 3.0
@@ -69,19 +67,8 @@ def _ask(config: Path) -> list[dict[str, Any]]:
 
 
 async def _ask_fleet(loaded: Settings) -> list[dict[str, Any]]:
-    """Of the cell that registers, or, where nothing is to be registered, of any."""
     async with operator_bus(loaded) as bus:
-        holder = await bus.leases.get(LEASE)
-        runs = [str(holder["run"])] if holder is not None else await _cells(bus)
-        for run in runs:
-            with contextlib.suppress(NotFound):
-                answer = await bus.commands.ask(f"run:{run}", TRUNKS, {}, timeout_s=ANSWER_S)
-                return list(answer["trunks"])
-        raise SipServerError("no cell of the fleet runs")
-
-
-async def _cells(bus: Bus) -> list[str]:
-    return [key.removeprefix("run/") for key in await bus.leases.find("run/")]
+        return [dict(trunk) for trunk in await Everywhere(bus, answer_s=ANSWER_S).trunks()]
 
 
 def _print(found: Sequence[Mapping[str, Any]]) -> None:

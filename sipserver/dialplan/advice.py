@@ -8,7 +8,7 @@ from sipserver.dialplan.globs import bare
 from sipserver.dialplan.plan import Plan
 from sipserver.dialplan.steps import Agent, Hangup, Queue, Serve, When
 from sipserver.errors import ConfigError, DialplanError
-from sipserver.yaml_check import meant, problem_at
+from sipserver.yaml_check import MOST_MEANT, meant, problem_at
 from sipserver.yaml_file import KeyPath
 
 
@@ -86,7 +86,8 @@ class _Advice:
         for at, used in uses:
             for name in dict.fromkeys(used):
                 if name not in known and not name.lower().startswith("header."):
-                    self._warn(at, f"nothing sets the variable `{name}`{meant(name, known)}")
+                    near = meant(name, known) if len(self.warnings) < MOST_MEANT else ""
+                    self._warn(at, f"nothing sets the variable `{name}`{near}")
 
     def routes(self) -> None:
         routes = self._plan.routes

@@ -19,7 +19,7 @@ from sipserver.dialplan.globs import bare
 from sipserver.dialplan.plan import Flow, Plan, PlanFile, zone
 from sipserver.dialplan.steps import END, NEXT, STEPS, Agent, Collect, Decide, SetStep, Step
 from sipserver.errors import ConfigError, DialplanError
-from sipserver.yaml_check import check_all, meant, problem_at
+from sipserver.yaml_check import MOST_MEANT, check_all, meant, problem_at
 from sipserver.yaml_file import Document, KeyPath
 
 
@@ -49,19 +49,39 @@ def check(file: Path) -> Report:
         return Report(file, None, (problem,))
 
 
-def check_document(document: Document) -> Report:
-    """As `check`, for a file that was parsed."""
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """Where the sound files of a plan may lie that does not come from the operator. folders: beside the dialplan.
+    known: as they may be named as well.
+    """
+
+    folders: tuple[str, ...]
+    known: frozenset[str] = frozenset()
+
+    def allows(self, beside: Path, name: str) -> bool:
+        """Whether it is certain that it lies there, links followed."""
+        if name in self.known:
+            return True
+        try:
+            file = (beside / name).resolve()
+            return any(file.is_relative_to((beside / folder).resolve()) for folder in self.folders)
+        except (OSError, ValueError, RuntimeError):
+            return False
+
+
+def check_document(document: Document, sounds: Sounds | None = None) -> Report:
+    """As `check`, for a file that was parsed. sounds: None: wherever the file says."""
     if not isinstance(document.value, dict):
         problem = DialplanError("is empty; a dialplan has `tenant`, `flows` and `routes`", file=document.file, line=1)
         return Report(document.file, None, (problem,))
-    return _Check(document).report()
+    return _Check(document, sounds).report()
 
 
 class _Check:
     """One pass over one document; keeps what it finds."""
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
+    def __init__(self, document: Document, sounds: Sounds | None) -> None:
+        self.document, self.sounds = document, sounds
         self.errors: list[ConfigError] = []
         self.placed: list[tuple[KeyPath, Step]] = []
 
@@ -166,9 +186,14 @@ class _Check:
 
     def _named(self, at: KeyPath, what: str, name: str, known: Iterable[str]) -> None:
         if name not in known:
-            self._error(at, f"unknown {what} `{name}`{meant(name, known)}")
+            near = meant(name, known) if len(self.errors) < MOST_MEANT else ""
+            self._error(at, f"unknown {what} `{name}`{near}")
 
     def _sound(self, at: KeyPath, name: str) -> None:
+        if self.sounds is not None and not self.sounds.allows(self.document.file.parent, name):
+            folders = " or ".join(f"{folder}/" for folder in self.sounds.folders)
+            self._error(at, f"a sound lies below {folders} beside the dialplan; the operator puts it there")
+            return
         try:
             exists = (self.document.file.parent / name).is_file()
         except (OSError, ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -91,7 +91,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         metrics = FleetMetrics(lambda: watch.facts, counted, edge)
         relay = Relay(settings.fleet.runtime, spec.run, settings.gate)
         switch, doors = _switch(spec, relay.home) if settings.calls_by_http else (None, None)
-        plane = await _control_plane(spec, switch, stack)
+        plane = await _control_plane(spec, switch, stack, lambda: all(check.ok for check in watch.checks()))
         http = HttpServer(
             settings.http,
             watch.checks,
@@ -137,7 +137,7 @@ def _switch(spec: ChildSpec, home: str) -> tuple[Switch, Doors]:
 
 
 async def _control_plane(
-    spec: ChildSpec, switch: Switch | None, stack: contextlib.AsyncExitStack
+    spec: ChildSpec, switch: Switch | None, stack: contextlib.AsyncExitStack, takes_calls: Callable[[], bool]
 ) -> ControlPlane | None:
     """It asks calls over the bus, one of its own where the gateway has no calls. None: the settings want none."""
     if not spec.settings.http.api:
@@ -148,7 +148,8 @@ async def _control_plane(
         bus = table.make(spec.settings.bus, node=spec.node, run=spec.run)
         await bus.open()
         stack.push_async_callback(bus.close)
-    plane = ControlPlane(spec.settings, Everywhere(bus), bus.once)
+    asking = Everywhere(bus)
+    plane = ControlPlane(spec.settings, asking, bus.once, takes_calls=takes_calls, bus_up=lambda: bus.up)
     stack.push_async_callback(plane.close)
     return plane
 

@@ -9,6 +9,7 @@ that does not answer is given up in time.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -141,6 +142,15 @@ class Database:
         except UNAVAILABLE as problem:
             await self.close()
             raise self._refusal(problem) from problem
+
+    async def answers(self, within_s: float) -> bool:
+        """Whether it can be read now."""
+        try:
+            async with asyncio.timeout(within_s), self.engine.connect() as connection:
+                await connection.execute(sa.select(1))
+        except UNAVAILABLE:
+            return False
+        return True
 
     async def close(self) -> None:
         """Close all connections and their threads. Idempotent."""

@@ -56,6 +56,17 @@ class KeyRows:
         async with self._database.engine.begin() as connection:
             return (await connection.execute(change)).rowcount == 1
 
+    async def replace(self, old_id: str, until: datetime, row: KeyRow) -> bool:
+        """Add a key, and end another at a moment, if it does not end before. False, and nothing is done, when that one
+        was revoked meanwhile."""
+        same = sa.update(api_keys).where(api_keys.c.id == old_id, api_keys.c.revoked_at.is_(None))
+        ends = sa.case((api_keys.c.expires_at < until, api_keys.c.expires_at), else_=until)
+        async with self._database.engine.begin() as connection:
+            if (await connection.execute(same.values(expires_at=ends))).rowcount != 1:
+                return False
+            await connection.execute(sa.insert(api_keys).values(**asdict(row)))
+        return True
+
     async def used(self, key_id: str, at: datetime) -> None:
         async with self._database.engine.begin() as connection:
             await connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(used_at=at))

@@ -1,5 +1,5 @@
-"""The tables: a row for each call, event, API key, user, session and entry of the audit log; webhooks and what waits
-for them. Works on SQLite and PostgreSQL.
+"""The tables: a row for each call, event, API key, user, session, version of a dialplan and entry of the audit log;
+webhooks and what waits for them. Works on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -237,4 +237,18 @@ sessions = sa.Table(
     sa.UniqueConstraint("id", name="sessions_id"),
     sa.Index("sessions_user", "user_id", "created_at"),
     sa.Index("sessions_expires_at", "expires_at"),
+)
+
+dialplan_versions = sa.Table(
+    "dialplan_versions",
+    metadata,
+    sa.Column("tenant", sa.String(128), primary_key=True),
+    sa.Column(
+        "number", sa.Integer, primary_key=True
+    ),  # 1, 2, 3 ... for each tenant: two who change it want the same one
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),  # empty: from here on there is none
+    sa.Column("text", sa.Text, nullable=False),
 )

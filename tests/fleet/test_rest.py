@@ -49,8 +49,10 @@ async def fleet_at(folder: Path, callee_port: int = 9) -> AsyncIterator[tuple[Fl
         await asyncio.to_thread(fleet.stop)
 
 
-def key_of(fleet: FleetProcess) -> str:
+def key_of(fleet: FleetProcess, *scopes: str) -> str:
     words = ["create", "--tenant", "acme", "--name", "tests", "--config", str(fleet.settings_file)]
+    for scope in scopes:
+        words += ["--scope", scope]
     made = CliRunner().invoke(keys_cli.app, words)
     assert made.exit_code == 0, made.output
     return made.output.strip().splitlines()[-1]
@@ -90,6 +92,28 @@ async def test_a_call_is_placed_by_one_gateway_and_ended_by_another(tmp_path: Pa
         await eventually(seen, lambda state: state == "ended", "the end")
         _, page = await ask(fleet, key, "GET", "/calls")
         assert [call["id"] for call in page["calls"]] == [call_id]  # type: ignore[attr-defined]
+
+
+async def test_a_dialplan_that_one_gateway_takes_is_in_force_in_all_cells(tmp_path: Path) -> None:
+    async with fleet_at(tmp_path) as (fleet, key):
+        _, told = await ask(fleet, key, "GET", "/trunks")
+        assert [trunk["name"] for trunk in told["trunks"]] == ["pbx"]  # type: ignore[attr-defined]
+        healthy = (200, {"status": "ok", "takes_calls": True, "database": True, "bus": True})
+        await eventually(lambda: ask(fleet, key, "GET", "/health"), lambda told: told == healthy, "health")
+        writer = await asyncio.to_thread(key_of, fleet, "dialplans:write", "calls:write")
+        url = f"http://127.0.0.1:{fleet.http_port}/api/v1"
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {writer}"}) as client:
+
+            async def placed() -> int:
+                order = {"to": "200", "trunk": "pbx", "flow": "fresh"}
+                async with client.post(f"{url}/calls/create", json=order) as answer:
+                    return answer.status
+
+            assert await placed() == 404
+            changed = PLAN.replace("routes:", "  fresh: [hangup]\nroutes:")
+            async with client.put(f"{url}/dialplans/acme", data=changed, headers={"If-Match": "*"}) as answer:
+                assert answer.status == 200, await answer.text()
+            await eventually(placed, lambda status: status == 201, "a call by the new dialplan")
 
 
 async def test_redis_that_is_away_is_told_and_records_are_read(tmp_path: Path) -> None:

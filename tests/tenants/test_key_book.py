@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sipserver.errors import NotFound
+from sipserver.errors import Conflict, NotFound
 from sipserver.store.database import Database
 from sipserver.store.keys import KeyRows
 from sipserver.store.settings import StoreSettings
@@ -83,6 +83,38 @@ async def test_two_keys_are_good_while_one_takes_the_place_of_the_other(rows: Ke
     await book.revoke(old.id)
     assert await book.recognise(old_text) is None
     assert await book.recognise(new_text) is not None
+
+
+async def test_a_key_is_replaced_and_ends_when_the_grace_does(rows: KeyRows) -> None:
+    clock = Clock()
+    book = KeyBook(rows, clock=clock)
+    asker, _ = await book.create("acme", "admin", ALL)
+    old, old_text = await book.issue(asker, "crm", READ)
+    assert await book.recognise(old_text) is not None
+    new, new_text = await book.rotate(asker, old.id, timedelta(hours=1))
+    assert (new.name, new.scopes, new.expires_at) == ("crm", READ, None)
+    clock.passes(3599)
+    assert await book.recognise(old_text) is not None
+    clock.passes(1)
+    assert await book.recognise(old_text) is None
+    assert await book.recognise(new_text) is not None
+    with pytest.raises(Conflict):
+        await book.rotate(asker, old.id, timedelta())
+    short, short_text = await book.issue(asker, "short", READ, clock.now + timedelta(minutes=1))
+    await book.rotate(asker, short.id, timedelta(hours=1))
+    clock.passes(60)
+    assert await book.recognise(short_text) is None, "the grace makes no life longer"
+
+
+async def test_keys_make_so_many_keys_and_no_more(rows: KeyRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_book, "MOST_GOOD", 2)
+    book = KeyBook(rows)
+    asker, _ = await book.create("acme", "admin", ALL)
+    made, _ = await book.issue(asker, "crm", READ)
+    with pytest.raises(Conflict):
+        await book.issue(asker, "one more", READ)
+    await book.revoke(made.id)
+    await book.issue(asker, "another", READ)
 
 
 async def test_keys_are_listed_and_revoked_by_tenant(rows: KeyRows) -> None:

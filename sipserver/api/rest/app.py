@@ -15,8 +15,10 @@ PREFIX = "/api/v1"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
-def application(access: Access, note: Note, offered: Sequence[Operation]) -> web.Application:
-    """Everybody may read the document and its page: they tell of no tenant."""
+def application(
+    access: Access, note: Note, offered: Sequence[Operation], open_to_all: Sequence[web.RouteDef] = ()
+) -> web.Application:
+    """Everybody may read the document and its page: they tell of no tenant. open_to_all: what else needs no key."""
     document = json.dumps(openapi.document(offered))
     page = openapi.page(offered)
 
@@ -26,6 +28,5 @@ def application(access: Access, note: Note, offered: Sequence[Operation]) -> web
     async def as_page(_request: web.Request) -> web.Response:
         return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY})
 
-    return operations.application(
-        access, note, offered, [web.get("/openapi.json", as_document), web.get("/docs", as_page)]
-    )
+    more = [web.get("/openapi.json", as_document), web.get("/docs", as_page), *open_to_all]
+    return operations.application(access, note, offered, more)

@@ -37,8 +37,12 @@ _ALWAYS = {
 _MORE = {
     400: "What was asked for cannot be",
     409: "Not in this state",
+    412: "Somebody else changed it first",
+    413: "The body is too large",
     416: "No such range in the file",
+    428: "The request does not say which version it changes",
     502: "The trunk or the network did not take it",
+    507: "The server's disk is full",
 }
 _RATE = {
     "RateLimit-Limit": "Requests at once",
@@ -118,6 +122,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         schema = {"$ref": _REF.format(model=operation.body.__name__)}
         said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif operation.takes:
+        said["requestBody"] = {"required": True, "content": {operation.takes: {"schema": {"type": "string"}}}}
     return said
 
 

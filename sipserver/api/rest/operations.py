@@ -64,6 +64,8 @@ class Operation:
     detail: str = ""
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
+    takes: str = ""
+    """The media type of a body that is no JSON, which the handler reads."""
     answer: type[BaseModel] | None = None
     status: int = 200
     media_type: str = ""

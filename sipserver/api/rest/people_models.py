@@ -11,7 +11,6 @@ from pydantic import Field, StringConstraints
 from sipserver.api.rest.models import Given, Limit, Moment, Taken
 from sipserver.calls.commands import OneLine
 from sipserver.tenants.audit_entry import Entry as LogEntry
-from sipserver.tenants.keys import ApiKey
 from sipserver.tenants.principal import Principal
 from sipserver.tenants.roles import Role
 from sipserver.tenants.users import Session as SessionKnown
@@ -140,32 +139,6 @@ class User(Given):
 
 class Users(Given):
     users: list[User]
-
-
-class Key(Given):
-    id: str
-    name: str
-    scopes: list[str]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    used_at: datetime | None = Field(description="The last time, to the minute.")
-
-    @classmethod
-    def of(cls, key: ApiKey) -> Key:
-        return cls(
-            id=key.id,
-            name=key.name,
-            scopes=sorted(key.scopes),
-            created_at=key.created_at,
-            expires_at=key.expires_at,
-            revoked_at=key.revoked_at,
-            used_at=key.used_at,
-        )
-
-
-class Keys(Given):
-    keys: list[Key]
 
 
 class EntriesAsked(Taken):

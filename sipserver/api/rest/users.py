@@ -1,4 +1,4 @@
-"""Users by REST: made, listed, changed; and what an auditor reads: keys, and the audit log.
+"""Users by REST: made, listed, changed; and what an auditor reads: the audit log.
 
 Owns that nobody gives a role above his own, or changes somebody who has one. Refuses to know passwords and tables.
 """
@@ -12,7 +12,6 @@ from sipserver.api.rest.models import aware
 from sipserver.api.rest.operations import Answered, Asked, Operation
 from sipserver.errors import NotAllowed
 from sipserver.tenants.audit_log import AuditLog
-from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.keys import Scope
 from sipserver.tenants.roles import Role, may_manage
 from sipserver.tenants.user_book import UserBook
@@ -21,8 +20,8 @@ from sipserver.tenants.user_book import UserBook
 class UserOperations:
     """Loop thread."""
 
-    def __init__(self, users: UserBook, keys: KeyBook, log: AuditLog) -> None:
-        self._users, self._keys, self._audit = users, keys, log
+    def __init__(self, users: UserBook, log: AuditLog) -> None:
+        self._users, self._audit = users, log
 
     def operations(self) -> Sequence[Operation]:
         read, write, one = Scope.USERS_READ, Scope.USERS_WRITE, "/users/{user}"
@@ -57,9 +56,6 @@ class UserOperations:
                 refusals=(400,),
                 deed="user.changed",
                 of="user",
-            ),
-            Operation(
-                "listKeys", "GET", "/keys", Scope.KEYS_READ, self._list_keys, "List API keys", answer=models.Keys
             ),
             Operation(
                 "listAuditEntries",
@@ -105,10 +101,6 @@ class UserOperations:
         changed = wanted.model_dump(exclude_none=True, exclude={"password"})
         detail = {"email": user.email, **changed, **({} if wanted.password is None else {"renewed": "password"})}
         return Answered(models.User.of(user), detail=detail)
-
-    async def _list_keys(self, asked: Asked) -> Answered:
-        keys = await self._keys.list(asked.key.tenant)
-        return Answered(models.Keys(keys=list(map(models.Key.of, keys))))
 
     async def _list_entries(self, asked: Asked) -> Answered:
         wanted: models.EntriesAsked = asked.query

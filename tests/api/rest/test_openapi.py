@@ -12,13 +12,21 @@ import pytest
 
 from sipserver.api.rest import openapi
 from sipserver.api.rest.calls import CallOperations
+from sipserver.api.rest.dialplans import DialplanOperations
+from sipserver.api.rest.keys import KeyOperations
 from sipserver.api.rest.operations import Operation
+from sipserver.api.rest.tenant_config import ConfigOperations
 
 
 @pytest.fixture
 def operations() -> list[Operation]:
     nobody: Any = None
-    return list(CallOperations(nobody, nobody, nobody, Path()).operations())
+    return [
+        *CallOperations(nobody, nobody, nobody, Path()).operations(),
+        *DialplanOperations(nobody).operations(),
+        *ConfigOperations(nobody, nobody, {}, {}).operations(),
+        *KeyOperations(nobody).operations(),
+    ]
 
 
 def test_every_reference_leads_somewhere_and_every_schema_is_one(operations: list[Operation]) -> None:

@@ -17,7 +17,14 @@ from tests.api.rest.test_calls import OTHER, PLAN, a_call, asking, get, key_of
 from tests.harness.server import ServerProcess
 
 _SCOPE = re.compile(r"Needs the scope `([a-z:]+)`")
-BODIES = {"transfer": {"to": "1"}, "say": {"text": "x"}, "replay": {"since": "2020-01-01T00:00:00Z"}}
+BODIES = {
+    "transfer": {"to": "1"},
+    "say": {"text": "x"},
+    "play": {"file": "x.wav"},
+    "digits": {"digits": "1"},
+    "replay": {"since": "2020-01-01T00:00:00Z"},
+    "rollback": {"version": 1},
+}
 """What operations need that another tenant's owner asks for, by the last word of their path."""
 ID = "00000000-0000-4000-8000-000000000000"
 

@@ -1,0 +1,83 @@
+"""What is there for a tenant, by REST: agents, numbers, trunks, limits. Only looks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from sipserver.api.plans import Plans
+from sipserver.api.rest import config_models as models
+from sipserver.api.rest.operations import Answered, Asked, Operation
+from sipserver.dialplan.bounds import Allowed
+from sipserver.errors import NotFound
+from sipserver.tenants.keys import Scope
+
+
+class Live(Protocol):
+    """As `asking.Asking`."""
+
+    async def live(self) -> Sequence[Mapping[str, Any]]: ...
+    async def trunks(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+class ConfigOperations:
+    """Loop thread. limits: calls at a time by tenant; 0 or none: no limit."""
+
+    def __init__(self, plans: Plans, live: Live, limits: Mapping[str, int], allowed: Mapping[str, Allowed]) -> None:
+        self._plans, self._live, self._limits, self._allowed = plans, live, limits, allowed
+
+    def operations(self) -> Sequence[Operation]:
+        def reads(name: str, path: str, does: Callable[[Asked], Awaitable[Answered]], summary: str, **more: Any) -> Any:
+            return Operation(name, "GET", path, Scope.CONFIG_READ, does, summary, **more)
+
+        one = "/agents/{agent}"
+        return [
+            reads("listAgents", "/agents", self._agents, "List the dialplan's agents", answer=models.Agents),
+            reads("getAgent", one, self._agent, "Look at one", answer=models.Agent),
+            reads(
+                "listNumbers",
+                "/numbers",
+                self._numbers,
+                "List which numbers lead to which flow",
+                answer=models.Numbers,
+            ),
+            reads("listTrunks", "/trunks", self._trunks, "List the trunks and their state", answer=models.Trunks),
+            reads("getTenant", "/tenant", self._tenant, "Look at limits and what is used", answer=models.Tenant),
+        ]
+
+    async def _agents(self, asked: Asked) -> Answered:
+        return Answered(models.Agents(agents=await self._all(asked)))
+
+    async def _agent(self, asked: Asked) -> Answered:
+        for agent in await self._all(asked):
+            if agent.name == asked.path["agent"]:
+                return Answered(agent)
+        raise NotFound("there is no such agent")
+
+    async def _all(self, asked: Asked) -> list[models.Agent]:
+        plan = await self._plans.plan(asked.key.tenant)
+        return [] if plan is None else [models.Agent.of(name, spec) for name, spec in plan.agents.items()]
+
+    async def _numbers(self, asked: Asked) -> Answered:
+        plan = await self._plans.plan(asked.key.tenant)
+        return Answered(models.Numbers(numbers=[models.Number.of(route) for route in (plan.routes if plan else ())]))
+
+    async def _trunks(self, _asked: Asked) -> Answered:
+        """Every tenant may call by every trunk; how much others do is not told."""
+        return Answered(
+            models.Trunks(trunks=[models.Trunk.model_validate(state) for state in await self._live.trunks()])
+        )
+
+    async def _tenant(self, asked: Asked) -> Answered:
+        name = asked.key.tenant
+        used = sum(1 for call in await self._live.live() if call["tenant"] == name)
+        allowed = self._allowed.get(name, Allowed())
+        return Answered(
+            models.Tenant(
+                name=name,
+                calls=models.Calls(limit=self._limits.get(name) or None, used=used),
+                numbers=list(allowed.numbers),
+                targets=list(allowed.targets),
+                hosts=list(allowed.hosts),
+            )
+        )
