@@ -227,6 +227,8 @@ class Call:
             self.wiring.answered()
             self._change(Change.ANSWER)
             self.services.records.answered(self.id)
+            if self.outbound:
+                self.emit(events.CallCarried(self.leg.offer.trunk))
             self._watch_media(0 if self._stalled and not self.held else None)
 
     def _why_gone(self, event: events.LegDisconnected) -> EndReason:
@@ -275,7 +277,7 @@ class Call:
             "sip_call_id": offer.sip_call_id,
         }
         self.services.records.started(call_id=self.id, tenant=self.tenant, **facts)
-        self.emit(events.CallStarted(**facts))
+        self.emit(events.CallStarted(**facts, trunk=offer.trunk))
         loop, longest_s = asyncio.get_running_loop(), self.services.settings.max_duration_s
         self._longest = loop.call_later(longest_s, self.end, EndReason.MAX_DURATION)
 

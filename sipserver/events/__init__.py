@@ -19,6 +19,7 @@ from sipserver.events.base import (
     private,
 )
 from sipserver.events.call import (
+    CallCarried,
     CallEnded,
     CallLimited,
     CallRouted,
@@ -105,6 +106,7 @@ from sipserver.events.streams import (
     StreamResumed,
     StreamStats,
 )
+from sipserver.events.usage import EngineUsed
 
 KINDS: dict[str, type[Event]] = {
     each.kind: each
@@ -134,6 +136,7 @@ __all__ = [
     "BotDisconnected",
     "BotMark",
     "Bridged",
+    "CallCarried",
     "CallEnded",
     "CallLimited",
     "CallRouted",
@@ -146,6 +149,7 @@ __all__ = [
     "DigitReceived",
     "DigitsSent",
     "Emit",
+    "EngineUsed",
     "Event",
     "Fault",
     "IceChanged",
