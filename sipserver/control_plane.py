@@ -13,6 +13,7 @@ from aiohttp import web
 from sipserver.api.rest import app
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.calls import CallOperations
+from sipserver.api.rest.usage import UsageOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
 from sipserver.bus.contract import Once
@@ -22,10 +23,13 @@ from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
+from sipserver.store.usage_rows import UsageRows
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.bills import Bills
 from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.keys import ApiKey
+from sipserver.tenants.prices import Rating
 from sipserver.webhooks import notices
 from sipserver.webhooks.outgoing import Outgoing
 
@@ -70,7 +74,12 @@ class ControlPlane:
         self._outgoing = Outgoing(self._database, loaded.webhooks)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         access = Access(keys.recognise, per_s=loaded.http.api_per_s)
-        offered = [*calls.operations(), *WebhookOperations(self._outgoing).operations()]
+        bills = Bills(UsageRows(self._database), Rating(loaded.prices))
+        offered = [
+            *calls.operations(),
+            *WebhookOperations(self._outgoing).operations(),
+            *UsageOperations(bills, calls.row_of).operations(),
+        ]
         self.app: web.Application = app.application(access, self._note, offered)
 
     async def _note(self, key: ApiKey, deed: str, subject: str, source: str) -> None:

@@ -21,6 +21,7 @@ from sipserver.sip.settings import SipSettings
 from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
 from sipserver.streams.settings import StreamSettings
+from sipserver.tenants.prices import PriceSettings
 from sipserver.tenants.settings import AuditSettings
 from sipserver.trunks.settings import TrunkSettings
 from sipserver.webhooks.settings import WebhookSettings
@@ -72,6 +73,7 @@ class Settings(BaseModel):
     edge: EdgeSettings = EdgeSettings()
     trunks: tuple[TrunkSettings, ...] = ()
     tenants: dict[str, TenantLimits] = {}
+    prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ class Scope(enum.StrEnum):
     EVENTS_READ = "events:read"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
+    USAGE_READ = "usage:read"
 
 
 ALL = frozenset(Scope)
