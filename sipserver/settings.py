@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from sipserver import yaml_check, yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
@@ -22,7 +22,7 @@ from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
 from sipserver.streams.settings import StreamSettings
 from sipserver.tenants.prices import PriceSettings
-from sipserver.tenants.settings import AuditSettings
+from sipserver.tenants.settings import AuditSettings, TenantLimits
 from sipserver.trunks.settings import TrunkSettings
 from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webrtc.settings import WebRtcSettings
@@ -38,14 +38,6 @@ class LogSettings(BaseModel):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] = "json"
     private: bool = False
-
-
-class TenantLimits(BaseModel):
-    """calls: at a time, on all machines together; 0: no limit."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    calls: int = Field(default=0, ge=0)
 
 
 class Settings(BaseModel):

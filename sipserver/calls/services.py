@@ -15,7 +15,7 @@ from sipserver.audio.playout import Playout
 from sipserver.calls.bots import Bots
 from sipserver.calls.conference import Rooms
 from sipserver.calls.digits import DigitBuffer
-from sipserver.calls.limits import Limits
+from sipserver.calls.limits import Allowances, Limits
 from sipserver.calls.outbound import Outbound
 from sipserver.calls.queues import Queues
 from sipserver.calls.record import RecordSink
@@ -89,6 +89,7 @@ class Services:
     listeners: tuple[Listener, ...] = ()
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
+    allowances: Allowances | None = None
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     bots: Bots | None = None

@@ -251,6 +251,8 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "tts.clause": ("agent", _clause),
     "tts.spoken": ("agent", _spoken),
     "usage.engine": ("usage", _words("{part}: {quantity} by {engine} {model}")),
+    "limit.exceeded": ("tenant", _words("has reached {limit}: {used} of {most}")),
+    "limit.near": ("tenant", _words("comes near to {limit}: {used} of {most}")),
     "fault.provider": ("FAULT", _words("{part} engine {engine}: {error}; next: {next}")),
     "fault.watchdog": ("FAULT", _words("watchdog {watchdog}: {action}")),
     "fault.other": ("FAULT", _words("{where}: {error}")),

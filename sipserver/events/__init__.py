@@ -106,7 +106,7 @@ from sipserver.events.streams import (
     StreamResumed,
     StreamStats,
 )
-from sipserver.events.usage import EngineUsed
+from sipserver.events.usage import EngineUsed, LimitExceeded, LimitNear
 
 KINDS: dict[str, type[Event]] = {
     each.kind: each
@@ -160,6 +160,8 @@ __all__ = [
     "LegProgress",
     "LegReplaced",
     "LegResumed",
+    "LimitExceeded",
+    "LimitNear",
     "MediaRecovered",
     "MediaSourceChanged",
     "MediaStalled",

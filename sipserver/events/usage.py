@@ -1,4 +1,4 @@
-"""What a call used up of engines that count: told when it was used, whatever became of it."""
+"""What a call used up of engines that count, told when it was used; and limits of its tenant that come near."""
 
 from __future__ import annotations
 
@@ -20,3 +20,26 @@ class EngineUsed(Event):
     engine: str
     vendor: str = ""
     model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExceeded(Event):
+    """A limit of the tenant was reached: of this call, or of something that belongs to none. Told once a minute.
+    limit: as in the settings (calls, calls_per_s, minutes_a_day, spend_a_day, spend_a_month, api_per_s). most, used: as
+    the settings count it, decimal.
+    """
+
+    kind: ClassVar[str] = "limit.exceeded"
+    limit: str
+    most: str
+    used: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitNear(Event):
+    """Four fifths are used of minutes or spend. Told once for each day or month."""
+
+    kind: ClassVar[str] = "limit.near"
+    limit: str
+    most: str
+    used: str

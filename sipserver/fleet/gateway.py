@@ -148,7 +148,7 @@ async def _control_plane(
         bus = table.make(spec.settings.bus, node=spec.node, run=spec.run)
         await bus.open()
         stack.push_async_callback(bus.close)
-    plane = ControlPlane(spec.settings, Everywhere(bus), bus.once)
+    plane = ControlPlane(spec.settings, Everywhere(bus), bus)
     stack.push_async_callback(plane.close)
     return plane
 

@@ -18,6 +18,7 @@ from sipserver.gate.requests import address_of, bearer_of
 from sipserver.tenants.keys import ApiKey, Scope
 
 Recognise = Callable[[str], Awaitable[ApiKey | None]]
+OfTenant = Callable[[str], Awaitable[None]]
 WRONG_PER_S = 5.0
 """Wrong keys from one address; a burst of twice as many is borne."""
 
@@ -45,10 +46,19 @@ class Left:
 
 
 class Access:
-    """Loop thread. per_s: requests of one key a second; twice as many at once."""
+    """Loop thread. per_s: requests of one key a second; twice as many at once. of_tenant: counts those of all keys of a
+    tenant; raises TooMany.
+    """
 
-    def __init__(self, recognise: Recognise, *, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._recognise = recognise
+    def __init__(
+        self,
+        recognise: Recognise,
+        *,
+        per_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        of_tenant: OfTenant | None = None,
+    ) -> None:
+        self._recognise, self._of_tenant = recognise, of_tenant
         self._keys = Buckets(per_s, max(1.0, 2 * per_s), clock)
         self._strangers = Buckets(WRONG_PER_S, 2 * WRONG_PER_S, clock)
 
@@ -65,6 +75,8 @@ class Access:
             raise Unauthorized("this needs an API key that is good: `Authorization: Bearer sips_...`")
         if not self._keys.take(key.id):
             raise TooMany("too many requests with this API key")
+        if self._of_tenant is not None:
+            await self._of_tenant(key.tenant)
         if scope not in key.scopes:
             raise NotAllowed(f"the key {key.id} does not have the scope {scope}")
         return key, Left.of(self._keys, key.id)
