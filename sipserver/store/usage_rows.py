@@ -14,7 +14,8 @@ from sipserver.store.database import Database
 from sipserver.store.schema import usage
 from sipserver.store.settings import StoreSettings
 
-PAGE = 2000
+PAGE = 500
+"""Rows at once: what is done with them holds the loop up for some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
