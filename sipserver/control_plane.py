@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
+from sipserver import allowing
 from sipserver.api.plan_checks import Engines, PlanChecks
 from sipserver.api.plans import Plans
 from sipserver.api.rest import app
@@ -25,11 +27,14 @@ from sipserver.api.rest.login import Entrance, LoginOperations
 from sipserver.api.rest.operations import Operation
 from sipserver.api.rest.provider import ProviderOperations
 from sipserver.api.rest.tenant_config import ConfigOperations
+from sipserver.api.rest.usage import UsageOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
-from sipserver.bus.contract import Once
+from sipserver.bus.contract import Bus
 from sipserver.dialplan.bounds import Allowed
+from sipserver.errors import TooMany
+from sipserver.events import LimitExceeded
 from sipserver.journal import Entry
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
@@ -38,17 +43,24 @@ from sipserver.store.dialplans import VersionRows
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
 from sipserver.store.sessions import SessionRows
+from sipserver.store.usage_meters import UsageMeters
+from sipserver.store.usage_rows import UsageRows
 from sipserver.store.users import UserRows
-from sipserver.tenants import audit_secret
+from sipserver.tenants import audit_secret, metering
 from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.bills import Bills
 from sipserver.tenants.key_book import KeyBook
+from sipserver.tenants.metering import MeterEvent, Metering
 from sipserver.tenants.oidc import Providers
 from sipserver.tenants.passwords import Passwords
+from sipserver.tenants.prices import Rating
 from sipserver.tenants.principal import Principal
 from sipserver.tenants.provider_login import ProviderLogin
 from sipserver.tenants.session_book import SessionBook
+from sipserver.tenants.spending import Spending
 from sipserver.tenants.user_book import UserBook
 from sipserver.webhooks import notices
+from sipserver.webhooks.notices import Notice
 from sipserver.webhooks.outgoing import Outgoing
 
 CONNECTIONS = 6
@@ -63,9 +75,12 @@ class Telling:
     whoever writes records.
     """
 
-    def __init__(self, loaded: Settings) -> None:
+    def __init__(self, loaded: Settings, bus: Bus) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         self.outgoing = Outgoing(self._database, loaded.webhooks)
+        self._spending = Spending(UsageRows(self._database), Rating(loaded.prices), loaded.tenants, bus.meters)
+        self._metering = Metering(UsageMeters(self._database), loaded.tenants, self._meter)
+        self._beside: list[asyncio.Task[None]] = []
 
     async def tell(self, entries: Sequence[Entry]) -> None:
         """As `store.keeper.Tell`."""
@@ -75,9 +90,19 @@ class Telling:
     def start(self) -> None:
         """Deliver from now on, also what an earlier process left."""
         self.outgoing.start()
+        for work, name in ((self._spending.run(), "what tenants spend"), (self._metering.run(), "meter events")):
+            self._beside.append(asyncio.create_task(work, name=name))
+
+    async def _meter(self, events: Sequence[MeterEvent]) -> None:
+        await self.outgoing.publish(
+            [Notice(each.tenant, metering.KIND, each.at, each.fields, key=each.key) for each in events]
+        )
 
     async def close(self) -> None:
         """Attempts under way get STOP_S; what waits is delivered after the next start."""
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
         await self.outgoing.stop(STOP_S)
         await self._database.close()
 
@@ -91,14 +116,14 @@ class ControlPlane:
         self,
         loaded: Settings,
         asking: Asking,
-        once: Once,
+        bus: Bus,
         *,
         takes_calls: Callable[[], bool] = lambda: True,
         bus_up: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         keys = KeyBook(KeyRows(self._database))
-        calls = CallOperations(Reader(self._database), asking, once.first, loaded.calls.recordings)
+        calls = CallOperations(Reader(self._database), asking, bus.once.first, loaded.calls.recordings)
         self._outgoing = Outgoing(self._database, loaded.webhooks)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         users = UserBook(UserRows(self._database), Passwords())
@@ -108,7 +133,15 @@ class ControlPlane:
         people = LoginOperations(users, sessions, entrance, loaded.login)
         self._providers = Providers(loaded.login.oidc)
         comers = ProviderOperations(self._providers, ProviderLogin(users), entrance, loaded.login)
-        access = Access(keys.recognise, per_s=loaded.http.api_per_s, welcome=sessions.recognise, cookies=cookies)
+        self._allowances = allowing.of(loaded, bus)
+        access = Access(
+            keys.recognise,
+            per_s=loaded.http.api_per_s,
+            welcome=sessions.recognise,
+            cookies=cookies,
+            of_tenant=self._one_more,
+        )
+        bills = Bills(UsageRows(self._database), Rating(loaded.prices))
         offered = [
             *calls.operations(),
             *WebhookOperations(self._outgoing).operations(),
@@ -117,6 +150,7 @@ class ControlPlane:
             *UserOperations(users, self._audit).operations(),
             *self._config(loaded, asking),
             *KeyOperations(keys).operations(),
+            *UsageOperations(bills, calls.row_of).operations(),
         ]
         looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
         self.app: web.Application = app.application(access, self._note, offered, looks.routes())
@@ -149,6 +183,18 @@ class ControlPlane:
         await self._audit.append(
             who.tenant, actor=who.actor, action=deed, subject=subject, source=source, detail=detail
         )
+
+    async def _one_more(self, tenant: str) -> None:
+        """Raises TooMany when the tenant may not ask now; those who want to hear of it are told."""
+        allowed = await self._allowances.request(tenant)
+        if allowed.told:
+            at = datetime.now(UTC)
+            events = [LimitExceeded(told.limit, told.most, told.used) for told in allowed.told]
+            await self._outgoing.publish(
+                [Notice(tenant, each.kind, at, each.fields(), key=f"{each.limit}/{at.isoformat()}") for each in events]
+            )
+        if allowed.reached is not None:
+            raise TooMany(allowed.reached.text, retry_after_s=allowed.reached.retry_after_s)
 
     async def close(self) -> None:
         await self._outgoing.stop()

@@ -176,6 +176,11 @@ class TooMany(SipServerError):
     sip_code = 503
     http_code = 429
 
+    def __init__(self, reason: str, *, retry_after_s: int = 1) -> None:
+        """retry_after_s: 0: not soon."""
+        self.retry_after_s = retry_after_s
+        super().__init__(reason)
+
 
 class Draining(SipServerError):
     retry = True
@@ -205,8 +210,17 @@ class RemoteError(SipServerError):
     """A SipServerError of another process. name: of its class. The codes are those of the original."""
 
     def __init__(
-        self, name: str, text: str, *, fault: Fault, retry: bool = False, sip_code: int = 500, http_code: int = 500
+        self,
+        name: str,
+        text: str,
+        *,
+        fault: Fault,
+        retry: bool = False,
+        sip_code: int = 500,
+        http_code: int = 500,
+        retry_after_s: int = 0,
     ) -> None:
+        self.retry_after_s = retry_after_s
         self.name, self.text = name, text
         self.fault, self.retry, self.sip_code, self.http_code = fault, retry, sip_code, http_code
         super().__init__(f"{name}: {text}" if text else name)

@@ -20,7 +20,7 @@ from sipserver.api.health import Check
 from sipserver.api.metrics import Probes
 from sipserver.audio import hold_music
 from sipserver.calls.conference import Claims, Rooms
-from sipserver.calls.limits import Limits
+from sipserver.calls.limits import Allowances, Limits
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
@@ -47,7 +47,8 @@ SIP_HANGS_S = 3.0
 class Exchange:
     """Loop thread. `running` starts and stops it; `drain` before the end lets calls finish.
 
-    records: where calls tell what happens. limits: who counts places that tenants and trunks share; None: nobody does.
+    records: where calls tell what happens. limits: who counts places that tenants and trunks share;
+    None: nobody does; allowances: the same for what tenants use up.
     snapshot: dialplans that were read before, e.g. before a fork; without one the folder is read and watched.
     capacity_hint: calls that PJSIP holds, if that is known; 0: find out. claims: who says which process has a
     conference, where there are several; None: this one has all.
@@ -61,6 +62,7 @@ class Exchange:
         *,
         listeners: tuple[Listener, ...] = (),
         limits: Limits | None = None,
+        allowances: Allowances | None = None,
         snapshot: Snapshot | None = None,
         capacity_hint: int = 0,
         claims: Claims | None = None,
@@ -102,6 +104,7 @@ class Exchange:
                 limits=limits,
                 limits_of=self._limits_of,
                 tenants_of=tenancy.of,
+                allowances=allowances,
                 load=self._load,
                 outbound=self.carriers,
                 bots=BotClient(),

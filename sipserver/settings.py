@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from sipserver import yaml_check, yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
@@ -21,7 +21,8 @@ from sipserver.sip.settings import SipSettings
 from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
 from sipserver.streams.settings import StreamSettings
-from sipserver.tenants.settings import AuditSettings, LoginSettings
+from sipserver.tenants.prices import PriceSettings
+from sipserver.tenants.settings import AuditSettings, LoginSettings, TenantLimits
 from sipserver.trunks.settings import TrunkSettings
 from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webrtc.settings import WebRtcSettings
@@ -37,22 +38,6 @@ class LogSettings(BaseModel):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] = "json"
     private: bool = False
-
-
-class TenantLimits(BaseModel):
-    """calls: at a time, on all machines together; 0: no limit. numbers: globs of numbers or users that are this
-    tenant's alone: calls to them ask no other routes.
-
-    Of dialplans that come by REST, numbers: what their routes may take; targets: globs of where calls may go; hosts:
-    globs of servers that may be told. Without them: what the operator's own last dialplan of the tenant has.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    calls: int = Field(default=0, ge=0)
-    numbers: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
 
 
 class Settings(BaseModel):
@@ -81,6 +66,7 @@ class Settings(BaseModel):
     edge: EdgeSettings = EdgeSettings()
     trunks: tuple[TrunkSettings, ...] = ()
     tenants: dict[str, TenantLimits] = {}
+    prices: PriceSettings = PriceSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

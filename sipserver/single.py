@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from sipserver import console, log, systemd_notify
+from sipserver import allowing, console, log, systemd_notify
 from sipserver.api import event_socket
 from sipserver.api.event_socket import EventHub
 from sipserver.api.metrics import Metrics, with_websockets
@@ -65,17 +65,22 @@ class Server:
     def __init__(self, loaded: Settings) -> None:
         self._settings = loaded
         self._log = logger("app")
-        self._telling = Telling(loaded)
+        self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
+        self._telling = Telling(loaded, self._bus)
         self.records = Records(
             loaded.store,
             node=f"{platform.node()}:{loaded.sip.port}",
             spool=loaded.bus.spool / "records",
             tell=self._telling.tell,
         )
-        self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
         events = EventHub()
         self.exchange = Exchange(
-            loaded, EngineRoom(loaded), self.records, listeners=(self._observe, events.observe), limits=self._bus.limits
+            loaded,
+            EngineRoom(loaded),
+            self.records,
+            listeners=(self._observe, events.observe),
+            limits=self._bus.limits,
+            allowances=allowing.of(loaded, self._bus),
         )
         self.doors = Doors(loaded, self.exchange, once=self._bus.once)
         probes = self.exchange.probes(self._queues, self._record_faults)
@@ -120,7 +125,7 @@ class Server:
 
     def _control_plane(self) -> ControlPlane:
         asking = Here(self._commands.handle, self.exchange.trunk_states)
-        return ControlPlane(self._settings, asking, self._bus.once, takes_calls=self._takes_calls)
+        return ControlPlane(self._settings, asking, self._bus, takes_calls=self._takes_calls)
 
     def _takes_calls(self) -> bool:
         return all(check.ok for check in self.exchange.readiness())

@@ -43,6 +43,7 @@ class Scope(enum.StrEnum):
     CONFIG_READ = "config:read"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
+    USAGE_READ = "usage:read"
 
 
 ALL = frozenset(Scope)

@@ -27,7 +27,7 @@ PERMISSIONS: Mapping[Role, frozenset[Scope]] = MappingProxyType(
         Role.OWNER: ALL,
         Role.ADMIN: ALL,
         Role.OPERATOR: frozenset({Scope.CALLS_READ, Scope.CALLS_WRITE, Scope.CONFIG_READ, Scope.DIALPLANS_READ}),
-        Role.ANALYST: frozenset({Scope.CALLS_READ, Scope.EVENTS_READ, Scope.RECORDINGS_READ}),
+        Role.ANALYST: frozenset({Scope.CALLS_READ, Scope.EVENTS_READ, Scope.RECORDINGS_READ, Scope.USAGE_READ}),
         Role.VIEWER: frozenset({Scope.CALLS_READ}),
         Role.AUDITOR: frozenset({Scope.AUDIT_READ, Scope.CONFIG_READ, Scope.KEYS_READ, Scope.USERS_READ}),
     }

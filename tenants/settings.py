@@ -1,9 +1,10 @@
-"""The `audit:` and the `login:` part of the settings."""
+"""The `audit:`, `login:` and `tenants:` parts of the settings."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -91,3 +92,29 @@ class LoginSettings(BaseModel):
         """The tenant's own, or else that of all."""
         own = (provider for provider in self.oidc if tenant in provider.tenants)
         return next(own, next((provider for provider in self.oidc if not provider.tenants), None))
+
+
+class TenantLimits(BaseModel):
+    """On all machines together; 0: no limit. calls: at a time. calls_per_s: that begin within a second of the clock.
+    minutes_a_day: of calls, each begun minute as a whole, by days in UTC. spend_a_day, spend_a_month: what calls that
+    are over cost by `prices`. api_per_s: requests to the REST API with any of the tenant's keys. on_exceeded: what
+    becomes of calls that run when minutes or spend are used up. stripe_customer: whom meter events name (`cus_...`).
+
+    numbers: globs of numbers or users that are this tenant's alone: calls to them ask no other routes. Of dialplans
+    that come by REST, numbers: what their routes may take; targets: globs of where calls may go; hosts: globs of
+    servers that may be told. Without them: what the operator's own last dialplan of the tenant has.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calls: int = Field(default=0, ge=0)
+    calls_per_s: int = Field(default=0, ge=0)
+    minutes_a_day: int = Field(default=0, ge=0)
+    spend_a_day: Decimal = Field(default=Decimal(0), ge=0, max_digits=15, decimal_places=6)
+    spend_a_month: Decimal = Field(default=Decimal(0), ge=0, max_digits=15, decimal_places=6)
+    api_per_s: int = Field(default=0, ge=0)
+    on_exceeded: Literal["finish", "hangup"] = "finish"
+    stripe_customer: str = Field(default="", pattern=r"^[A-Za-z0-9_]{0,255}$")
+    numbers: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()

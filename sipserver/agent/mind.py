@@ -96,7 +96,11 @@ class Mind:
         finally:
             took_ms = milliseconds(self._clock() - started)
             tokens_in, tokens_out = (end.tokens_in, end.tokens_out) if end else (None, None)
-            self._emit(ModelSpan(engine.name, outcome, first_ms, took_ms, tokens_in, tokens_out, "".join(text)))
+            vendor, model = engine.capabilities.vendor, engine.capabilities.model
+            span = ModelSpan(
+                engine.name, outcome, first_ms, took_ms, tokens_in, tokens_out, "".join(text), vendor, model
+            )
+            self._emit(span)
 
     async def _next(self, engine: Llm, deltas: AsyncIterator[Delta]) -> Delta | None:
         try:

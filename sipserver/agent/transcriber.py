@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sipserver.agent.chain import Chain, Clock, milliseconds
 from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.errors import ProviderError, ProviderRejected, ProviderTimeout
-from sipserver.events import Emit, ProviderFailed, Transcript
+from sipserver.events import Emit, EngineUsed, ProviderFailed, Transcript
 from sipserver.speech.contract import Stt
 
 _SOUNDS = re.compile(r"\[[^\]]*\]|\([^)]*\)|\*[^*]*\*|[♪♫]")
@@ -84,11 +84,17 @@ class Transcriber:
                     if isinstance(problem, ProviderError)
                     else ProviderTimeout(engine.name, f"no transcript within {self._timeout_s:g} s")
                 )
+                if isinstance(error, ProviderTimeout):
+                    self._used(engine, samples)
                 self._health.failed(engine.name)
                 self._emit(ProviderFailed("stt", engine.name, error.reason, following.name if following else ""))
                 if following is None:
                     raise error from problem
+            except asyncio.CancelledError:
+                self._used(engine, samples)
+                raise
             else:
+                self._used(engine, samples)
                 self._health.worked(engine.name)
                 return Heard(
                     spoken(answer.text),
@@ -101,6 +107,11 @@ class Transcriber:
                     answer.confidence,
                 )
         raise AssertionError("the last engine answers or raises")
+
+    def _used(self, engine: Stt, samples: Samples) -> None:
+        """The engine has the sound, also when nobody waits for what it makes of it."""
+        known = engine.capabilities
+        self._emit(EngineUsed("stt", len(samples) * 1000 // RATE_HZ, engine.name, known.vendor, known.model))
 
     def _order(self) -> list[Stt]:
         engines = [self._engines[name] for name in self._health.order(self._chain) if name in self._engines]

@@ -20,7 +20,7 @@ from sipserver.agent.saying import Saying
 from sipserver.audio.frame import RATE_HZ, Samples
 from sipserver.audio.playout import Playout
 from sipserver.errors import ProviderError, ProviderRejected, ProviderTimeout
-from sipserver.events import ClauseSynthesised, Emit, ProviderFailed, Spoken, WatchdogFired
+from sipserver.events import ClauseSynthesised, Emit, EngineUsed, ProviderFailed, Spoken, WatchdogFired
 from sipserver.speech.contract import Tts
 
 _LOUD = 150
@@ -188,18 +188,27 @@ class Voice:
         first_ns: int | None = None
         kept: list[Samples] = []
         audio = 0
-        async with closing(engine.synthesise(text, voice=name, language=language)) as chunks:
-            while (samples := await self._next(engine, chunks)) is not None:
-                if first_ns is None:
-                    loud = loud_from(samples)
-                    if loud is None:
-                        continue
-                    samples = samples[max(0, loud - _KEPT_BEFORE_SOUND) :]
-                    first_ns = self._clock() - started
-                audio += len(samples)
-                if cacheable:
-                    kept.append(samples)
-                yield samples
+        refused = False
+        try:
+            async with closing(engine.synthesise(text, voice=name, language=language)) as chunks:
+                while (samples := await self._next(engine, chunks)) is not None:
+                    if first_ns is None:
+                        loud = loud_from(samples)
+                        if loud is None:
+                            continue
+                        samples = samples[max(0, loud - _KEPT_BEFORE_SOUND) :]
+                        first_ns = self._clock() - started
+                    audio += len(samples)
+                    if cacheable:
+                        kept.append(samples)
+                    yield samples
+        except ProviderError as error:
+            refused = first_ns is None and not isinstance(error, ProviderTimeout)
+            raise
+        finally:
+            if not refused:  # it has the text, also when nobody waits for the sound
+                known = engine.capabilities
+                self._emit(EngineUsed("tts", len(text), engine.name, known.vendor, known.model))
         if first_ns is None:
             self._emit(WatchdogFired("agent_silent", "fallback"))
             raise ProviderError(engine.name, "answered with silence")

@@ -153,6 +153,39 @@ class Limits(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Of something that is used up within a time which the scope names, e.g. `minutes_a_day/acme/2026-11-28`. amount 0:
+    is anything left; less: some was not needed. always: whatever is left. lives_s: how long the scope matters.
+    """
+
+    limit: int
+    amount: int = 1
+    lives_s: float = 60.0
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """full: the limit that was reached, so that nothing was drawn. used: by scope, with what was drawn."""
+
+    full: Full | None
+    used: Mapping[str, int]
+
+
+class Meters(Protocol):
+    """What is used up and not given back. Nothing is ever drawn twice; it stays used when a run dies."""
+
+    async def draw(self, wanted: Mapping[str, Draw]) -> Drawn:
+        """From every scope, all or none. Answers within 100 ms also when Redis hangs: then by our share of what was
+        left when it was heard last."""
+        ...
+
+    async def put(self, scope: str, used: int, lives_s: float, *, lower: bool = False) -> None:
+        """Somebody knows how much was used: it is so much at least; lower: exactly. Nothing while Redis is away."""
+        ...
+
+
 class Once(Protocol):
     """What may happen once only, in all processes together."""
 
@@ -174,6 +207,8 @@ class Bus(Protocol):
     def leases(self) -> Leases: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def meters(self) -> Meters: ...
     @property
     def once(self) -> Once: ...
     @property

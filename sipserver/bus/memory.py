@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from sipserver.bus import remote
 from sipserver.bus.contract import Full, Handler, Json
+from sipserver.bus.meters import MemoryMeters
 from sipserver.bus.once import MemoryOnce
 from sipserver.errors import NotFound
 from sipserver.journal import Entry
@@ -34,6 +35,7 @@ class MemoryBus:
         self.commands = _Commands(self._hub)
         self.leases = _Leases(self._hub, run)
         self.limits = _Limits(self._hub, run)
+        self.meters = self._hub.meters
         self.once = self._hub.once
 
     @property
@@ -62,6 +64,7 @@ class Hub:
     served: defaultdict[str, list[_Served]] = field(default_factory=lambda: defaultdict(list))
     leases: dict[str, _Held] = field(default_factory=dict)
     counts: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    meters: MemoryMeters = field(default_factory=MemoryMeters)
     once: MemoryOnce = field(default_factory=MemoryOnce)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from sipserver.bus.link import Link
+from sipserver.bus.meters import RedisMeters
 from sipserver.bus.once import RedisOnce
 from sipserver.bus.redis_commands import RedisCommands
 from sipserver.bus.redis_journal import RedisJournal
@@ -26,8 +27,9 @@ class RedisBus:
         self.leases = RedisLeases(self._link, run=run)
         self.commands = RedisCommands(self._link, self.leases, run=run)
         self.limits = RedisLimits(self._link, self.commands, run=run)
+        self.meters = RedisMeters(self._link)
         self.once = RedisOnce(self._link)
-        self.leases.with_renewal.append(self.limits.renew)
+        self.leases.with_renewal += [self.limits.renew, self.meters.renew]
 
     @property
     def up(self) -> bool:
@@ -48,6 +50,7 @@ class RedisBus:
         await self.journal.close()
         await self.commands.close()
         await self.limits.close()
+        await self.meters.close()
         await self.leases.close()
         await self.forget_run(self.run)
         await self._link.close()

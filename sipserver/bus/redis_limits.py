@@ -13,18 +13,15 @@ those that remember.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from redis import exceptions
-from redis.asyncio import Redis
 
 from sipserver.bus import limits_script, remote
 from sipserver.bus.contract import Full
 from sipserver.bus.link import Link
 from sipserver.bus.redis_commands import RedisCommands
+from sipserver.bus.script import Script
 from sipserver.errors import BusDown
 from sipserver.log import logger
 
@@ -54,8 +51,8 @@ class RedisLimits:
         self._link, self._commands, self._run = link, commands, run
         self._log = logger("bus", run=run)
         self._scopes: dict[str, _Scope] = {}
-        self._script = _Script(limits_script.TELL)
-        self._forget = _Script(limits_script.FORGET)
+        self._script = Script(limits_script.TELL)
+        self._forget = Script(limits_script.FORGET)
         self._talking = asyncio.Lock()
         self._number = 0
         self._born = 0
@@ -218,15 +215,3 @@ class RedisLimits:
             scope.spare = max(0, int(quota) - own - take)
             scope.quota = int(quota)
         return word, 0
-
-
-class _Script:
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._hash = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-    async def run(self, redis: Redis, prefix: str, arguments: Sequence[str | int]) -> list[bytes]:
-        try:
-            return await redis.evalsha(self._hash, 1, prefix, *arguments)  # type: ignore[no-any-return]
-        except exceptions.NoScriptError:
-            return await redis.eval(self._text, 1, prefix, *arguments)  # type: ignore[no-any-return]

@@ -32,6 +32,8 @@ def packed(problem: SipServerError) -> Answer:
     if isinstance(problem, RemoteError):
         name, text = problem.name, problem.text
     codes = {"retry": problem.retry, "sip_code": problem.sip_code, "http_code": problem.http_code}
+    if later_s := getattr(problem, "retry_after_s", 0):
+        codes["retry_after_s"] = later_s
     return {"name": name, "text": text, "fault": problem.fault.value, **codes}
 
 
@@ -48,6 +50,7 @@ def unpacked(answer: Answer) -> Json:
         retry=error["retry"],
         sip_code=error["sip_code"],
         http_code=error["http_code"],
+        retry_after_s=error.get("retry_after_s", 0),
     )
 
 

@@ -20,7 +20,7 @@ from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
 from sipserver.calls.services import Services
-from sipserver.calls.states import SIP_CODES, Change, Ending, EndReason, State, after, unanswered
+from sipserver.calls.states import RETRY_AFTER_S, SIP_CODES, Change, Ending, EndReason, State, after, unanswered
 from sipserver.calls.tape import Tape
 from sipserver.calls.wiring import Wiring
 from sipserver.errors import CarrierError
@@ -61,6 +61,8 @@ class Call:
         self.digits = DigitBuffer()
         self.listener: Callable[[LegEvent], None] | None = None
         """Who acts on what the leg tells, after the call itself: whoever joined it with others."""
+        self.when_answered: Callable[[], None] | None = None
+        """Who has something to do from then on."""
         self.party_numbers = itertools.count(1)
         """For the names of further parties."""
         self.log = logger("calls", call=self.id, tenant=tenant)
@@ -146,14 +148,23 @@ class Call:
     def answered(self) -> bool:
         return self._answered
 
-    def end(self, reason: EndReason, detail: str = "", *, code: int = 0, phrase: str = "", refusal: str = "") -> None:
+    def end(
+        self,
+        reason: EndReason,
+        detail: str = "",
+        *,
+        code: int = 0,
+        phrase: str = "",
+        refusal: str = "",
+        retry_after_s: int = RETRY_AFTER_S,
+    ) -> None:
         """The only way out. Idempotent: the first reason stays. Returns at once; `run` does what is left to do.
 
         code, phrase: the final SIP answer if the call was not answered, instead of the one that belongs to the reason.
-        refusal: see `Ending`.
+        refusal, retry_after_s: see `Ending`.
         """
         if self._ending is None:
-            self._ending = Ending(reason, detail, code or SIP_CODES[reason], phrase, refusal)
+            self._ending = Ending(reason, detail, code or SIP_CODES[reason], phrase, refusal, retry_after_s)
             self._change(Change.END)
             self._over.set()
 
@@ -227,6 +238,10 @@ class Call:
             self.wiring.answered()
             self._change(Change.ANSWER)
             self.services.records.answered(self.id)
+            if self.outbound:
+                self.emit(events.CallCarried(self.leg.offer.trunk))
+            if self.when_answered is not None:
+                self.when_answered()
             self._watch_media(0 if self._stalled and not self.held else None)
 
     def _why_gone(self, event: events.LegDisconnected) -> EndReason:
@@ -275,7 +290,7 @@ class Call:
             "sip_call_id": offer.sip_call_id,
         }
         self.services.records.started(call_id=self.id, tenant=self.tenant, **facts)
-        self.emit(events.CallStarted(**facts))
+        self.emit(events.CallStarted(**facts, trunk=offer.trunk))
         loop, longest_s = asyncio.get_running_loop(), self.services.settings.max_duration_s
         self._longest = loop.call_later(longest_s, self.end, EndReason.MAX_DURATION)
 

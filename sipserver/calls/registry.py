@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from sipserver.calls.allowed import Allowance
 from sipserver.calls.call import Call
 from sipserver.calls.dialled import DialledLeg
 from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
-from sipserver.calls.limits import Full, Places
+from sipserver.calls.limits import Places
 from sipserver.calls.outbound import Order
 from sipserver.calls.runner import Busy, Runner
 from sipserver.calls.script import script
@@ -28,7 +29,7 @@ from sipserver.dialplan.facts import BUILT_IN, CallFacts
 from sipserver.dialplan.plan import Flow, Plan
 from sipserver.dialplan.steps import Amd, Step
 from sipserver.errors import CallerError, CarrierError, Draining
-from sipserver.events import CallLimited, CallRouted
+from sipserver.events import CallRouted
 from sipserver.log import logger
 
 
@@ -113,14 +114,17 @@ class Registry:
                 return
             full = await places.take(self._services.limits_of(call.tenant, offer.trunk))
             if full is not None:
-                _limited(call, full)
+                await allowance.full(call, full)
+                return
+            await allowance.ask()
+            if not allowance.begin(call):
                 return
             call.emit(CallRouted(route=routed.route, flow=routed.flow.name, why=routed.why))
             variables = {**arrival.own_variables(), **routed.plan.start_variables(facts, call.id)}
             await self._runner(call, routed.plan, routed.flow, variables).run()
 
-        places = Places(self._services.limits)
-        self._live(call, story, places)
+        places, allowance = Places(self._services.limits), Allowance(self._services.allowances, tenant)
+        self._live(call, story, places, allowance)
         return call
 
     async def originate(
@@ -139,8 +143,9 @@ class Registry:
         out who answered before the flow begins; the flow has it in the variable `answerer`. call_id: a UUID under which
         the asker wants to follow the call. Raises, before there is a record, for what cannot begin:
         Draining, NotFound (tenant or flow), NoRoute, CapacityError (this cell has no room), CallerError (the number is
-        not allowed, no calls are placed here, the id is none or taken). All that happens later is in the record: a
-        tenant without a free place, a trunk that does not answer. Cancelling it takes the call back.
+        not allowed, no calls are placed here, the id is none or taken); with a record TooMany, when the tenant has used
+        up what it may. All that happens later is in the record: a tenant without a free place, a trunk that does not
+        answer. Cancelling it takes the call back.
         """
         services = self._services
         self._require_open()
@@ -158,11 +163,11 @@ class Registry:
         )
         tenant = wanted.plan.tenant
         leg = DialledLeg(services.outbound, order, tenant)
-        places = Places(services.limits)
+        places, allowance = Places(services.limits), Allowance(services.allowances, tenant)
         try:
             full = await places.take(services.limits_of(tenant, ""))
             self._require_open()
-            if full is None:
+            if full is None and await allowance.ask():
                 await self._dial(leg)
         except BaseException:
             places.give_back()
@@ -173,7 +178,9 @@ class Registry:
 
         async def story() -> None:
             if full is not None:
-                _limited(call, full)
+                await allowance.full(call, full)
+                return
+            if not allowance.begin(call):
                 return
             call.emit(wanted.routed)
             await call.answer()
@@ -182,7 +189,8 @@ class Registry:
                 await runner.ask(amd, "answerer")
             await runner.run()
 
-        self._live(call, story, places)
+        self._live(call, story, places, allowance)
+        allowance.require()
         return call
 
     async def drain(self, deadline_s: float) -> int:
@@ -258,9 +266,17 @@ class Registry:
         runner = self._runners[call.id] = Runner(call, plan, flow, variables)
         return runner
 
-    def _live(self, call: Call, story: Callable[[], Coroutine[Any, Any, None]], places: Places) -> None:
+    def _live(
+        self, call: Call, story: Callable[[], Coroutine[Any, Any, None]], places: Places, allowance: Allowance
+    ) -> None:
+        async def life() -> None:
+            try:
+                await call.run(story)
+            finally:
+                await allowance.over(call)
+
         self._calls[call.id] = call
-        task = asyncio.create_task(call.run(story), name=f"call {call.id}")
+        task = asyncio.create_task(life(), name=f"call {call.id}")
         self._tasks[call.id] = task
         task.add_done_callback(lambda done: self._forget(call, done))
         task.add_done_callback(lambda _: places.give_back())
@@ -270,9 +286,3 @@ class Registry:
         self._runners.pop(call.id, None)
         if not task.cancelled() and (problem := task.exception()) is not None:
             self._log.error("call not closed properly", call=call.id, tenant=call.tenant, exc_info=problem)
-
-
-def _limited(call: Call, full: Full) -> None:
-    """Trunk or tenant has no place for the call."""
-    call.emit(CallLimited(scope=full.scope, limit=full.limit, shared=full.shared))
-    call.end(EndReason.LIMIT, f"{full.scope} has {full.limit} calls", refusal="" if full.shared else "full")

@@ -16,7 +16,7 @@ from sipserver.calls.bots import Bots
 from sipserver.calls.conference import Rooms
 from sipserver.calls.deciding import Decides
 from sipserver.calls.digits import DigitBuffer
-from sipserver.calls.limits import Limits
+from sipserver.calls.limits import Allowances, Limits
 from sipserver.calls.outbound import Outbound
 from sipserver.calls.queues import Queues
 from sipserver.calls.record import RecordSink
@@ -97,6 +97,7 @@ class Services:
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
     tenants_of: Callable[[CallFacts], Collection[str]] = _anybody
+    allowances: Allowances | None = None
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     bots: Bots | None = None

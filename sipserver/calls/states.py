@@ -126,7 +126,8 @@ _RETRY_LATER = frozenset({EndReason.LIMIT, EndReason.DRAIN})
 @dataclass(frozen=True, slots=True)
 class Ending:
     """code, phrase and headers: the final answer to the INVITE if there was none yet. refusal: why this cell does not
-    take the call although another may (`full`); empty where no cell would.
+    take the call although another may (`full`); empty where no cell would. retry_after_s: of such that may be gone in a
+    moment; 0: this one will not.
     """
 
     reason: EndReason
@@ -134,6 +135,7 @@ class Ending:
     code: int
     phrase: str
     refusal: str = ""
+    retry_after_s: int = RETRY_AFTER_S
 
     @property
     def headers(self) -> dict[str, str] | None:
@@ -143,4 +145,5 @@ class Ending:
         if self.reason not in _RETRY_LATER:
             return None
         refusal = self.refusal or ("draining" if self.reason is EndReason.DRAIN else "")
-        return {"Retry-After": str(RETRY_AFTER_S), **({"X-Sipserver-Refusal": refusal} if refusal else {})}
+        later = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
+        return {**later, **({"X-Sipserver-Refusal": refusal} if refusal else {})}

@@ -77,7 +77,7 @@ class Tape:
         path = self._recorder.folder / file_name(self._tenant, self._day, self._call_id, self._number)
         self._running = self._recorder.start(path, stereo=stereo, on_failure=lambda why: self._failed(path, why))
         self._changed()
-        self._emit(RecordingStarted(path=str(path)))
+        self._emit(RecordingStarted(path=str(path), channels=2 if stereo else 1))
         self._note(str(path), "recording")
 
     def pause(self) -> None:

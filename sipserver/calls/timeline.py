@@ -176,6 +176,7 @@ def _statistics(fields: Fields) -> str:
 _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "call.started": ("call", _words("{direction} from {from_uri} to {to_uri} by {source}")),
     "call.routed": ("call", _words("route {route} ({why}) to flow {flow}")),
+    "call.carried": ("call", _words("answered by {trunk}")),
     "call.limited": ("call", _words("no place left in {scope}, which has {limit}")),
     "call.state": ("call", _words("{old} → {new}")),
     "call.ended": ("call", _words("ended: {reason} ({sip_code}) {detail}")),
@@ -252,6 +253,9 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "tool.span": ("agent", _words("used {name}({arguments}) → {result} [ok: {ok}, {took_ms} ms]")),
     "tts.clause": ("agent", _clause),
     "tts.spoken": ("agent", _spoken),
+    "usage.engine": ("usage", _words("{part}: {quantity} by {engine} {model}")),
+    "limit.exceeded": ("tenant", _words("has reached {limit}: {used} of {most}")),
+    "limit.near": ("tenant", _words("comes near to {limit}: {used} of {most}")),
     "fault.provider": ("FAULT", _words("{part} engine {engine}: {error}; next: {next}")),
     "fault.watchdog": ("FAULT", _words("watchdog {watchdog}: {action}")),
     "fault.other": ("FAULT", _words("{where}: {error}")),

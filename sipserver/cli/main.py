@@ -23,6 +23,7 @@ GROUPS = {
     "calls": ("sipserver.cli.calls", "Show the records of calls."),
     "keys": ("sipserver.cli.keys", "Make, list and revoke API keys."),
     "users": ("sipserver.cli.users", "Make, list and change users: who logs in, with which role."),
+    "usage": ("sipserver.cli.usage", "Export what tenants used, and what it costs."),
     "audit": ("sipserver.cli.audit", "Verify, list and export the audit log."),
     "conference": ("sipserver.cli.conference", "Look at conference rooms, mute and remove members."),
     "fleet": ("sipserver.cli.fleet", "Look at a running fleet, drain it, renew it."),

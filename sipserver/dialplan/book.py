@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -11,6 +12,8 @@ from pathlib import Path
 from sipserver.dialplan import load
 from sipserver.dialplan.agents import AgentSpec
 from sipserver.dialplan.facts import CallFacts
+from sipserver.dialplan.globs import exact
+from sipserver.dialplan.match import Setting
 from sipserver.dialplan.plan import FixedText, Flow, Plan
 from sipserver.dialplan.steps import Speaking
 from sipserver.errors import ConfigError, DialplanError
@@ -47,11 +50,23 @@ class Book:
 
         tenants: ask these ones' routes alone; empty: everybody's.
         """
-        for plan in self.plans if not tenants else [plan for plan in self.plans if plan.tenant in tenants]:
-            index = plan.route(facts, now)
-            if index is not None:
-                route = plan.routes[index]
-                return Routed(plan, index, plan.flows[route.flow], route.match.why())
+        if tenants:
+            return self._of_tenants(facts, now, tenants)
+        by_number, others = self._index
+        settings: dict[int, Setting] = {}
+        for place, index in heapq.merge(by_number.get(facts.to_user, ()), others):
+            plan = self.plans[place]
+            if place not in settings:
+                settings[place] = plan.same(now)
+            if plan.takes(index, facts, now, settings[place]):
+                return _routed(plan, index)
+        return None
+
+    def _of_tenants(self, facts: CallFacts, now: datetime, tenants: Collection[str]) -> Routed | None:
+        """In the order of the plans."""
+        for plan in self.plans if len(tenants) > 1 else filter(None, map(self.plan, tenants)):
+            if plan.tenant in tenants and (index := plan.route(facts, now)) is not None:
+                return _routed(plan, index)
         return None
 
     def plan(self, tenant: str) -> Plan | None:
@@ -98,7 +113,35 @@ class Book:
 
     @cached_property
     def _by_tenant(self) -> dict[str, Plan]:
-        return {plan.tenant: plan for plan in self.plans}
+        found: dict[str, Plan] = {}
+        for plan in self.plans:
+            found.setdefault(plan.tenant, plan)
+        return found
+
+    @cached_property
+    def _index(self) -> tuple[Mapping[str, Sequence[Place]], Sequence[Place]]:
+        """Routes by the number that they are for, and those that may take several; each in the order of asking. With
+        many tenants most routes are for one number each, and need not be asked about any other.
+        """
+        by_number: dict[str, list[Place]] = {}
+        others: list[Place] = []
+        for place, plan in enumerate(self.plans):
+            for index, route in enumerate(plan.routes):
+                numbers = exact(route.match.to or ())
+                for number in numbers:
+                    by_number.setdefault(number, []).append((place, index))
+                if not numbers:
+                    others.append((place, index))
+        return by_number, others
+
+
+Place = tuple[int, int]
+"""Of a route: its plan's index, and its own within the plan."""
+
+
+def _routed(plan: Plan, index: int) -> Routed:
+    route = plan.routes[index]
+    return Routed(plan, index, plan.flows[route.flow], route.match.why())
 
 
 def _unknown(plan: Plan, path: tuple[str | int, ...], part: str, engine: str) -> DialplanError:

@@ -14,6 +14,7 @@ from sipserver.dialplan.agents import Text
 
 _T = TypeVar("_T")
 NOT = "!"
+_WILD = re.compile(r"[*?\[]")
 
 
 def listed(value: Any) -> Any:
@@ -61,6 +62,12 @@ def fits(glob: str, value: str, *, fold: bool = False) -> bool:
 def takes(globs: tuple[str, ...], value: str, *, fold: bool = False) -> bool:
     """Whether a list of globs takes a text."""
     return chosen(globs, lambda glob: _compiled(glob, fold).match(value) is not None)
+
+
+def exact(globs: tuple[str, ...]) -> frozenset[str]:
+    """All the texts that a list takes, if it takes no others than those that are written in it; else empty."""
+    plain = all(not glob.startswith(NOT) and not _WILD.search(glob) for glob in globs)
+    return frozenset(globs) if plain else frozenset()
 
 
 @lru_cache(maxsize=65_536)

@@ -111,11 +111,17 @@ class Plan:
 
     def route(self, facts: CallFacts, now: datetime) -> int | None:
         """Index of the first route that matches; now: with a time zone."""
-        same = Setting(now.astimezone(self.zone), self.calendars)
-        for index, route in enumerate(self.routes):
-            if route.match.holds(facts, same if route.match.percent is None else self.setting(index, now)):
-                return index
-        return None
+        same = self.same(now)
+        return next((index for index in range(len(self.routes)) if self.takes(index, facts, now, same)), None)
+
+    def same(self, now: datetime) -> Setting:
+        """What all matches but those with `percent` look at beside the call."""
+        return Setting(now.astimezone(self.zone), self.calendars)
+
+    def takes(self, route: int, facts: CallFacts, now: datetime, same: Setting) -> bool:
+        """Whether a route matches. same: of this plan and this moment."""
+        match = self.routes[route].match
+        return match.holds(facts, same if match.percent is None else self.setting(route, now))
 
     def setting(self, route: int, now: datetime) -> Setting:
         """What a route's match looks at beside the call."""

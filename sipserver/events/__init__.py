@@ -19,6 +19,7 @@ from sipserver.events.base import (
     private,
 )
 from sipserver.events.call import (
+    CallCarried,
     CallEnded,
     CallLimited,
     CallMuted,
@@ -108,6 +109,7 @@ from sipserver.events.streams import (
     StreamResumed,
     StreamStats,
 )
+from sipserver.events.usage import EngineUsed, LimitExceeded, LimitNear
 
 KINDS: dict[str, type[Event]] = {
     each.kind: each
@@ -137,6 +139,7 @@ __all__ = [
     "BotDisconnected",
     "BotMark",
     "Bridged",
+    "CallCarried",
     "CallEnded",
     "CallLimited",
     "CallMuted",
@@ -152,6 +155,7 @@ __all__ = [
     "DigitReceived",
     "DigitsSent",
     "Emit",
+    "EngineUsed",
     "Event",
     "Fault",
     "IceChanged",
@@ -162,6 +166,8 @@ __all__ = [
     "LegProgress",
     "LegReplaced",
     "LegResumed",
+    "LimitExceeded",
+    "LimitNear",
     "MediaRecovered",
     "MediaSourceChanged",
     "MediaStalled",

@@ -16,6 +16,15 @@ class CallStarted(Event):
     to_uri: str = private()
     source: str = ""  # host:port of the peer
     sip_call_id: str = ""
+    trunk: str = ""  # by which it came; empty without one
+
+
+@dataclass(frozen=True, slots=True)
+class CallCarried(Event):
+    """A call that we place was answered. trunk: by which it went in the end; empty without one."""
+
+    kind: ClassVar[str] = "call.carried"
+    trunk: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,9 @@ class Transcript(Event):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpan(Event):
-    """One request to a language model, when it ended. outcome: complete | cancelled | failed."""
+    """One request to a language model, when it ended. outcome: complete | cancelled | failed. tokens_in, tokens_out: as
+    the engine says; None: it said nothing, or was interrupted.
+    """
 
     kind: ClassVar[str] = "llm.span"
     engine: str
@@ -77,6 +79,8 @@ class ModelSpan(Event):
     tokens_in: int | None = None
     tokens_out: int | None = None
     text: str = private()
+    vendor: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from sipserver.events.base import Event
 class RecordingStarted(Event):
     kind: ClassVar[str] = "recording.started"
     path: str
+    channels: int = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ async def _control_plane(
         await bus.open()
         stack.push_async_callback(bus.close)
     asking = Everywhere(bus)
-    plane = ControlPlane(spec.settings, asking, bus.once, takes_calls=takes_calls, bus_up=lambda: bus.up)
+    plane = ControlPlane(spec.settings, asking, bus, takes_calls=takes_calls, bus_up=lambda: bus.up)
     stack.push_async_callback(plane.close)
     return plane
 

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+from sipserver import allowing
 from sipserver.bus import table
 from sipserver.bus.contract import Bus, Json
 from sipserver.calls.commands import CallCommands
@@ -50,6 +51,7 @@ class Switch:
             JournalSink(spec.node, spec.run, self.bus.journal.tell),
             listeners=(self._presence.observe, *listeners),
             limits=self.bus.limits,
+            allowances=allowing.of(settings, self.bus),
             snapshot=spec.warm,
             capacity_hint=spec.capacity,
             claims=self.bus.leases,

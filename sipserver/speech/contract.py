@@ -15,11 +15,15 @@ from sipserver.audio.frame import Frame, Samples
 
 @dataclass(frozen=True, slots=True)
 class SttCapabilities:
-    """languages: BCP 47 primary tags it understands; None: any. detects_language: `auto` is allowed."""
+    """languages: BCP 47 primary tags it understands; None: any. detects_language: `auto` is allowed. vendor, model: for
+    the bill; empty where the name of the engine says all.
+    """
 
     languages: frozenset[str] | None
     detects_language: bool
     local: bool
+    vendor: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,16 @@ class Stt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TtsCapabilities:
-    """languages: primary tags that it can speak; None: any. voices: names that `voice` accepts; None: any."""
+    """languages: primary tags that it can speak; None: any. voices: names that `voice` accepts; None: any. vendor,
+    model: as in SttCapabilities.
+    """
 
     languages: frozenset[str] | None
     voices: tuple[str, ...] | None
     streaming: bool
     local: bool
+    vendor: str = ""
+    model: str = ""
 
 
 class Tts(Protocol):

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from sipserver.store import usage
 from sipserver.store.database import sqlstate
 from sipserver.store.open_call import CRASH
 from sipserver.store.schema import calls, events
@@ -24,22 +25,28 @@ _UNFIT = (TypeError, ValueError, ArithmeticError)
 """What drivers raise for values that they cannot send."""
 
 
-async def write(engine: AsyncEngine, call_rows: Sequence[Row], event_rows: Sequence[Row]) -> int:
-    """Write both in one transaction. Returns how many rows the database would never take (and were left out).
+async def write(
+    engine: AsyncEngine, call_rows: Sequence[Row], event_rows: Sequence[Row], over: Sequence[Row] = ()
+) -> int:
+    """Write both in one transaction, and what the calls that are over have used; they are among call_rows. Returns how
+    many rows the database would never take (and were left out).
 
     Raises SQLAlchemyError or OSError when the database cannot write now: nothing was written then, try again.
     """
     try:
         async with engine.begin() as connection:
             await _put(connection, call_rows, event_rows)
+            await usage.settle(connection, over)
     except (SQLAlchemyError, *_UNFIT) as problem:
         if not _hopeless(problem):
             raise
-        return await _salvage(engine, call_rows, event_rows)
+        return await _salvage(engine, call_rows, event_rows, over)
     return 0
 
 
-async def _salvage(engine: AsyncEngine, call_rows: Sequence[Row], event_rows: Sequence[Row]) -> int:
+async def _salvage(
+    engine: AsyncEngine, call_rows: Sequence[Row], event_rows: Sequence[Row], over: Sequence[Row]
+) -> int:
     """Row by row, so that one bad row costs nothing but itself."""
     lost = 0
     singles: list[tuple[Sequence[Row], Sequence[Row]]] = [([row], []) for row in call_rows]
@@ -52,6 +59,14 @@ async def _salvage(engine: AsyncEngine, call_rows: Sequence[Row], event_rows: Se
             if not _hopeless(problem):
                 raise
             lost += 1
+    for row in over:
+        try:
+            async with engine.begin() as connection:
+                await _put(connection, [row], ())  # for its lock
+                await usage.settle(connection, [row])
+        except (SQLAlchemyError, *_UNFIT) as problem:
+            if not _hopeless(problem):
+                raise
     return lost
 
 

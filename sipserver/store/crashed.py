@@ -7,13 +7,14 @@ Refuses to know how the death was noticed, and to touch recordings: it returns t
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sipserver.events import CallEnded
+from sipserver.store import usage
 from sipserver.store.open_call import CRASH, fitting
 from sipserver.store.reader import CallFile, Files
 from sipserver.store.schema import CRASHED, calls, events
@@ -42,6 +43,7 @@ async def close(engine: AsyncEngine, which: sa.ColumnElement[bool], detail: str)
         left_open = await _left_open(connection, which)
         for row in left_open:
             await _close_one(connection, row, detail)
+        await usage.settle(connection, [{**row, "ended_at": _ended_at(row)} for row in left_open])
     return [CallFile(row["id"], row["tenant"], row["recording_path"]) for row in left_open if not _ended(row)]
 
 
@@ -87,6 +89,12 @@ def _ended(row: Any) -> bool:
     return bool(row["kind"] == CallEnded.kind)
 
 
+def _ended_at(row: Any) -> datetime:
+    """When its last event happened."""
+    at: datetime = row["started_at"] + timedelta(milliseconds=row["at_ms"] or 0)
+    return at
+
+
 async def _close_one(connection: AsyncConnection, row: Any, detail: str) -> None:
     at_ms, written = row["at_ms"] or 0, row["written"] or 0
     seq = 0 if row["seq"] is None else row["seq"] + 1
@@ -102,7 +110,7 @@ async def _close_one(connection: AsyncConnection, row: Any, detail: str) -> None
         sa.update(calls)
         .where(calls.c.id == row["id"])
         .values(
-            ended_at=row["started_at"] + timedelta(milliseconds=at_ms),
+            ended_at=_ended_at(row),
             end_reason=fitting("end_reason", reason),
             sip_code=sip_code,
             state="ended",

@@ -105,7 +105,8 @@ class Ledger:
                 event_rows.append(row)
         changed = [call for call in touched.values() if call.dirty]
         if changed or event_rows:
-            applied.lost += await batch.write(self._engine, [call.row for call in changed], event_rows)
+            over = [call.row for call in changed if call.over]
+            applied.lost += await batch.write(self._engine, [call.row for call in changed], event_rows, over)
         for call in changed:
             call.dirty = False
         self._ended.extend(call_id for call_id, call in touched.items() if call.over)

@@ -1,5 +1,5 @@
 """The tables: a row for each call, event, API key, user, session, version of a dialplan and entry of the audit log;
-webhooks and what waits for them. Works on SQLite and PostgreSQL.
+webhooks and what waits for them; what calls used. Works on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -72,6 +72,9 @@ calls = sa.Table(
     sa.Index("calls_sip_call_id", "sip_call_id"),
     sa.Index("calls_crashed", "run", postgresql_where=CRASHED, sqlite_where=CRASHED),
 )
+
+UNMETERED = sa.text("quantity > metered")
+"""Written out for the same reason: the index of usage that nobody was told of."""
 
 events = sa.Table(
     "events",
@@ -251,4 +254,23 @@ dialplan_versions = sa.Table(
     sa.Column("actor", sa.String(256), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),  # empty: from here on there is none
     sa.Column("text", sa.Text, nullable=False),
+)
+
+usage = sa.Table(  # stays when the call's record is deleted: bills are made of it
+    "usage",
+    metadata,
+    sa.Column("call_id", sa.String(64), primary_key=True),
+    sa.Column("part", sa.String(32), primary_key=True),
+    sa.Column("leg", sa.String(64), primary_key=True),
+    sa.Column("engine", sa.String(128), primary_key=True),  # or the trunk
+    sa.Column("vendor", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(128), primary_key=True),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),  # when the call began
+    sa.Column("quantity", sa.BigInteger, nullable=False),
+    sa.Column("unit", sa.String(16), nullable=False),
+    sa.Column("metered", sa.BigInteger, nullable=False),  # of the quantity, what was told as meter events, and
+    sa.Column("metering", sa.BigInteger, nullable=False),  # what is being told
+    sa.Index("usage_tenant_at", "tenant", "at", "call_id"),
+    sa.Index("usage_unmetered", "tenant", "at", postgresql_where=UNMETERED, sqlite_where=UNMETERED),
 )

@@ -8,8 +8,9 @@ import pytest
 
 from sipserver.agent.transcriber import Heard, Transcriber, spoken
 from sipserver.errors import ProviderBusy, ProviderRejected, ProviderTimeout
-from sipserver.events import Event, ProviderFailed
+from sipserver.events import EngineUsed, Event, ProviderFailed
 from tests.fakes.engines import FakeStt, loud
+from tests.fakes.until import until
 from tests.fakes.virtual_time import now_ns, virtual
 
 
@@ -33,7 +34,20 @@ async def test_the_next_takes_over_after_the_timeout() -> None:
     transcriber, events = ears(FakeStt(name="slow", delay_s=50), FakeStt("Hi", name="quick", delay_s=0.1))
     heard = await transcriber.transcribe(loud(100))
     assert (heard.engine, heard.waited_ms, heard.took_ms) == ("quick", 1100, 100)
-    assert events == [ProviderFailed("stt", "slow", "no transcript within 1 s", "quick")]
+    failed = ProviderFailed("stt", "slow", "no transcript within 1 s", "quick")
+    assert events == [EngineUsed("stt", 100, "slow"), failed, EngineUsed("stt", 100, "quick")]
+
+
+@virtual
+async def test_sound_that_was_refused_is_not_used_and_what_nobody_waits_for_is() -> None:
+    transcriber, events = ears(
+        FakeStt(ProviderBusy("full", "queue"), name="full"), FakeStt("Hi", name="slow", delay_s=0.5)
+    )
+    asking = asyncio.create_task(transcriber.transcribe(loud(100)))
+    await until(lambda: len(events) == 1)
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert events == [ProviderFailed("stt", "full", "queue", "slow"), EngineUsed("stt", 100, "slow")]
 
 
 @virtual

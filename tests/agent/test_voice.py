@@ -59,6 +59,16 @@ async def test_a_second_time_it_comes_from_the_cache() -> None:
             await booth.voice.say("Hello.", booth.playout, chain=booth.chain)
     assert len(booth.engines[0].spoken) == 1
     assert [event.cached for event in booth.all(events.ClauseSynthesised)] == [False, True]  # type: ignore[attr-defined]
+    assert booth.all(events.EngineUsed) == [events.EngineUsed("tts", len("Hello."), "tts")]
+
+
+@virtual
+async def test_what_an_engine_refused_is_not_used_and_what_was_cut_off_is() -> None:
+    async with Booth(FakeTts(name="full", error=ProviderRejected("full", "quota")), FakeTts(name="well")) as booth:
+        chunks = booth.voice.synthesise("A long clause that is cut off.", chain=booth.chain)
+        await anext(chunks)
+        await chunks.aclose()  # type: ignore[attr-defined]
+    assert booth.all(events.EngineUsed) == [events.EngineUsed("tts", 30, "well")]
 
 
 @virtual

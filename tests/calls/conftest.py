@@ -20,7 +20,7 @@ from sipserver.calls.bots import Bots
 from sipserver.calls.call import Call
 from sipserver.calls.conference import Rooms
 from sipserver.calls.deciding import Decides
-from sipserver.calls.limits import Limits
+from sipserver.calls.limits import Allowances, Limits
 from sipserver.calls.outbound import Outbound
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
@@ -79,6 +79,7 @@ class Stage:
         self.clock: Callable[[], int] = time.monotonic_ns
         self.limits: Limits | None = None
         self.limits_of: LimitsOf = lambda tenant, trunk: {}
+        self.allowances: Allowances | None = None
         self.load = 0.0
         self.head = ""
         """Further keys at the top of the dialplan."""
@@ -102,6 +103,7 @@ class Stage:
             listeners=(self.listened.append,),
             limits=self.limits,
             limits_of=self.limits_of,
+            allowances=self.allowances,
             load=lambda: self.load,
             outbound=self.outbound,
             bots=self.bots,

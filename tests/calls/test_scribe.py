@@ -12,7 +12,7 @@ from sipserver.agent.options import Engines
 from sipserver.audio.frame import RATE_HZ
 from sipserver.calls.scribe import Message, Scribe, pieces
 from sipserver.calls.wav import WavWriter
-from sipserver.events import Event, Fault, VoicemailTranscribed
+from sipserver.events import EngineUsed, Event, Fault, VoicemailTranscribed
 from tests.fakes.engines import FakeStt
 from tests.fakes.until import until
 from tests.fakes.virtual_time import virtual
@@ -51,8 +51,9 @@ async def test_a_long_message_is_put_together(tmp_path: Path) -> None:
     stt = FakeStt("one", "(coughs)", "three", name="whisper")
     scribe = Scribe()
     scribe.write(Message("b", write(tmp_path / "a.wav", 60), ["whisper"], "en", events.append), engines(stt))
-    await until(lambda: bool(events))
-    (told,) = events
+    await until(lambda: len(events) == 4)
+    *used, told = events
+    assert sum(each.quantity for each in used if isinstance(each, EngineUsed)) == 60_000
     assert isinstance(told, VoicemailTranscribed)
     assert told.text == "one three"
     assert all(audio_ms <= 28_000 for audio_ms, _, _ in stt.asked)
@@ -74,8 +75,8 @@ async def test_one_after_the_other_and_no_more_than_the_bound(tmp_path: Path) ->
     await until(lambda: len(stt.asked) >= 1)
     await asyncio.sleep(5)
     assert len(stt.asked) == 1
-    await until(lambda: len(told) >= 3)
-    assert [number for number, _ in told] == [2, 0, 1]
+    await until(lambda: len(told) >= 5)
+    assert [number for number, event in told if not isinstance(event, EngineUsed)] == [2, 0, 1]
     await scribe.close()
 
 
@@ -87,7 +88,8 @@ async def test_closing_leaves_the_rest_unwritten(tmp_path: Path) -> None:
     scribe.write(Message("b", write(tmp_path / "a.wav"), ["whisper"], "en", told.append), engines(stt))
     await until(lambda: bool(stt.asked))
     await scribe.close()
-    assert (scribe.depth, told, stt.cancelled) == (0, [], 1)
+    assert (scribe.depth, stt.cancelled) == (0, 1)
+    assert [type(event) for event in told] == [EngineUsed]
 
 
 @virtual

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sipserver.dialplan import book
 from sipserver.dialplan.book import Book
@@ -76,6 +79,29 @@ def test_the_first_route_of_the_first_plan_that_matches_wins() -> None:
     assert (other.plan, other.flow.name, other.why) == (second, "c", "always")
     assert Book((first,)).route(to("2"), NOW) is None
     assert Book().route(to("2"), NOW) is None
+
+
+NUMBER = st.sampled_from(["1", "11", "12", "2", "1*", "?1", "[12]", "*"])
+
+
+@given(
+    routes=st.lists(st.lists(st.one_of(NUMBER, NUMBER.map("!{}".format)), min_size=1, max_size=3), max_size=6),
+    cut=st.integers(0, 6),
+    called=st.sampled_from(["1", "11", "12", "2", "21", "[12]", ""]),
+)
+def test_whoever_is_asked_first_is_found_as_if_all_were_asked(routes: list[list[str]], cut: int, called: str) -> None:
+    parts = [part for part in (routes[:cut], routes[cut:]) if part]
+    plans = tuple(
+        plan(
+            "main: [answer]",
+            routes="\n".join(f"- {{match: {{to: {json.dumps(globs)}}}, flow: main}}" for globs in part),
+            file=Path(f"{number}.yaml"),
+        )
+        for number, part in enumerate(parts)
+    )
+    asked = ((one, index) for one in plans if (index := one.route(to(called), NOW)) is not None)
+    found = Book(plans).route(to(called), NOW)
+    assert (None if found is None else (found.plan, found.route)) == next(asked, None)
 
 
 def test_hours_are_in_the_zone_of_the_plan() -> None:

@@ -7,7 +7,9 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -17,6 +19,7 @@ from sipserver.cli import keys as keys_cli
 from tests.fakes.party import parties_at
 from tests.fakes.until import eventually
 from tests.harness.fleet import FleetProcess
+from tests.harness.routed_phone import RoutedPhone
 
 pytestmark = pytest.mark.peers
 
@@ -32,7 +35,7 @@ routes:
 
 
 @asynccontextmanager
-async def fleet_at(folder: Path, callee_port: int = 9) -> AsyncIterator[tuple[FleetProcess, str]]:
+async def fleet_at(folder: Path, callee_port: int = 9, **more: Any) -> AsyncIterator[tuple[FleetProcess, str]]:
     """It, and an API key."""
     pbx = {"name": "pbx", "host": f"127.0.0.1:{callee_port}", "number_format": "as_is", "sources": ["127.0.0.1/32"]}
     overrides = {
@@ -40,6 +43,7 @@ async def fleet_at(folder: Path, callee_port: int = 9) -> AsyncIterator[tuple[Fl
         "fleet": {"gateways": 2, "heartbeat_s": 0.3, "host": "127.0.0.9"},
         "sip": {"host": "127.0.0.9"},
         "edge": {"inside": "127.0.0.9"},
+        **more,
     }
     fleet = FleetProcess(folder, {"acme.yaml": PLAN}, overrides, calls=4)
     try:
@@ -126,3 +130,32 @@ async def test_redis_that_is_away_is_told_and_records_are_read(tmp_path: Path) -
             assert status in (409, 503), told
         finally:
             os.kill(fleet.redis._process.pid, signal.SIGCONT)
+
+
+async def test_minutes_are_used_up_in_all_cells_together_and_a_bill_is_made(tmp_path: Path) -> None:
+    prices = {"list": [{"part": "call.inbound", "price": 1, "per": "minute", "rounding": "60/60"}]}
+    async with fleet_at(tmp_path, tenants={"acme": {"minutes_a_day": 2}}, prices=prices) as (fleet, key):
+
+        def call() -> int:
+            with RoutedPhone(fleet.sip_port) as phone:
+                code = phone.invite("echo").code
+                if code == 200:
+                    phone.bye()
+                return code
+
+        async def tried() -> int:
+            return await asyncio.to_thread(call)
+
+        assert await tried() == 200
+        await eventually(tried, lambda code: code == 403, "the minutes of the day are used up")
+        status, told = await ask(fleet, key, "POST", "/calls/create", json={"to": "200", "trunk": "pbx"})
+        assert status == 429, told
+
+        async def bill() -> dict[str, object]:
+            today = datetime.now(UTC)
+            whole = (
+                f"from={today - timedelta(days=1):%Y-%m-%dT00:00:00Z}&to={today + timedelta(days=1):%Y-%m-%dT00:00:00Z}"
+            )
+            return (await ask(fleet, key, "GET", f"/usage?{whole}"))[1]
+
+        await eventually(bill, lambda found: float(str(found["total"])) >= 1, "what the calls cost")

@@ -24,7 +24,7 @@ from sipserver.store.ledger import Ledger
 from sipserver.store.reader import CallRow, EventRow
 from sipserver.store.records import Records
 from sipserver.store.settings import StoreSettings
-from tests.store.told import one_call, unfinished
+from tests.store.told import unfinished
 
 FOLDER = Path(migrations.__file__).parent
 
@@ -67,7 +67,7 @@ async def test_an_older_database_is_brought_up_with_its_calls(empty_settings: St
         database.file.parent.mkdir()
     async with database.engine.begin() as connection:
         await connection.run_sync(to_first)
-    await Ledger(database).apply([*unfinished("c1"), *one_call("c2")])
+    await Ledger(database).apply([*unfinished("c1"), *unfinished("c2")])
     await database.close()
     records = Records(empty_settings)
     await records.open()

@@ -31,6 +31,7 @@ from tools.bench import (
     media_relay,
     records,
     response,
+    routing,
     setup_time,
     speech,
     speech_worker,
@@ -55,6 +56,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "relay": ("Media relay", media_relay.measure),
     "streams": ("Twilio streams", streams.measure),
     "idle-sockets": ("Idle event WebSockets", idle_sockets.measure),
+    "routing": ("Routing among tenants", routing.measure),
     "amd": ("Answering machine detection", amd.measure),
 }
 

@@ -59,8 +59,12 @@ Delta = TextDelta | ToolCallDelta | Finished
 
 @dataclass(frozen=True, slots=True)
 class LlmCapabilities:
+    """vendor, model: for the bill; empty where the name of the engine says all."""
+
     tools: bool
     local: bool
+    vendor: str = ""
+    model: str = ""
 
 
 class Llm(Protocol):

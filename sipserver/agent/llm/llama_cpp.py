@@ -28,7 +28,7 @@ class LlamaCppLlm:
 
     def __init__(self, name: str, settings: LlamaCppSettings, model: Path) -> None:
         self.name = name
-        self.capabilities = LlmCapabilities(tools=settings.tools, local=True)
+        self.capabilities = LlmCapabilities(settings.tools, True, settings.vendor, settings.model)
         self._settings = settings
         self._client: OpenAiLlm | None = None
         self.where: tuple[str, str] | None = None

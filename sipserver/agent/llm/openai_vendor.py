@@ -46,7 +46,7 @@ class OpenAiLlm:
         import openai
 
         self.name = name
-        self.capabilities = LlmCapabilities(tools=settings.tools, local=local)
+        self.capabilities = LlmCapabilities(settings.tools, local, settings.vendor, settings.model)
         self._settings = settings
         self._running = 0
         self._openai = openai

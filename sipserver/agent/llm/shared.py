@@ -25,7 +25,7 @@ class SharedLlm:
 
     def __init__(self, name: str, settings: LlamaCppSettings, locate: Locate) -> None:
         self.name = name
-        self.capabilities = LlmCapabilities(tools=settings.tools, local=True)
+        self.capabilities = LlmCapabilities(settings.tools, True, settings.vendor, settings.model)
         self._settings, self._locate = settings, locate
         self._where: tuple[str, str] | None = None
         self._client: OpenAiLlm | None = None

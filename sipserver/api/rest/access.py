@@ -26,6 +26,7 @@ from sipserver.tenants.users import Session, User
 
 Recognise = Callable[[str], Awaitable[ApiKey | None]]
 Welcome = Callable[[str], Awaitable[tuple[Session, User] | None]]
+OfTenant = Callable[[str], Awaitable[None]]
 WRONG_PER_S = 5.0
 """Wrong keys from one address; a burst of twice as many is borne."""
 CSRF_HEADER = "X-CSRF-Token"
@@ -67,7 +68,9 @@ async def no_sessions(_token: str) -> None:
 
 
 class Access:
-    """Loop thread. per_s: requests of one key or user a second; twice as many at once."""
+    """Loop thread. per_s: requests of one key or user a second; twice as many at once. of_tenant: counts those of all
+    that are of a tenant; raises TooMany.
+    """
 
     def __init__(
         self,
@@ -77,8 +80,10 @@ class Access:
         welcome: Welcome = no_sessions,
         cookies: Cookies | None = None,
         clock: Callable[[], float] = time.monotonic,
+        of_tenant: OfTenant | None = None,
     ) -> None:
         self._recognise, self._welcome, self._cookies = recognise, welcome, cookies or Cookies()
+        self._of_tenant = of_tenant
         self._known = Buckets(per_s, max(1.0, 2 * per_s), clock)
         self._strangers = Buckets(WRONG_PER_S, 2 * WRONG_PER_S, clock)
 
@@ -97,6 +102,8 @@ class Access:
             raise Unauthorized("this needs an API key that is good, `Authorization: Bearer sips_...`, or a session")
         if not self._known.take(who.id):
             raise TooMany(f"too many requests of {who.called}")
+        if self._of_tenant is not None:
+            await self._of_tenant(who.tenant)
         if who.session is not None and request.method not in _SAFE:
             self._check_page(request, who.session)
         if isinstance(needs, Scope) and needs not in who.scopes:

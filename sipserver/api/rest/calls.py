@@ -254,6 +254,10 @@ class CallOperations:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    async def row_of(self, asked: Asked) -> CallRow:
+        """The record of the call in the path, for operations of others. Raises NotFound, as all of these do."""
+        return await self._row(asked)
+
     async def _row(self, asked: Asked, call_id: str = "") -> CallRow:
         """Raises NotFound, also for a call of another tenant. call_id: another one than that of the path."""
         call_id = call_id or _id(asked)

@@ -13,12 +13,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
-from sipserver.errors import RemoteError, SipServerError, TooMany, Unauthorized
+from sipserver.errors import RemoteError, SipServerError, Unauthorized
 from sipserver.log import logger
 from sipserver.store.database import is_trouble
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = "2"
+LATER_S = 3600
+"""For what will not be better soon, such as a limit of the day."""
 
 _log = logger("api")
 
@@ -65,6 +67,6 @@ def _text(refusal: SipServerError) -> str:
 def _headers(refusal: SipServerError) -> dict[str, str] | None:
     if isinstance(refusal, Unauthorized):
         return {"WWW-Authenticate": 'Bearer realm="sipserver"'}
-    if isinstance(refusal, TooMany):
-        return {"Retry-After": "1"}
+    if refusal.http_code == 429:
+        return {"Retry-After": str(getattr(refusal, "retry_after_s", 0) or LATER_S)}
     return {"Retry-After": RETRY_AFTER_S} if refusal.retry else None

@@ -28,7 +28,9 @@ class OpenAiStt:
 
     def __init__(self, name: str, client: AsyncOpenAI, settings: OpenAiSttSettings) -> None:
         self.name = name
-        self.capabilities = SttCapabilities(None, detects_language=True, local=False)
+        self.capabilities = SttCapabilities(
+            None, detects_language=True, local=False, vendor="openai", model=settings.model
+        )
         self._client, self._settings = client, settings
         self.gate = Gate(name, at_once=settings.concurrency, bound=settings.queue, timeout_s=settings.timeout_s)
 

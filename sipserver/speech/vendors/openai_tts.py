@@ -31,7 +31,9 @@ class OpenAiTts:
 
     def __init__(self, name: str, client: AsyncOpenAI, settings: OpenAiTtsSettings) -> None:
         self.name = name
-        self.capabilities = TtsCapabilities(None, None, streaming=True, local=False)
+        self.capabilities = TtsCapabilities(
+            None, None, streaming=True, local=False, vendor="openai", model=settings.model
+        )
         self._client, self._settings = client, settings
         self.gate = Gate(name, at_once=settings.concurrency, bound=settings.queue, timeout_s=settings.timeout_s)
 

@@ -199,7 +199,7 @@ class Whisper:
 
     def __init__(self, name: str, model: WhisperModel, settings: WhisperSettings) -> None:
         self.name = name
-        self.capabilities = SttCapabilities(model.languages, model.multilingual, local=True)
+        self.capabilities = SttCapabilities(model.languages, model.multilingual, True, settings.vendor, settings.model)
         self._model = model
         self.queue: WorkQueue[Utterance, Reading] = WorkQueue(
             name,

@@ -103,7 +103,7 @@ class WhisperCpp:
 
     def __init__(self, name: str, model: WhisperCppModel, settings: WhisperCppSettings) -> None:
         self.name = name
-        self.capabilities = SttCapabilities(model.languages, model.multilingual, local=True)
+        self.capabilities = SttCapabilities(model.languages, model.multilingual, True, settings.vendor, settings.model)
         self._multilingual = model.multilingual
         self.queue: WorkQueue[Utterance, Reading] = WorkQueue(
             name, model.read, threads=1, bound=settings.queue, timeout_s=settings.timeout_s

@@ -1,0 +1,194 @@
+"""What a call used, by part, from its row and its events; and the rows that say so. Exactly once, because it is a
+function of what is recorded: made anew when a call is over, and again when an event comes later.
+
+Owns which event says what was used. Refuses to know prices. Quantities only grow.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sipserver import events as happened
+from sipserver.store.parts import UNITS
+from sipserver.store.schema import events, usage
+
+SAMPLES_A_MS = 16
+_SAMPLE_BYTES, _HEADER_BYTES = 2, 44
+_WIDTHS = {"leg": 64, "engine": 128, "vendor": 64, "model": 128}
+_FIRST = happened.CallStarted, happened.CallCarried, happened.PartyDialed, happened.LegAnswered
+_FURTHER = happened.LegDisconnected, happened.EngineUsed, happened.ModelSpan, happened.VoicemailLeft
+_RECORDING = happened.RecordingStarted, happened.RecordingStopped, happened.RecordingFailed
+KINDS = tuple(each.kind for each in (*_FIRST, *_FURTHER, *_RECORDING))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a quantity is of. leg: of another party. engine: or the trunk."""
+
+    part: str
+    leg: str = ""
+    engine: str = ""
+    vendor: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of the call, of one of KINDS."""
+
+    at_ms: int
+    kind: str
+    fields: Mapping[str, Any]
+
+
+def used(row: Mapping[str, Any], told: Iterable[Told]) -> Mapping[Item, int]:
+    """By item, from the columns of a call that is over and its events in order. Pure. An event that is not as it should
+    be says nothing.
+    """
+    account = _Account()
+    for event in told:
+        try:
+            account.take(event)
+        except (LookupError, TypeError, ValueError):
+            continue
+    return account.close(row)
+
+
+async def settle(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note what calls that are over have used. rows: columns of `calls`, whose rows the transaction has locked: so what
+    is noted last is of all events.
+    """
+    if not rows:
+        return
+    query = (
+        sa.select(events.c.call_id, events.c.at_ms, events.c.kind, events.c.fields)
+        .where(events.c.call_id.in_([row["id"] for row in rows]), events.c.kind.in_(KINDS))
+        .order_by(events.c.call_id, events.c.seq)
+    )
+    told: dict[str, list[Told]] = {}
+    for call_id, at_ms, kind, fields in await connection.execute(query):
+        told.setdefault(call_id, []).append(Told(at_ms, kind, fields))
+    new = [
+        {
+            "call_id": row["id"],
+            "tenant": row["tenant"],
+            "at": row["started_at"],
+            "part": item.part,
+            **{name: getattr(item, name)[:width] for name, width in _WIDTHS.items()},
+            "quantity": quantity,
+            "unit": UNITS[item.part],
+            "metered": 0,
+            "metering": 0,
+        }
+        for row in rows
+        for item, quantity in used(row, told.get(row["id"], ())).items()
+    ]
+    if new:
+        await connection.execute(_upsert(connection.dialect.name), new)
+
+
+@functools.cache
+def _upsert(dialect: str) -> Any:
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(usage)
+    quantity = statement.excluded.quantity
+    keys = [column.name for column in usage.primary_key]
+    return statement.on_conflict_do_update(
+        index_elements=keys, set_={"quantity": quantity}, where=quantity > usage.c.quantity
+    )
+
+
+class _Account:
+    def __init__(self) -> None:
+        self._used: Counter[Item] = Counter()
+        self._trunk = ""
+        self._trunks: dict[str, str] = {}
+        """By party."""
+        self._talking: dict[str, int] = {}
+        """By party: when it answered."""
+        self._tapes: dict[str, tuple[int, int]] = {}
+        """By path: when it began, and its channels."""
+
+    def take(self, event: Told) -> None:
+        fields = event.fields
+        match event.kind:
+            case happened.CallStarted.kind | happened.CallCarried.kind:
+                self._trunk = str(fields.get("trunk", ""))
+            case happened.PartyDialed.kind:
+                self._trunks[str(fields["party"])] = str(fields.get("trunk", ""))
+            case happened.LegAnswered.kind if fields.get("leg"):
+                self._talking.setdefault(str(fields["leg"]), event.at_ms)
+            case happened.LegDisconnected.kind if fields.get("leg"):
+                self._hung_up(str(fields["leg"]), event.at_ms)
+            case happened.EngineUsed.kind if fields["part"] in ("stt", "tts"):
+                self._used[self._by_engine(fields["part"], fields)] += _count(fields["quantity"])
+            case happened.ModelSpan.kind:
+                self._thought(fields)
+            case happened.RecordingStarted.kind:
+                self._tapes[str(fields["path"])] = event.at_ms, int(fields.get("channels", 2))
+            case happened.RecordingStopped.kind:
+                channels = self._tapes.pop(str(fields["path"]), (0, 2))[1]
+                self._recorded(_count(fields["samples"]) // SAMPLES_A_MS, channels)
+            case happened.RecordingFailed.kind:
+                self._cut_off(str(fields["path"]), event.at_ms)
+            case happened.VoicemailLeft.kind:
+                self._recorded(_count(fields["duration_ms"]), 1)
+            case _:
+                pass
+
+    def close(self, row: Mapping[str, Any]) -> Mapping[Item, int]:
+        ended_ms = _milliseconds(row["ended_at"] - row["started_at"])
+        for leg in tuple(self._talking):
+            self._hung_up(leg, ended_ms)
+        for path in tuple(self._tapes):
+            self._cut_off(path, ended_ms)
+        answered: datetime | None = row["answered_at"]
+        if answered is not None:
+            part = "call.outbound" if row["direction"] == "outbound" else "call.inbound"
+            self._used[Item(part, engine=self._trunk)] = max(0, _milliseconds(row["ended_at"] - answered))
+        return {item: quantity for item, quantity in self._used.items() if quantity}
+
+    def _hung_up(self, leg: str, at_ms: int) -> None:
+        since_ms = self._talking.pop(leg, None)
+        if since_ms is not None:
+            self._used[Item("leg", leg, self._trunks.get(leg, ""))] += max(0, at_ms - since_ms)
+
+    def _thought(self, fields: Mapping[str, Any]) -> None:
+        tokens = fields.get("tokens_in"), fields.get("tokens_out")
+        if tokens != (None, None):
+            for part, count in zip(("llm.in", "llm.out"), tokens, strict=True):
+                self._used[self._by_engine(part, fields)] += _count(count or 0)
+        elif fields["outcome"] != "failed":
+            self._used[self._by_engine("llm.untold", fields)] += 1
+
+    def _cut_off(self, path: str, at_ms: int) -> None:
+        """A file whose end nobody told is as long as it ran."""
+        began = self._tapes.pop(path, None)
+        if began is not None:
+            self._recorded(max(0, at_ms - began[0]), began[1])
+
+    def _recorded(self, ms: int, channels: int) -> None:
+        self._used[Item("recording")] += ms
+        size = ms * SAMPLES_A_MS * _SAMPLE_BYTES * channels
+        self._used[Item("recording.size")] += size + _HEADER_BYTES if ms else 0
+
+    @staticmethod
+    def _by_engine(part: str, fields: Mapping[str, Any]) -> Item:
+        engine, vendor, model = (str(fields.get(name, "")) for name in ("engine", "vendor", "model"))
+        return Item(part, "", engine, vendor, model)
+
+
+def _count(value: Any) -> int:
+    return max(0, int(value))
+
+
+def _milliseconds(span: timedelta) -> int:
+    return span // timedelta(milliseconds=1)

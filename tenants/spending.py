@@ -1,0 +1,87 @@
+"""How much tenants have spent, told to whoever counts limits: from what calls that are over cost.
+
+Owns how often it looks. Refuses to know what becomes of a tenant whose limit is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from sipserver import log
+from sipserver.store.database import UNAVAILABLE, brief
+from sipserver.store.usage_rows import UsageRows
+from sipserver.tenants.allowances import DAY_S, MONTH_S, day_begin, micro, minutes_scope, month_begin, spend_scope
+from sipserver.tenants.prices import Rating
+from sipserver.tenants.settings import TenantLimits
+
+EVERY_S = 5.0
+SHARE = 20
+"""A look that took long is followed by a pause of so many times its length: a twentieth of the time is spent on it."""
+
+
+class Meters(Protocol):
+    """As `bus.contract.Meters`."""
+
+    async def put(self, scope: str, used: int, lives_s: float, *, lower: bool = False) -> None: ...
+
+
+class Spending:
+    """Loop thread. now: seconds since the epoch. Several processes may do the same: all find the same."""
+
+    def __init__(
+        self,
+        rows: UsageRows,
+        rating: Rating,
+        tenants: Mapping[str, TenantLimits],
+        meters: Meters,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._rows, self._rating, self._meters, self._now = rows, rating, meters, now
+        self._tenants = {
+            name: limits
+            for name, limits in tenants.items()
+            if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month
+        }
+        self._log = log.logger("tenants")
+
+    async def run(self) -> None:
+        """For ever; returns at once when no tenant has such a limit."""
+        failing = False
+        while self._tenants:
+            began_s = time.monotonic()
+            try:
+                await self.look()
+                failing = False
+            except UNAVAILABLE as problem:
+                if not failing:
+                    self._log.warning("what tenants have spent cannot be read now", error=brief(problem))
+                failing = True
+            await asyncio.sleep(max(EVERY_S, SHARE * (time.monotonic() - began_s)))
+
+    async def look(self) -> None:
+        """Once. Raises SQLAlchemy's errors when the database does not answer."""
+        for tenant, limits in self._tenants.items():
+            await self._look_at(tenant, limits)
+
+    async def _look_at(self, tenant: str, limits: TenantLimits) -> None:
+        now_s = self._now()
+        day = day_begin(now_s)
+        since = month_begin(now_s) if limits.spend_a_month else day
+        of_day = of_month = minutes = 0
+        async for row in self._rows.between(tenant, since, datetime.fromtimestamp(now_s, UTC) + timedelta(days=1)):
+            cost = micro(self._rating.rate(row).cost)
+            of_month += cost
+            if row.at >= day:
+                of_day += cost
+                minutes += -(-row.quantity // 60_000) if row.part in ("call.inbound", "call.outbound") else 0
+        if limits.minutes_a_day:
+            await self._meters.put(minutes_scope(tenant, now_s), minutes, 2 * DAY_S)
+        if limits.spend_a_day:
+            await self._meters.put(spend_scope("spend_a_day", tenant, now_s), of_day, 2 * DAY_S, lower=True)
+        if limits.spend_a_month:
+            await self._meters.put(spend_scope("spend_a_month", tenant, now_s), of_month, 2 * MONTH_S, lower=True)

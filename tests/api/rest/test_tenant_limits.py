@@ -1,0 +1,136 @@
+"""Limits of tenants on a real server: what callers, programs and webhooks are told; a restart forgets nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pytest
+
+from tests.api.rest.test_calls import PLAN, a_call, asking, create, get, key_of
+from tests.api.rest.test_webhooks import Receiver, hooked
+from tests.fakes.until import until, wait_until
+from tests.harness.phone import Phone, Response
+from tests.harness.records import records
+from tests.harness.server import ServerProcess
+
+
+def plan(tenant: str) -> str:
+    flows = "flows:\n  main: [answer, {echo: {max_s: 60}}]\n"
+    return f"tenant: {tenant}\n{flows}routes:\n  - {{match: {{to: {tenant}}}, flow: main}}\n"
+
+
+TENANTS = {
+    "acme": {"minutes_a_day": 2},
+    "spender": {"spend_a_day": 0.5, "spend_a_month": 100},
+    "swift": {"calls_per_s": 1},
+    "asker": {"api_per_s": 1},
+    "metered": {"stripe_customer": "cus_NffrFeUfNV2Hib"},
+}
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    made = ServerProcess(
+        tmp_path_factory.mktemp("limits"),
+        {"acme.yaml": PLAN, **{f"{name}.yaml": plan(name) for name in ("spender", "swift", "asker", "metered")}},
+        {
+            "tenants": TENANTS,
+            "prices": {"list": [{"part": "call.*", "price": 1, "per": "minute", "rounding": "60/60"}]},
+            "webhooks": {"allow_private": True},
+        },
+    )
+    yield made.start()
+    made.stop()
+    assert "Traceback" not in made.log()
+
+
+def refused(server: ServerProcess, to: str) -> Response | None:
+    """The refusal of a call; None: it was answered, and hung up."""
+    with Phone(server.sip_port) as phone:
+        answer = phone.invite(to)
+        if answer.code < 300:
+            phone.bye()
+            return None
+        return answer
+
+
+def until_refused(server: ServerProcess, to: str) -> Response:
+    found: list[Response] = []
+
+    def tried() -> bool:
+        answer = refused(server, to)
+        found.extend([answer] if answer is not None else [])
+        return bool(found)
+
+    wait_until(tried, f"a refusal of {to}", 60)
+    return found[0]
+
+
+async def test_minutes_are_used_up_and_stay_so_and_everybody_is_told(server: ServerProcess) -> None:
+    receiver = Receiver()
+    async with receiver.listening(), hooked(server, receiver, kinds=["limit.*"]) as (client, _):
+        for _ in range(2):
+            await asyncio.to_thread(a_call, server)
+        for _ in range(2):
+            answer = await asyncio.to_thread(refused, server, "echo")
+            assert answer is not None
+            assert (answer.code, answer.reason) == (403, "Minutes Of The Day Used Up")
+            assert not answer.header("Retry-After")
+        problem = await create(client, 429, to="sip:anybody@127.0.0.1:9", flow="called")
+        assert "minutes_a_day" in problem["detail"]
+        last = records(server.database)[-1]
+        assert (last.reason, last.answered) == ("limit", False)
+        await until(lambda: len(receiver.came) >= 2, "near and exceeded")
+        told = [message for _, body in receiver.came for message in [body.decode()]]
+        assert sum('"limit.near"' in each for each in told) == 1
+        assert sum('"limit.exceeded"' in each for each in told) == 1
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+    answer = await asyncio.to_thread(until_refused, server, "echo")
+    assert answer.code == 403
+
+
+async def test_spend_is_what_calls_that_are_over_cost(server: ServerProcess) -> None:
+    assert await asyncio.to_thread(refused, server, "spender") is None
+    answer = await asyncio.to_thread(until_refused, server, "spender")
+    assert (answer.code, answer.reason) == (403, "Spend Of The Day Used Up")
+
+
+async def test_calls_of_a_second_and_requests_of_a_second(server: ServerProcess) -> None:
+    async def several() -> Response | None:
+        answers = await asyncio.gather(*(asyncio.to_thread(refused, server, "swift") for _ in range(4)))
+        return next((answer for answer in answers if answer is not None), None)
+
+    answer: Response | None = None
+    async with asyncio.timeout(60):
+        while answer is None:
+            answer = await several()
+    assert (answer.code, answer.header("Retry-After")) == (503, "1")
+    key = await asyncio.to_thread(key_of, server, "asker")
+    async with asking(server, key) as client, asyncio.timeout(60):
+        while True:
+            async with client.get("/api/v1/calls") as got:
+                if got.status == 200:
+                    continue
+                assert (got.status, got.headers["Retry-After"]) == (429, "1")
+                assert got.content_type == "application/problem+json"
+                assert "api_per_s" in (await got.json())["detail"]
+                break
+    assert await asyncio.to_thread(refused, server, "asker") is None, "calls are another matter"
+
+
+async def test_what_was_used_is_told_as_meter_events(server: ServerProcess) -> None:
+    receiver = Receiver()
+    async with receiver.listening(), hooked(server, receiver, "metered", kinds=["usage.metered"]) as (client, _):
+        assert await asyncio.to_thread(refused, server, "metered") is None
+        await until(lambda: bool(receiver.came), "a meter event")
+        told = json.loads(receiver.came[0][1])
+        fields = told["data"]["fields"]
+        assert (told["type"], fields["event_name"]) == ("usage.metered", "call_inbound_ms")
+        assert fields["payload"]["stripe_customer_id"] == "cus_NffrFeUfNV2Hib"
+        (call,) = (await get(client, "/calls"))["calls"]
+        (line,) = (await get(client, f"/calls/{call['id']}/usage"))["lines"]
+        assert int(fields["payload"]["value"]) == Decimal(line["quantity"]) * 1000
