@@ -10,16 +10,19 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from sipserver.api.live.socket import EventSocket
 from sipserver.api.rest import app
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.calls import CallOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
-from sipserver.bus.contract import Once
+from sipserver.bus.contract import Live, Once
+from sipserver.gate.gate import Gate
 from sipserver.journal import Entry
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
+from sipserver.store.feed_rows import FeedRows
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
 from sipserver.tenants import audit_secret
@@ -31,6 +34,8 @@ from sipserver.webhooks.outgoing import Outgoing
 
 CONNECTIONS = 6
 """To a database server: deliveries may have four at a time."""
+FEED_CONNECTIONS = 4
+"""For those who follow events, so that whoever catches up keeps nobody else waiting."""
 STOP_S = 5.0
 
 
@@ -65,17 +70,29 @@ class ControlPlane:
 
     def __init__(self, loaded: Settings, asking: Asking, once: Once) -> None:
         self._database = Database(loaded.store)
-        keys = KeyBook(KeyRows(self._database))
+        self._keys = keys = KeyBook(KeyRows(self._database))
         calls = CallOperations(Reader(self._database), asking, once.first, loaded.calls.recordings)
+        self._feeds = Database(loaded.store, connections=FEED_CONNECTIONS)
+        self._events: list[EventSocket] = []
         self._outgoing = Outgoing(self._database, loaded.webhooks)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
-        access = Access(keys.recognise, per_s=loaded.http.api_per_s)
+        self._access = access = Access(keys.recognise, per_s=loaded.http.api_per_s)
         offered = [*calls.operations(), *WebhookOperations(self._outgoing).operations()]
         self.app: web.Application = app.application(access, self._note, offered)
+
+    def events(self, gate: Gate, live: Live) -> EventSocket:
+        """Events for programs by WebSocket. At most once."""
+        source = FeedRows(self._feeds)
+        made = EventSocket(gate, self._access, self._keys.recognise, source, live, self._note)
+        self._events.append(made)
+        return made
 
     async def _note(self, key: ApiKey, deed: str, subject: str, source: str) -> None:
         await self._audit.append(key.tenant, actor=f"key:{key.id}", action=deed, subject=subject, source=source)
 
     async def close(self) -> None:
+        for each in self._events:
+            await each.close()
         await self._outgoing.stop()
+        await self._feeds.close()
         await self._database.close()

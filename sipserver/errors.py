@@ -10,6 +10,7 @@ SipServerError
 │   ├── NotAcceptable          no common codec, unusable SDP                488
 │   ├── Unauthorized           an API key that is missing, unknown or over   401
 │   ├── NotAllowed             a number or address that no trunk may call   403
+│   ├── Gone                   a cursor that is too old to go on from       410
 │   └── BadPayload             media bytes that no codec could have made
 ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
 ├── ProviderError          a speech or language engine's                    503
@@ -99,6 +100,11 @@ class NotAllowed(CallerError):
 class Unauthorized(CallerError):
     sip_code = 401
     http_code = 401
+
+
+class Gone(CallerError):
+    sip_code = 410
+    http_code = 410
 
 
 class BadPayload(CallerError):

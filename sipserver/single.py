@@ -66,13 +66,14 @@ class Server:
         self._settings = loaded
         self._log = logger("app")
         self._telling = Telling(loaded)
+        self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
         self.records = Records(
             loaded.store,
             node=f"{platform.node()}:{loaded.sip.port}",
             spool=loaded.bus.spool / "records",
             tell=self._telling.tell,
+            hear=self._bus.live.tell,
         )
-        self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
         events = EventHub()
         self.exchange = Exchange(
             loaded, EngineRoom(loaded), self.records, listeners=(self._observe, events.observe), limits=self._bus.limits
@@ -82,12 +83,13 @@ class Server:
         self.metrics = Metrics(with_websockets(probes, self.doors.gate.facts))
         self._commands = CallCommands(self.exchange.registry)
         self._control = ControlPlane(loaded, Here(self._commands.handle), self._bus.once) if loaded.http.api else None
+        for_keys = self._control.events(self.doors.gate, self._bus.live) if self._control is not None else None
         self.http = HttpServer(
             loaded.http,
             self.exchange.readiness,
             self.metrics,
             trunks=self.exchange.trunk_states,
-            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate)],
+            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate, for_keys)],
             apps={} if self._control is None else {PREFIX: self._control.app},
         )
 

@@ -13,6 +13,7 @@ from sipserver.bus.redis_commands import RedisCommands
 from sipserver.bus.redis_journal import RedisJournal
 from sipserver.bus.redis_leases import RedisLeases
 from sipserver.bus.redis_limits import RedisLimits
+from sipserver.bus.redis_live import RedisLive
 from sipserver.bus.settings import BusSettings
 from sipserver.errors import BusDown, SettingsError
 
@@ -27,6 +28,7 @@ class RedisBus:
         self.commands = RedisCommands(self._link, self.leases, run=run)
         self.limits = RedisLimits(self._link, self.commands, run=run)
         self.once = RedisOnce(self._link)
+        self.live = RedisLive(self._link, self.commands)
         self.leases.with_renewal.append(self.limits.renew)
 
     @property
@@ -40,12 +42,14 @@ class RedisBus:
             raise SettingsError(f"cannot make {self._spool}: {problem.strerror}", key="bus.spool") from None
         await self._link.open()
         self.journal.open()
+        self.live.open()
         self.leases.open()
         await self.limits.renew()
 
     async def close(self) -> None:
         """The journal is flushed (or spooled), leases and counts of this run are given up."""
         await self.journal.close()
+        await self.live.close()
         await self.commands.close()
         await self.limits.close()
         await self.leases.close()

@@ -52,14 +52,14 @@ class Access:
         self._keys = Buckets(per_s, max(1.0, 2 * per_s), clock)
         self._strangers = Buckets(WRONG_PER_S, 2 * WRONG_PER_S, clock)
 
-    async def admit(self, request: web.Request, scope: Scope) -> tuple[ApiKey, Left]:
-        """Whose request it is, and what the key has left. Raises Unauthorized (no key that is good), NotAllowed (a key
-        without the scope), TooMany.
+    async def admit(self, request: web.Request, scope: Scope, text: str | None = None) -> tuple[ApiKey, Left]:
+        """Whose request it is, and what the key has left. text: the key, where it may come in another way than by
+        `Authorization`. Raises Unauthorized (no key that is good), NotAllowed (a key without the scope), TooMany.
         """
         address = address_of(request)
         if self._strangers.left(address) < 1:
             raise TooMany("too many wrong API keys from this address")
-        key = await self._recognise(bearer_of(request))
+        key = await self._recognise(bearer_of(request) if text is None else text)
         if key is None:
             self._strangers.take(address)
             raise Unauthorized("this needs an API key that is good: `Authorization: Bearer sips_...`")

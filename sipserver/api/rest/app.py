@@ -10,14 +10,16 @@ from aiohttp import web
 from sipserver.api.rest import openapi, operations
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.operations import Note, Operation
+from sipserver.events import catalogue
 
 PREFIX = "/api/v1"
 _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 def application(access: Access, note: Note, offered: Sequence[Operation]) -> web.Application:
-    """Everybody may read the document and its page: they tell of no tenant."""
+    """Everybody may read the document, its page and the catalogue of events: they tell of no tenant."""
     document = json.dumps(openapi.document(offered))
+    events = json.dumps(catalogue.document())
     page = openapi.page(offered)
 
     async def as_document(_request: web.Request) -> web.Response:
@@ -26,6 +28,12 @@ def application(access: Access, note: Note, offered: Sequence[Operation]) -> web
     async def as_page(_request: web.Request) -> web.Response:
         return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY})
 
-    return operations.application(
-        access, note, offered, [web.get("/openapi.json", as_document), web.get("/docs", as_page)]
-    )
+    async def as_catalogue(_request: web.Request) -> web.Response:
+        return web.Response(text=events, content_type="application/json")
+
+    documents = [
+        web.get("/openapi.json", as_document),
+        web.get("/docs", as_page),
+        web.get("/events/catalogue", as_catalogue),
+    ]
+    return operations.application(access, note, offered, documents)
