@@ -20,6 +20,7 @@ from tools.bench import (
     bus,
     call_cost,
     echo_delay,
+    events,
     fleet_agent,
     fleet_faults,
     fleet_growth,
@@ -54,6 +55,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "relay": ("Media relay", media_relay.measure),
     "streams": ("Twilio streams", streams.measure),
     "idle-sockets": ("Idle event WebSockets", idle_sockets.measure),
+    "events": ("Events for programs", events.measure),
     "amd": ("Answering machine detection", amd.measure),
 }
 
