@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from sipserver import allowing
+from sipserver.api.live.socket import EventSocket
 from sipserver.api.plan_checks import Engines, PlanChecks
 from sipserver.api.plans import Plans
 from sipserver.api.rest import app
@@ -31,15 +32,17 @@ from sipserver.api.rest.usage import UsageOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
-from sipserver.bus.contract import Bus
+from sipserver.bus.contract import Bus, Live
 from sipserver.dialplan.bounds import Allowed
 from sipserver.errors import TooMany
 from sipserver.events import LimitExceeded
+from sipserver.gate.gate import Gate
 from sipserver.journal import Entry
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.dialplans import VersionRows
+from sipserver.store.feed_rows import FeedRows
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
 from sipserver.store.sessions import SessionRows
@@ -65,6 +68,8 @@ from sipserver.webhooks.outgoing import Outgoing
 
 CONNECTIONS = 6
 """To a database server: deliveries may have four at a time."""
+FEED_CONNECTIONS = 4
+"""For those who follow events, so that whoever catches up keeps nobody else waiting."""
 STOP_S = 5.0
 LOOK_S = 2.0
 """How long the database may take to say that it is there."""
@@ -122,7 +127,9 @@ class ControlPlane:
         bus_up: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
-        keys = KeyBook(KeyRows(self._database))
+        self._keys = keys = KeyBook(KeyRows(self._database))
+        self._feeds = Database(loaded.store, connections=FEED_CONNECTIONS)
+        self._events: list[EventSocket] = []
         calls = CallOperations(Reader(self._database), asking, bus.once.first, loaded.calls.recordings)
         self._outgoing = Outgoing(self._database, loaded.webhooks)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
@@ -134,7 +141,7 @@ class ControlPlane:
         self._providers = Providers(loaded.login.oidc)
         comers = ProviderOperations(self._providers, ProviderLogin(users), entrance, loaded.login)
         self._allowances = allowing.of(loaded, bus)
-        access = Access(
+        self._access = access = Access(
             keys.recognise,
             per_s=loaded.http.api_per_s,
             welcome=sessions.recognise,
@@ -177,6 +184,13 @@ class ControlPlane:
     async def _note_by_hand(self, tenant: str, action: str, name: str) -> None:
         await self._audit.append(tenant, actor="operator", action=action, subject=f"dialplan:{name}")
 
+    def events(self, gate: Gate, live: Live) -> EventSocket:
+        """Events for programs by WebSocket. At most once."""
+        source = FeedRows(self._feeds)
+        made = EventSocket(gate, self._access, self._keys.recognise, source, live, self._note)
+        self._events.append(made)
+        return made
+
     async def _note(
         self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
     ) -> None:
@@ -197,6 +211,9 @@ class ControlPlane:
             raise TooMany(allowed.reached.text, retry_after_s=allowed.reached.retry_after_s)
 
     async def close(self) -> None:
+        for each in self._events:
+            await each.close()
         await self._outgoing.stop()
         await self._providers.close()
+        await self._feeds.close()
         await self._database.close()

@@ -12,6 +12,7 @@ SipServerError
 │   ├── NotAllowed             a number or address that no trunk may call   403
 │   ├── Conflict               not as things are now                        409
 │   ├── Outdated               somebody else changed it first               412
+│   ├── Gone                   a cursor that is too old to go on from       410
 │   └── BadPayload             media bytes that no codec could have made
 ├── CarrierError           the trunk's or the network's                     503, retry elsewhere
 ├── ProviderError          a speech or language engine's                    503
@@ -113,6 +114,11 @@ class Outdated(CallerError):
 class Unauthorized(CallerError):
     sip_code = 401
     http_code = 401
+
+
+class Gone(CallerError):
+    sip_code = 410
+    http_code = 410
 
 
 class BadPayload(CallerError):

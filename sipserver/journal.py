@@ -27,6 +27,11 @@ class Kind(enum.StrEnum):
     RUN_GONE = "run_gone"
 
 
+def micros(at: float) -> int:
+    """A moment as microseconds since the epoch: what tells the events of a run apart, and orders them."""
+    return round(at * 1e6)
+
+
 _json = json.JSONEncoder(separators=(",", ":"), default=str, check_circular=False).encode
 """Made once: `json.dumps` makes an encoder for every call that wants anything unusual."""
 
@@ -36,7 +41,8 @@ class Entry:
     """One line of the journal. Applying it twice does no harm; entries of one run are in order.
 
     node: the machine (a supervisor's name). run: the life of one process of it; a restarted cell has another.
-    at: the time of day when it happened, seconds since the epoch in UTC.
+    at: the time of day when it happened, seconds since the epoch in UTC; of events of a run no two have the same
+    microsecond, and each a later one than the event before.
     """
 
     kind: Kind

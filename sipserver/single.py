@@ -72,6 +72,7 @@ class Server:
             node=f"{platform.node()}:{loaded.sip.port}",
             spool=loaded.bus.spool / "records",
             tell=self._telling.tell,
+            hear=self._bus.live.tell,
         )
         events = EventHub()
         self.exchange = Exchange(
@@ -87,12 +88,13 @@ class Server:
         self.metrics = Metrics(with_websockets(probes, self.doors.gate.facts))
         self._commands = CallCommands(self.exchange.registry)
         self._control = self._control_plane() if loaded.http.api else None
+        for_keys = self._control.events(self.doors.gate, self._bus.live) if self._control is not None else None
         self.http = HttpServer(
             loaded.http,
             self.exchange.readiness,
             self.metrics,
             trunks=self.exchange.trunk_states,
-            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate)],
+            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate, for_keys)],
             apps={} if self._control is None else {PREFIX: self._control.app},
         )
 

@@ -138,7 +138,7 @@ def _new(
 
 def _within(asker: Asker, scopes: frozenset[Scope]) -> None:
     if more := scopes - asker.scopes:
-        raise NotAllowed(f"the key {asker.id} does not have {', '.join(sorted(more))} itself")
+        raise NotAllowed(f"you do not have {', '.join(sorted(more))} yourself")
 
 
 def _key(row: KeyRow) -> ApiKey:

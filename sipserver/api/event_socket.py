@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from aiohttp import web
 
@@ -97,12 +98,22 @@ def as_json(stamped: Stamped) -> str:
     )
 
 
-def routes(hub: EventHub, gate: Gate) -> Sequence[web.RouteDef]:
+class ForKeys(Protocol):
+    """The same path for those who have an API key: `live.socket`."""
+
+    def takes(self, request: web.Request) -> bool: ...
+
+    async def listen(self, request: web.Request) -> web.StreamResponse: ...
+
+
+def routes(hub: EventHub, gate: Gate, for_keys: ForKeys | None = None) -> Sequence[web.RouteDef]:
     """`?kinds=call.*,turn.*` and `?call=<id>` choose; both may be left out. Needs a token for the tenant's events. What
     the client sends is ignored.
     """
 
     async def listen(request: web.Request) -> web.StreamResponse:
+        if for_keys is not None and for_keys.takes(request):
+            return await for_keys.listen(request)
         tenant = request.match_info["tenant_id"]
         token = gate.token_of(request)
         if gate.tokens.read(token, "events").tenant != tenant:

@@ -196,6 +196,24 @@ class Once(Protocol):
         ...
 
 
+Heard = Callable[[Entry, int], None]
+"""(entry, before_us): an event, and the moment of the one before it of the same tenant and run; 0: it is the first."""
+
+
+class Live(Protocol):
+    """Events of calls to whoever listens to their tenant now, at once and without a promise: what is missing shows in
+    before_us, and stands in the records a little later.
+    """
+
+    def tell(self, entry: Entry) -> None:
+        """Of all events of this process, in order; others are ignored. Never blocks, never raises."""
+        ...
+
+    async def hear(self, tenant: str, heard: Heard) -> Subscription:
+        """The events of all processes; those of each in order. One at a time for a tenant. heard must not block."""
+        ...
+
+
 class Bus(Protocol):
     """`open`, use, `close`. up: Redis answers now (always, in memory)."""
 
@@ -211,6 +229,8 @@ class Bus(Protocol):
     def meters(self) -> Meters: ...
     @property
     def once(self) -> Once: ...
+    @property
+    def live(self) -> Live: ...
     @property
     def node(self) -> str: ...
     @property

@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sipserver.bus import remote
-from sipserver.bus.contract import Full, Handler, Json
+from sipserver.bus.chain import Chain
+from sipserver.bus.contract import Full, Handler, Heard, Json
 from sipserver.bus.meters import MemoryMeters
 from sipserver.bus.once import MemoryOnce
 from sipserver.errors import NotFound
@@ -37,6 +38,7 @@ class MemoryBus:
         self.limits = _Limits(self._hub, run)
         self.meters = self._hub.meters
         self.once = self._hub.once
+        self.live = _Live(self._hub)
 
     @property
     def up(self) -> bool:
@@ -58,7 +60,9 @@ class MemoryBus:
 
 @dataclass
 class Hub:
-    """journals: by node. served: by address. leases: by key. counts: scope -> run -> places taken."""
+    """journals: by node. served: by address. leases: by key. counts: scope -> run -> places taken. heard: by
+    tenant.
+    """
 
     journals: defaultdict[str, _Kept] = field(default_factory=lambda: defaultdict(_Kept))
     served: defaultdict[str, list[_Served]] = field(default_factory=lambda: defaultdict(list))
@@ -66,6 +70,7 @@ class Hub:
     counts: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     meters: MemoryMeters = field(default_factory=MemoryMeters)
     once: MemoryOnce = field(default_factory=MemoryOnce)
+    heard: defaultdict[str, list[Heard]] = field(default_factory=lambda: defaultdict(list))
 
 
 # --- the journal ------------------------------------------------------------------------------------------------------
@@ -247,3 +252,37 @@ class _Limits:
         for scope in scopes:
             if self._counts[scope][self._run] > 0:
                 self._counts[scope][self._run] -= 1
+
+
+# --- live events ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Hearing:
+    heard: Heard
+    others: list[Heard]
+
+    async def close(self) -> None:
+        if self.heard in self.others:
+            self.others.remove(self.heard)
+
+
+class _Live:
+    def __init__(self, hub: Hub) -> None:
+        self._heard, self._chain = hub.heard, Chain()
+        self._log = logger("bus")
+
+    def tell(self, entry: Entry) -> None:
+        link = self._chain.link(entry)
+        if link is None:
+            return
+        tenant, before_us = link
+        for heard in tuple(self._heard.get(tenant, ())):
+            try:
+                heard(entry, before_us)
+            except Exception as problem:  # no call is worth less than its listeners
+                self._log.error("a live event was not understood", exc_info=problem)
+
+    async def hear(self, tenant: str, heard: Heard) -> _Hearing:
+        self._heard[tenant].append(heard)
+        return _Hearing(heard, self._heard[tenant])

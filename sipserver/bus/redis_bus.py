@@ -14,6 +14,7 @@ from sipserver.bus.redis_commands import RedisCommands
 from sipserver.bus.redis_journal import RedisJournal
 from sipserver.bus.redis_leases import RedisLeases
 from sipserver.bus.redis_limits import RedisLimits
+from sipserver.bus.redis_live import RedisLive
 from sipserver.bus.settings import BusSettings
 from sipserver.errors import BusDown, SettingsError
 
@@ -29,6 +30,7 @@ class RedisBus:
         self.limits = RedisLimits(self._link, self.commands, run=run)
         self.meters = RedisMeters(self._link)
         self.once = RedisOnce(self._link)
+        self.live = RedisLive(self._link, self.commands)
         self.leases.with_renewal += [self.limits.renew, self.meters.renew]
 
     @property
@@ -42,12 +44,14 @@ class RedisBus:
             raise SettingsError(f"cannot make {self._spool}: {problem.strerror}", key="bus.spool") from None
         await self._link.open()
         self.journal.open()
+        self.live.open()
         self.leases.open()
         await self.limits.renew()
 
     async def close(self) -> None:
         """The journal is flushed (or spooled), leases and counts of this run are given up."""
         await self.journal.close()
+        await self.live.close()
         await self.commands.close()
         await self.limits.close()
         await self.meters.close()

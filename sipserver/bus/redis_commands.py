@@ -161,6 +161,17 @@ class RedisCommands:
             return False
         return True
 
+    async def unlisten(self, channel: str) -> None:
+        """Hear it no longer."""
+        name = self._link.key(channel).encode()
+        self._listeners.pop(name, None)
+        self._confirmed.pop(name, None)
+        async with self._subscribing:
+            if self._pubsub is not None:
+                with contextlib.suppress(exceptions.RedisError, OSError, TimeoutError):
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await self._pubsub.unsubscribe(name)
+
     async def _subscribe(self, *names: bytes) -> None:
         """On the connection that there is; a new one subscribes to everything by itself."""
         async with self._subscribing:
@@ -191,6 +202,8 @@ class RedisCommands:
         if message is None:
             return
         channel = message["channel"]
+        if channel not in self._listeners:  # it was let go of a moment ago
+            return
         if message["type"] == "subscribe":
             self._confirmed[channel].set()
         elif message["type"] == "message":

@@ -19,9 +19,12 @@ _NAMES: dict[type, tuple[str, ...]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base of all events. `kind` is the name in records, logs and (later) webhooks; it never changes once published."""
+    """Base of all events. `kind` is the name in records, logs and webhooks; it never changes once published. `version`
+    grows when a field goes or changes its meaning; further fields may come without that.
+    """
 
     kind: ClassVar[str] = "event"
+    version: ClassVar[int] = 1
 
     def fields(self) -> dict[str, Any]:
         """Plain JSON-able fields, in order of declaration. Shallow: an event holds nothing that could change."""

@@ -10,6 +10,8 @@ from sipserver.events.base import Event, private
 
 @dataclass(frozen=True, slots=True)
 class CallStarted(Event):
+    """A call begins: somebody calls us, or we call somebody."""
+
     kind: ClassVar[str] = "call.started"
     direction: str  # inbound | outbound
     from_uri: str = private()
@@ -29,6 +31,8 @@ class CallCarried(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallRouted(Event):
+    """The dialplan knows what to do with the call."""
+
     kind: ClassVar[str] = "call.routed"
     route: int  # index in the tenant's routes
     flow: str
@@ -47,6 +51,8 @@ class CallLimited(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallStateChanged(Event):
+    """The call goes from one state to the next: ringing, early, answered, ending, ended."""
+
     kind: ClassVar[str] = "call.state"
     old: str
     new: str
@@ -70,6 +76,10 @@ class CallOnHold(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallEnded(Event):
+    """The call is over. docs/operations.md lists the reasons. Only a leg's last statistics, and what is done with a
+    message that was left, may follow.
+    """
+
     kind: ClassVar[str] = "call.ended"
     reason: str  # calls.states.EndReason
     sip_code: int = 0

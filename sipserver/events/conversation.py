@@ -10,6 +10,8 @@ from sipserver.events.base import Event, private
 
 @dataclass(frozen=True, slots=True)
 class VoiceStarted(Event):
+    """The caller began to speak."""
+
     kind: ClassVar[str] = "voice.started"
     probability: float
 
@@ -54,6 +56,8 @@ class Speculation(Event):
 
 @dataclass(frozen=True, slots=True)
 class Transcript(Event):
+    """What the caller said, as it was understood. final: False for a guess while they speak."""
+
     kind: ClassVar[str] = "stt.transcript"
     text: str = private()
     final: bool = True
@@ -85,6 +89,8 @@ class ModelSpan(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolSpan(Event):
+    """An agent's tool was called, and what came of it."""
+
     kind: ClassVar[str] = "tool.span"
     name: str
     ok: bool
@@ -95,6 +101,8 @@ class ToolSpan(Event):
 
 @dataclass(frozen=True, slots=True)
 class ClauseSynthesised(Event):
+    """A piece of what the agent says has become sound."""
+
     kind: ClassVar[str] = "tts.clause"
     text: str = private()
     engine: str = ""

@@ -10,6 +10,8 @@ from sipserver.events.base import Event, private
 
 @dataclass(frozen=True, slots=True)
 class StepEntered(Event):
+    """A step of a flow begins. line: of the dialplan's file."""
+
     kind: ClassVar[str] = "step.entered"
     flow: str
     index: int
@@ -19,6 +21,8 @@ class StepEntered(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepLeft(Event):
+    """A step of a flow is over."""
+
     kind: ClassVar[str] = "step.left"
     flow: str
     index: int
@@ -38,6 +42,8 @@ class Decided(Event):
 
 @dataclass(frozen=True, slots=True)
 class VariableSet(Event):
+    """A variable of the call has a new value."""
+
     kind: ClassVar[str] = "variable.set"
     name: str
     value: str = private()

@@ -30,6 +30,8 @@ class LegProgress(LegEvent):
 
 @dataclass(frozen=True, slots=True)
 class LegAnswered(LegEvent):
+    """Somebody answered: the caller got our answer, or a party that we called gave theirs."""
+
     kind: ClassVar[str] = "leg.answered"
     code: int = 200
 
@@ -75,18 +77,24 @@ class ReferProgress(LegEvent):
 
 @dataclass(frozen=True, slots=True)
 class LegHeld(LegEvent):
+    """The far end, or we, put the leg on hold."""
+
     kind: ClassVar[str] = "leg.held"
     by_peer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class LegResumed(LegEvent):
+    """The leg is off hold again."""
+
     kind: ClassVar[str] = "leg.resumed"
     by_peer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class MediaStarted(LegEvent):
+    """Sound flows; also again, when the codec or the address was agreed anew."""
+
     kind: ClassVar[str] = "media.started"
     codec: str
     payload_type: int
@@ -115,6 +123,8 @@ class MediaStalled(LegEvent):
 
 @dataclass(frozen=True, slots=True)
 class MediaRecovered(LegEvent):
+    """RTP comes again after a standstill of silent_ms."""
+
     kind: ClassVar[str] = "media.recovered"
     silent_ms: int
 
@@ -139,6 +149,8 @@ class RtpStats(LegEvent):
 
 @dataclass(frozen=True, slots=True)
 class DigitReceived(LegEvent):
+    """The far end pressed a key."""
+
     kind: ClassVar[str] = "digit.received"
     digit: str = private()
     method: str = "rfc4733"  # rfc4733 | info | inband
@@ -147,5 +159,7 @@ class DigitReceived(LegEvent):
 
 @dataclass(frozen=True, slots=True)
 class DigitsSent(LegEvent):
+    """We pressed keys for the far end to hear."""
+
     kind: ClassVar[str] = "digit.sent"
     digits: str = private()

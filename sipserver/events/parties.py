@@ -68,6 +68,8 @@ class Unbridged(Event):
 
 @dataclass(frozen=True, slots=True)
 class TransferStarted(Event):
+    """The call is to be handed over to somebody else."""
+
     kind: ClassVar[str] = "transfer.started"
     mode: str  # blind | attended | warm
     to: str = private()

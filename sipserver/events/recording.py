@@ -10,6 +10,8 @@ from sipserver.events.base import Event
 
 @dataclass(frozen=True, slots=True)
 class RecordingStarted(Event):
+    """The call is being recorded."""
+
     kind: ClassVar[str] = "recording.started"
     path: str
     channels: int = 2
@@ -17,18 +19,24 @@ class RecordingStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class RecordingPaused(Event):
+    """Nothing is recorded for a while. at_sample: where in the recording."""
+
     kind: ClassVar[str] = "recording.paused"
     at_sample: int
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingResumed(Event):
+    """Recording goes on. at_sample: where in the recording."""
+
     kind: ClassVar[str] = "recording.resumed"
     at_sample: int
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingStopped(Event):
+    """The recording is complete. samples: its length; dropped_frames: what a slow disk cost."""
+
     kind: ClassVar[str] = "recording.stopped"
     path: str
     samples: int
@@ -37,6 +45,8 @@ class RecordingStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class RecordingFailed(Event):
+    """The call is not recorded, or no longer."""
+
     kind: ClassVar[str] = "recording.failed"
     path: str
     reason: str

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from sipserver.api.fleet_metrics import FleetMetrics
 from sipserver.api.health import Check
@@ -30,6 +31,8 @@ from sipserver.fleet.process import ChildSpec
 from sipserver.fleet.relay import Relay
 from sipserver.fleet.switch import Switch
 from sipserver.fleet.writer_process import metrics_socket
+from sipserver.gate.gate import Gate
+from sipserver.gate.tokens import Tokens, secret_of
 
 LOOK_S = 1.0
 WRITER_S = 2.0
@@ -91,12 +94,14 @@ async def main(spec: ChildSpec, control: Control) -> None:
         metrics = FleetMetrics(lambda: watch.facts, counted, edge)
         relay = Relay(settings.fleet.runtime, spec.run, settings.gate)
         switch, doors = _switch(spec, relay.home) if settings.calls_by_http else (None, None)
-        plane = await _control_plane(spec, switch, stack, lambda: all(check.ok for check in watch.checks()))
+        plane, event_routes = await _control_plane(
+            spec, switch, doors, stack, lambda: all(check.ok for check in watch.checks())
+        )
         http = HttpServer(
             settings.http,
             watch.checks,
             metrics,
-            routes=() if doors is None else doors.routes,
+            routes=[*(() if doors is None else doors.routes), *event_routes],
             reuse_port=True,
             side_path=None if doors is None else relay.socket,
             middlewares=() if doors is None else (relay.middleware(),),
@@ -137,11 +142,17 @@ def _switch(spec: ChildSpec, home: str) -> tuple[Switch, Doors]:
 
 
 async def _control_plane(
-    spec: ChildSpec, switch: Switch | None, stack: contextlib.AsyncExitStack, takes_calls: Callable[[], bool]
-) -> ControlPlane | None:
-    """It asks calls over the bus, one of its own where the gateway has no calls. None: the settings want none."""
+    spec: ChildSpec,
+    switch: Switch | None,
+    doors: Doors | None,
+    stack: contextlib.AsyncExitStack,
+    takes_calls: Callable[[], bool],
+) -> tuple[ControlPlane | None, Sequence[web.RouteDef]]:
+    """It asks calls over the bus, one of its own where the gateway has no calls; and the WebSocket of events, by a gate
+    of its own there, too. None: the settings want none.
+    """
     if not spec.settings.http.api:
-        return None
+        return None, ()
     if switch is not None:
         bus: Bus = switch.bus
     else:
@@ -151,7 +162,12 @@ async def _control_plane(
     asking = Everywhere(bus)
     plane = ControlPlane(spec.settings, asking, bus, takes_calls=takes_calls, bus_up=lambda: bus.up)
     stack.push_async_callback(plane.close)
-    return plane
+    if doors is not None:
+        gate = doors.gate
+    else:
+        gate = Gate(spec.settings.gate, Tokens(secret_of(spec.settings.gate), bus.once))
+        stack.push_async_callback(gate.close_all)
+    return plane, plane.events(gate, bus.live).routes()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -23,6 +23,7 @@ from sipserver.exchange import Exchange
 from sipserver.fleet import speech
 from sipserver.fleet.presence import Presence
 from sipserver.fleet.process import ChildSpec
+from sipserver.journal import Entry
 from sipserver.settings import Settings
 from sipserver.store.journal_sink import JournalSink
 
@@ -48,7 +49,7 @@ class Switch:
         self.exchange = Exchange(
             settings,
             EngineRoom(settings, speech.uris(settings)),
-            JournalSink(spec.node, spec.run, self.bus.journal.tell),
+            JournalSink(spec.node, spec.run, self._tell),
             listeners=(self._presence.observe, *listeners),
             limits=self.bus.limits,
             allowances=allowing.of(settings, self.bus),
@@ -78,6 +79,10 @@ class Switch:
     def reload(self) -> None:
         """The dialplans have changed."""
         self.exchange.start_task(self._refresh(), "refresh")
+
+    def _tell(self, entry: Entry) -> None:
+        self.bus.live.tell(entry)
+        self.bus.journal.tell(entry)
 
     async def _handle(self, verb: str, arguments: Json) -> Json:
         own = self._verbs.get(verb)

@@ -23,6 +23,7 @@ class Close(enum.IntEnum):
     OUR_FAULT = 1011
     TRY_LATER = 1013
     BAD_MESSAGE = 4400
+    KEY_OVER = 4401
     NOT_ALLOWED = 4403
     NOT_FOUND = 4404
     SILENT = 4408
@@ -47,6 +48,7 @@ _REASONS = {
     Close.OUR_FAULT: "internal error",
     Close.TRY_LATER: "no room now, try again later",
     Close.BAD_MESSAGE: "this message cannot be understood",
+    Close.KEY_OVER: "the API key was revoked, or is over",
     Close.NOT_ALLOWED: "not allowed",
     Close.NOT_FOUND: "no such call or user",
     Close.SILENT: "nothing was heard of you, not even an answer to a ping",

@@ -247,6 +247,7 @@ _CUT: Mapping[int, str] = {
     Close.TOO_LONG: "length",
     Close.OUR_FAULT: "fault",
     Close.BAD_MESSAGE: "message",
+    Close.KEY_OVER: "key",
     Close.NOT_ALLOWED: "token",
     Close.SILENT: "silent",
     Close.TOO_SLOW: "slow",

@@ -93,7 +93,7 @@ def _upsert_calls(dialect: str) -> Any:
 @functools.cache
 def _insert_events(dialect: str) -> Any:
     statement = (postgresql if dialect == "postgresql" else sqlite).insert(events)
-    changing = {name: statement.excluded[name] for name in ("at_ms", "kind", "fields")}
+    changing = {name: statement.excluded[name] for name in ("at_ms", "kind", "fields", "at_us")}
     return statement.on_conflict_do_update(index_elements=["call_id", "seq"], set_=changing)
 
 

@@ -7,6 +7,7 @@ Refuses to know how the death was noticed, and to touch recordings: it returns t
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sipserver.events import CallEnded
+from sipserver.journal import micros
 from sipserver.store import usage
 from sipserver.store.open_call import CRASH, fitting
 from sipserver.store.reader import CallFile, Files
@@ -41,8 +43,9 @@ async def close(engine: AsyncEngine, which: sa.ColumnElement[bool], detail: str)
     """
     async with engine.begin() as connection:
         left_open = await _left_open(connection, which)
-        for row in left_open:
-            await _close_one(connection, row, detail)
+        told_us = max([micros(time.time()), *(row["at_us"] or 0 for row in left_open)])
+        for number, row in enumerate(left_open, 1):
+            await _close_one(connection, row, detail, told_us + number)
         await usage.settle(connection, [{**row, "ended_at": _ended_at(row)} for row in left_open])
     return [CallFile(row["id"], row["tenant"], row["recording_path"]) for row in left_open if not _ended(row)]
 
@@ -75,7 +78,7 @@ async def _left_open(connection: AsyncConnection, which: sa.ColumnElement[bool])
         .subquery()
     )
     query = (
-        sa.select(calls, last.c.written, last.c.seq, events.c.at_ms, events.c.kind, events.c.fields)
+        sa.select(calls, last.c.written, last.c.seq, events.c.at_ms, events.c.at_us, events.c.kind, events.c.fields)
         .outerjoin(last, last.c.call_id == calls.c.id)
         .outerjoin(events, sa.and_(events.c.call_id == last.c.call_id, events.c.seq == last.c.seq))
         .where(left_open)
@@ -95,7 +98,7 @@ def _ended_at(row: Any) -> datetime:
     return at
 
 
-async def _close_one(connection: AsyncConnection, row: Any, detail: str) -> None:
+async def _close_one(connection: AsyncConnection, row: Any, detail: str, told_us: int) -> None:
     at_ms, written = row["at_ms"] or 0, row["written"] or 0
     seq = 0 if row["seq"] is None else row["seq"] + 1
     reason, sip_code = CRASH, None
@@ -104,7 +107,7 @@ async def _close_one(connection: AsyncConnection, row: Any, detail: str) -> None
     else:
         closing = CallEnded(reason=CRASH, detail=detail)
         event = {"call_id": row["id"], "seq": seq, "at_ms": at_ms, "kind": closing.kind, "fields": closing.fields()}
-        await connection.execute(sa.insert(events).values(event))
+        await connection.execute(sa.insert(events).values({**event, "at_us": told_us}))
         written, seq = written + 1, seq + 1
     await connection.execute(
         sa.update(calls)

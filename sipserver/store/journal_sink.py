@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sipserver.events import Stamped
-from sipserver.journal import Entry, Kind
+from sipserver.journal import Entry, Kind, micros
 
 REMEMBERED = 256
 """Ended calls that may still get an event: a leg's last statistics can come late."""
@@ -39,6 +39,7 @@ class JournalSink:
         self._began: dict[str, float] = {}
         """By call: the time of day at which its clock would have been zero."""
         self._ended: deque[str] = deque()
+        self._last_us = 0
         self.strays = 0
 
     def started(
@@ -87,7 +88,8 @@ class JournalSink:
             "kind": event.kind,
             "fields": event.fields(),
         }
-        self._write(Kind.EVENT, stamped.call_id, fields)
+        self._last_us = max(micros(self._moment(stamped.call_id)), self._last_us + 1)
+        self._tell(Entry(Kind.EVENT, self._node, self._run, stamped.call_id, self._last_us / 1e6, fields))
 
     def recording(self, *, call_id: str, path: str, status: str) -> None:
         """status: recording | complete | failed. Also for calls of an earlier run, whose recording was repaired."""
@@ -110,6 +112,8 @@ class JournalSink:
         return known
 
     def _write(self, kind: Kind, call_id: str, fields: Mapping[str, Any]) -> None:
+        self._tell(Entry(kind, self._node, self._run, call_id, self._moment(call_id), fields))
+
+    def _moment(self, call_id: str) -> float:
         began = self._began.get(call_id)
-        at = self._now() if began is None else began + self._clock()
-        self._tell(Entry(kind, self._node, self._run, call_id, at, fields))
+        return self._now() if began is None else began + self._clock()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sipserver import events
-from sipserver.journal import Entry, Kind
+from sipserver.journal import Entry, Kind, micros
 from sipserver.store.schema import calls
 
 CRASH = "crash"
@@ -55,7 +55,7 @@ class OpenCall:
             case Kind.ANSWERED if self.row["answered_at"] is None:
                 self._set(answered_at=moment(entry.at), state="answered")
             case Kind.EVENT:
-                return self._event(int(fields["seq"]), int(fields["at_ms"]), str(fields["kind"]), fields["fields"])
+                return self._event(entry.at, fields)
             case Kind.RECORDING:
                 self._recording(str(fields["path"]), str(fields["status"]))
             case Kind.CLOSED if not self.over or self.row["end_reason"] == CRASH:
@@ -69,7 +69,8 @@ class OpenCall:
                 pass
         return None
 
-    def _event(self, seq: int, at_ms: int, kind: str, fields: Mapping[str, Any]) -> Row | None:
+    def _event(self, at: float, told: Mapping[str, Any]) -> Row | None:
+        seq, at_ms, kind, fields = int(told["seq"]), int(told["at_ms"]), str(told["kind"]), told["fields"]
         if self.row["end_reason"] == CRASH and seq >= self.next_seq - 1:
             self._reopen()
         if seq < self.next_seq:
@@ -84,6 +85,7 @@ class OpenCall:
             "at_ms": at_ms,
             "kind": _clean(kind),
             "fields": dict(fields),
+            "at_us": micros(at),
         }
 
     def _note(self, kind: str, fields: Mapping[str, Any]) -> None:

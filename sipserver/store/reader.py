@@ -59,13 +59,16 @@ class CallRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One event. at_ms: since the call began. fields: those of the event's class in `sipserver.events`."""
+    """One event. at_ms: since the call began. fields: those of the event's class in `sipserver.events`. at_us: when, in
+    microseconds since the epoch; None for what an older server wrote.
+    """
 
     call_id: str
     seq: int
     at_ms: int
     kind: str
     fields: dict[str, Any]
+    at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

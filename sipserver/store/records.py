@@ -48,7 +48,8 @@ class Records(JournalSink):
 
     node: this server's name in a shared database; the host's name by default. spool: the folder for what the database
     does not take. now: the time of day, aware. clock: seconds that never jump, for what follows a call's beginning.
-    tell: see `Keeper`. dropped: events that neither the database nor the disk took.
+    tell: see `Keeper`. hear: is told each entry at once, in order, before it is written. dropped: events that neither
+    the database nor the disk took.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Records(JournalSink):
         now: Callable[[], datetime] = _now,
         clock: Callable[[], float] = time.monotonic,
         tell: Tell | None = None,
+        hear: Callable[[Entry], None] | None = None,
     ) -> None:
         """Raises SettingsError for an impossible URL."""
         self._name = fitting("node", node or platform.node() or "localhost")
@@ -69,6 +71,7 @@ class Records(JournalSink):
         self._reader = Reader(self._database)
         self._backlog = Backlog(spool, self._name) if spool is not None else None
         self._keeper = Keeper(Ledger(self._database), self._backlog, tell=tell)
+        self._hear = hear
         self._waiting: deque[Entry] = deque()
         self._log = log.logger("store")
         self._work = asyncio.Event()
@@ -136,6 +139,8 @@ class Records(JournalSink):
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def _queue(self, entry: Entry) -> None:
+        if self._hear is not None:
+            self._hear(entry)
         bound = self._settings.queue * (DISK_HANGS if self._keeper.durable else 1)
         if entry.kind is Kind.EVENT and len(self._waiting) >= bound:
             self.dropped += 1

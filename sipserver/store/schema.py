@@ -84,6 +84,8 @@ events = sa.Table(
     sa.Column("at_ms", sa.Integer, nullable=False),
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("fields", sa.JSON, nullable=False),
+    sa.Column("at_us", sa.BigInteger),  # since the epoch; grows with every event of a run
+    sa.Index("events_at_us", "at_us"),
 )
 
 api_keys = sa.Table(

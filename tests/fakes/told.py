@@ -26,5 +26,5 @@ def start(records: Sink, call_id: str = "c1", *, tenant: str = "acme", from_uri:
     )
 
 
-def tell(records: Sink, event: Event, call_id: str = "c1", *, at_ms: int = 0) -> None:
-    records.append(Stamped(call_id, "acme", at_ms, event))
+def tell(records: Sink, event: Event, call_id: str = "c1", *, tenant: str = "acme", at_ms: int = 0) -> None:
+    records.append(Stamped(call_id, tenant, at_ms, event))

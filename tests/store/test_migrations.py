@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sipserver.errors import SettingsError
+from sipserver.journal import Entry
 from sipserver.store import migrations, schema
 from sipserver.store.database import Database
-from sipserver.store.ledger import Ledger
+from sipserver.store.open_call import OpenCall
 from sipserver.store.reader import CallRow, EventRow
 from sipserver.store.records import Records
 from sipserver.store.settings import StoreSettings
-from tests.store.told import unfinished
+from tests.store.told import one_call, unfinished
 
 FOLDER = Path(migrations.__file__).parent
 
@@ -67,12 +70,23 @@ async def test_an_older_database_is_brought_up_with_its_calls(empty_settings: St
         database.file.parent.mkdir()
     async with database.engine.begin() as connection:
         await connection.run_sync(to_first)
-    await Ledger(database).apply([*unfinished("c1"), *unfinished("c2")])
+        for told in (unfinished("c1"), one_call("c2")):
+            await _written_by_the_first_server(connection, told)
     await database.close()
     records = Records(empty_settings)
     await records.open()
     assert {call.id for call in await records.list()} == {"c1", "c2"}
+    assert {event.at_us for event in await records.events("c2")} == {None}
     await records.close()
+
+
+async def _written_by_the_first_server(connection: AsyncConnection, told: Sequence[Entry]) -> None:
+    call = OpenCall.opened(told[0])
+    rows = [row for entry in told if (row := call.fold(entry)) is not None]
+    await connection.execute(sa.insert(schema.calls).values(call.row))
+    for row in rows:
+        del row["at_us"]
+        await connection.execute(sa.insert(schema.events).values(row))
 
 
 MIGRANT = """

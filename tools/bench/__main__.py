@@ -20,6 +20,7 @@ from tools.bench import (
     bus,
     call_cost,
     echo_delay,
+    events,
     fleet_agent,
     fleet_control,
     fleet_faults,
@@ -57,6 +58,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "streams": ("Twilio streams", streams.measure),
     "idle-sockets": ("Idle event WebSockets", idle_sockets.measure),
     "routing": ("Routing among tenants", routing.measure),
+    "events": ("Events for programs", events.measure),
     "amd": ("Answering machine detection", amd.measure),
 }
 

@@ -87,16 +87,19 @@ class Access:
         self._known = Buckets(per_s, max(1.0, 2 * per_s), clock)
         self._strangers = Buckets(WRONG_PER_S, 2 * WRONG_PER_S, clock)
 
-    async def admit(self, request: web.Request, needs: Scope | Who) -> tuple[Principal, Left | None]:
-        """Who asks, and what is left of how often. Raises Unauthorized (neither a key nor a session that is good),
-        NotAllowed (without the scope, or out of a page that is not ours), TooMany.
+    async def admit(
+        self, request: web.Request, needs: Scope | Who, text: str | None = None
+    ) -> tuple[Principal, Left | None]:
+        """Who asks, and what is left of how often. text: a key, where it may come in another way than by
+        `Authorization`. Raises Unauthorized (neither a key nor a session that is good), NotAllowed (without the scope,
+        or out of a page that is not ours), TooMany.
         """
         if needs is Who.ANYBODY:
             return principal.NOBODY, None
         address = address_of(request)
         if self._strangers.left(address) < 1:
             raise TooMany("too many wrong API keys from this address")
-        who = await self._who(request)
+        who = await self._who(request) if text is None else await self._of_key(text)
         if who is None:
             self._strangers.take(address)
             raise Unauthorized("this needs an API key that is good, `Authorization: Bearer sips_...`, or a session")
@@ -115,10 +118,13 @@ class Access:
     async def _who(self, request: web.Request) -> Principal | None:
         """A key that is given counts alone, also when it is wrong: a browser sends its cookie along unasked."""
         if hdrs.AUTHORIZATION in request.headers:
-            key = await self._recognise(bearer_of(request))
-            return None if key is None else principal.of_key(key)
+            return await self._of_key(bearer_of(request))
         found = await self._welcome(self._cookies.session(request))
         return None if found is None else principal.of_user(found[1], found[0])
+
+    async def _of_key(self, text: str) -> Principal | None:
+        key = await self._recognise(text)
+        return None if key is None else principal.of_key(key)
 
     def _check_page(self, request: web.Request, session: Session) -> None:
         if not is_own_page(request, self._cookies.gate):

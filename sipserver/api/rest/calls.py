@@ -202,8 +202,7 @@ class CallOperations:
         row = await self._row(asked)
         wanted: models.EventsAsked = asked.query
         events = await self._reader.events(row.id, after_seq=wanted.after, limit=wanted.limit)
-        shown = [models.CallEvent(seq=one.seq, at_ms=one.at_ms, kind=one.kind, fields=one.fields) for one in events]
-        return Answered(models.CallEvents(events=shown, more=len(events) == wanted.limit))
+        return Answered(models.CallEvents(events=list(map(_event, events)), more=len(events) == wanted.limit))
 
     async def _transcript(self, asked: Asked) -> Answered:
         row = await self._row(asked)
@@ -335,6 +334,11 @@ def _call(row: CallRow) -> models.Call:
         digits=row.digits,
         faults=row.faults,
     )
+
+
+def _event(row: EventRow) -> models.CallEvent:
+    moment = None if row.at_us is None else datetime.fromtimestamp(row.at_us / 1e6, UTC)
+    return models.CallEvent(seq=row.seq, at_ms=row.at_ms, kind=row.kind, timestamp=moment, fields=row.fields)
 
 
 def _said(event: EventRow) -> models.Said | None:

@@ -164,6 +164,7 @@ class CallEvent(Given):
     seq: int
     at_ms: int = Field(description="Since the call began.")
     kind: str
+    timestamp: datetime | None = Field(description="When it happened; null for what an older server wrote.")
     fields: dict[str, Any]
 
 
