@@ -24,6 +24,7 @@ from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.audit_trail import AuditTrail
 from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.keys import ApiKey
 from sipserver.webhooks import notices
@@ -42,11 +43,13 @@ class Telling:
     def __init__(self, loaded: Settings) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         self.outgoing = Outgoing(self._database, loaded.webhooks)
+        self._trail = AuditTrail(AuditRows(self._database), loaded.audit)
 
     async def tell(self, entries: Sequence[Entry]) -> None:
         """As `store.keeper.Tell`."""
         if told := notices.of_entries(entries):
             await self.outgoing.publish(told)
+        await self._trail.tell(entries)
 
     def start(self) -> None:
         """Deliver from now on, also what an earlier process left."""

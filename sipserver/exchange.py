@@ -25,6 +25,7 @@ from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
 from sipserver.calls.services import Listener, Services
+from sipserver.calls.settings import Redact
 from sipserver.carriers import Carriers
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.watch import Snapshot, Watcher
@@ -32,7 +33,7 @@ from sipserver.engines import EngineRoom
 from sipserver.errors import ConfigError, SipServerError
 from sipserver.log import logger
 from sipserver.outbound import TrunkOutbound
-from sipserver.settings import Settings
+from sipserver.settings import Settings, TenantLimits
 from sipserver.sip.cell import Cell
 from sipserver.sip.leg import SipLeg
 from sipserver.streams.bots.client import BotClient
@@ -97,6 +98,7 @@ class Exchange:
                 listeners=listeners,
                 limits=limits,
                 limits_of=self._limits_of,
+                redact_of=self._redact_of,
                 load=self._load,
                 outbound=self.carriers,
                 bots=BotClient(),
@@ -225,6 +227,9 @@ class Exchange:
         if trunk in self._trunk_calls:
             wanted[f"trunk/{trunk}"] = self._trunk_calls[trunk]
         return {scope: limit for scope, limit in wanted.items() if limit}
+
+    def _redact_of(self, tenant: str) -> Redact:
+        return self._settings.tenants.get(tenant, TenantLimits()).redact
 
     def _load(self) -> float:
         """Percent of the inbound calls that the cell takes at a time, without the one that is just arriving."""

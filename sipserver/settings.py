@@ -12,7 +12,7 @@ from sipserver import yaml_check, yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
 from sipserver.api.settings import HttpSettings
 from sipserver.bus.settings import BusSettings
-from sipserver.calls.settings import CallSettings
+from sipserver.calls.settings import CallSettings, Redact
 from sipserver.edge.settings import EdgeSettings
 from sipserver.errors import SettingsError
 from sipserver.fleet.settings import FleetSettings
@@ -40,11 +40,14 @@ class LogSettings(BaseModel):
 
 
 class TenantLimits(BaseModel):
-    """calls: at a time, on all machines together; 0: no limit."""
+    """calls: at a time, on all machines together; 0: no limit. redact: what is replaced in events, records, webhooks
+    and logs: card numbers, all digits, or nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calls: int = Field(default=0, ge=0)
+    redact: Redact = Redact.CARDS
 
 
 class Settings(BaseModel):

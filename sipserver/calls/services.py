@@ -21,7 +21,7 @@ from sipserver.calls.queues import Queues
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.scribe import Scribe
-from sipserver.calls.settings import CallSettings
+from sipserver.calls.settings import CallSettings, Redact
 from sipserver.dialplan.book import Book
 from sipserver.events import Emit, Stamped
 
@@ -62,6 +62,10 @@ def _unlimited(_tenant: str, _trunk: str) -> Mapping[str, int]:
     return {}
 
 
+def _cards(_tenant: str) -> Redact:
+    return Redact.CARDS
+
+
 def _idle() -> float:
     return 0.0
 
@@ -75,7 +79,7 @@ class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
     load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here. bots: who
-    connects callers to bots; None: nobody does. rooms:
+    connects callers to bots; None: nobody does. redact_of: what of a tenant's calls is not told. rooms:
     where the callers of this process meet. queues: where they wait. scribe: who writes their messages down.
     """
 
@@ -89,6 +93,7 @@ class Services:
     listeners: tuple[Listener, ...] = ()
     limits: Limits | None = None
     limits_of: LimitsOf = _unlimited
+    redact_of: Callable[[str], Redact] = _cards
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     bots: Bots | None = None

@@ -230,6 +230,8 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "step.entered": ("step", _words("{flow}[{index}] {step} (line {line})")),
     "step.left": ("step", _words("{flow}[{index}] {step}: {outcome} after {took_ms} ms")),
     "variable.set": ("step", _words("{name} = {value}")),
+    "secure.started": ("step", _words("nothing is kept from here on")),
+    "secure.ended": ("step", _words("things are kept again after {lasted_ms} ms: {reason}, {hidden} events left out")),
     "recording.started": ("record", _words("to {path}")),
     "recording.paused": ("record", _words("paused at sample {at_sample}")),
     "recording.resumed": ("record", _words("resumed at sample {at_sample}")),

@@ -94,6 +94,7 @@ from sipserver.events.recording import (
     RecordingStarted,
     RecordingStopped,
 )
+from sipserver.events.secure import SecureEnded, SecureStarted
 from sipserver.events.streams import (
     BitRateChanged,
     BotConnected,
@@ -177,6 +178,8 @@ __all__ = [
     "ReferProgress",
     "ReferReceived",
     "RtpStats",
+    "SecureEnded",
+    "SecureStarted",
     "SipMessage",
     "Speculation",
     "Spoken",
