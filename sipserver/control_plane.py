@@ -20,13 +20,17 @@ from sipserver.journal import Entry
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
+from sipserver.store.doomed import DoomedFiles
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
+from sipserver.store.retention import RetentionRows
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.audit_trail import AuditTrail
 from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.keys import ApiKey
+from sipserver.tenants.retention import Retention
+from sipserver.tenants.shredder import Shredder
 from sipserver.webhooks import notices
 from sipserver.webhooks.outgoing import Outgoing
 
@@ -36,14 +40,22 @@ STOP_S = 5.0
 
 
 class Telling:
-    """Webhooks out of one process, which publishes what it keeps, and delivers. Loop thread. The tables are made by
+    """Webhooks out of one process, which publishes what it keeps, and delivers; what the audit log is told of calls;
+    and what is deleted because it is too old. Loop thread. node: this machine, as calls name it. The tables are made by
     whoever writes records.
     """
 
-    def __init__(self, loaded: Settings) -> None:
+    def __init__(self, loaded: Settings, node: str) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         self.outgoing = Outgoing(self._database, loaded.webhooks)
         self._trail = AuditTrail(AuditRows(self._database), loaded.audit)
+        self.retention = Retention(
+            RetentionRows(self._database),
+            DoomedFiles(self._database),
+            Shredder(node, loaded.calls.recordings),
+            loaded.retention,
+            self._trail.log,
+        )
 
     async def tell(self, entries: Sequence[Entry]) -> None:
         """As `store.keeper.Tell`."""
@@ -52,11 +64,13 @@ class Telling:
         await self._trail.tell(entries)
 
     def start(self) -> None:
-        """Deliver from now on, also what an earlier process left."""
+        """Deliver from now on, also what an earlier process left, and delete what is too old."""
         self.outgoing.start()
+        self.retention.start()
 
     async def close(self) -> None:
         """Attempts under way get STOP_S; what waits is delivered after the next start."""
+        await self.retention.close()
         await self.outgoing.stop(STOP_S)
         await self._database.close()
 

@@ -21,7 +21,7 @@ from sipserver.sip.settings import SipSettings
 from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
 from sipserver.streams.settings import StreamSettings
-from sipserver.tenants.settings import AuditSettings
+from sipserver.tenants.settings import AuditSettings, RetentionSettings
 from sipserver.trunks.settings import TrunkSettings
 from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webrtc.settings import WebRtcSettings
@@ -70,6 +70,7 @@ class Settings(BaseModel):
     calls: CallSettings = CallSettings()
     store: StoreSettings = StoreSettings()
     audit: AuditSettings = AuditSettings()
+    retention: RetentionSettings = RetentionSettings()
     bus: BusSettings = BusSettings()
     fleet: FleetSettings = FleetSettings()
     edge: EdgeSettings = EdgeSettings()

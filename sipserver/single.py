@@ -65,10 +65,11 @@ class Server:
     def __init__(self, loaded: Settings) -> None:
         self._settings = loaded
         self._log = logger("app")
-        self._telling = Telling(loaded)
+        node = f"{platform.node()}:{loaded.sip.port}"
+        self._telling = Telling(loaded, node)
         self.records = Records(
             loaded.store,
-            node=f"{platform.node()}:{loaded.sip.port}",
+            node=node,
             spool=loaded.bus.spool / "records",
             tell=self._telling.tell,
         )

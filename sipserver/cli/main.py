@@ -22,6 +22,7 @@ GROUPS = {
     "models": ("sipserver.cli.models", "List, verify and install speech and language models."),
     "calls": ("sipserver.cli.calls", "Show the records of calls."),
     "keys": ("sipserver.cli.keys", "Make, list and revoke API keys."),
+    "retention": ("sipserver.cli.retention", "Delete what is too old, or say what that would be."),
     "audit": ("sipserver.cli.audit", "Verify, list and export the audit log."),
     "conference": ("sipserver.cli.conference", "Look at conference rooms, mute and remove members."),
     "fleet": ("sipserver.cli.fleet", "Look at a running fleet, drain it, renew it."),

@@ -202,3 +202,28 @@ audit_heads = sa.Table(
     sa.Column("last", sa.String(64), nullable=False),  # the mac of the entry of that number
     sa.Column("mac", sa.String(64), nullable=False),
 )
+
+doomed_files = sa.Table(  # what nobody refers to any more, until the machine that has it has deleted it
+    "doomed_files",
+    metadata,
+    sa.Column("number", COUNTER, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("node", sa.String(128), nullable=False),
+    sa.Column("call_id", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("path", sa.String(1024), nullable=False),
+    sa.Column("reason", sa.String(16), nullable=False),
+    sa.Column("queued_at", UtcDateTime, nullable=False),
+    sa.Column("due_at", UtcDateTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.String(256)),
+    sa.Index("doomed_files_due", "node", "due_at"),
+)
+
+duties = sa.Table(  # what one process does for all of them, and how long it is this one
+    "duties",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(128), nullable=False),
+    sa.Column("until", UtcDateTime, nullable=False),
+)
