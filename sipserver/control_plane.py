@@ -42,15 +42,18 @@ from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.dialplans import VersionRows
+from sipserver.store.doomed import DoomedFiles
 from sipserver.store.feed_rows import FeedRows
 from sipserver.store.keys import KeyRows
 from sipserver.store.reader import Reader
+from sipserver.store.retention import RetentionRows
 from sipserver.store.sessions import SessionRows
 from sipserver.store.usage_meters import UsageMeters
 from sipserver.store.usage_rows import UsageRows
 from sipserver.store.users import UserRows
 from sipserver.tenants import audit_secret, metering
 from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.audit_trail import AuditTrail
 from sipserver.tenants.bills import Bills
 from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.metering import MeterEvent, Metering
@@ -59,7 +62,9 @@ from sipserver.tenants.passwords import Passwords
 from sipserver.tenants.prices import Rating
 from sipserver.tenants.principal import Principal
 from sipserver.tenants.provider_login import ProviderLogin
+from sipserver.tenants.retention import Retention
 from sipserver.tenants.session_book import SessionBook
+from sipserver.tenants.shredder import Shredder
 from sipserver.tenants.spending import Spending
 from sipserver.tenants.user_book import UserBook
 from sipserver.webhooks import notices
@@ -76,25 +81,36 @@ LOOK_S = 2.0
 
 
 class Telling:
-    """Webhooks out of one process, which publishes what it keeps, and delivers. Loop thread. The tables are made by
+    """Webhooks out of one process, which publishes what it keeps, and delivers; what the audit log is told of calls;
+    and what is deleted because it is too old. Loop thread. node: this machine, as calls name it. The tables are made by
     whoever writes records.
     """
 
-    def __init__(self, loaded: Settings, bus: Bus) -> None:
+    def __init__(self, loaded: Settings, bus: Bus, node: str) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         self.outgoing = Outgoing(self._database, loaded.webhooks)
         self._spending = Spending(UsageRows(self._database), Rating(loaded.prices), loaded.tenants, bus.meters)
         self._metering = Metering(UsageMeters(self._database), loaded.tenants, self._meter)
         self._beside: list[asyncio.Task[None]] = []
+        self._trail = AuditTrail(AuditRows(self._database), loaded.audit)
+        self.retention = Retention(
+            RetentionRows(self._database),
+            DoomedFiles(self._database),
+            Shredder(node, loaded.calls.recordings),
+            loaded.retention,
+            self._trail.log,
+        )
 
     async def tell(self, entries: Sequence[Entry]) -> None:
         """As `store.keeper.Tell`."""
         if told := notices.of_entries(entries):
             await self.outgoing.publish(told)
+        await self._trail.tell(entries)
 
     def start(self) -> None:
-        """Deliver from now on, also what an earlier process left."""
+        """Deliver from now on, also what an earlier process left, and delete what is too old."""
         self.outgoing.start()
+        self.retention.start()
         for work, name in ((self._spending.run(), "what tenants spend"), (self._metering.run(), "meter events")):
             self._beside.append(asyncio.create_task(work, name=name))
 
@@ -108,6 +124,7 @@ class Telling:
         for task in self._beside:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
+        await self.retention.close()
         await self.outgoing.stop(STOP_S)
         await self._database.close()
 

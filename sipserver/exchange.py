@@ -25,6 +25,7 @@ from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.registry import Registry
 from sipserver.calls.services import Listener, Services
+from sipserver.calls.settings import Redact
 from sipserver.carriers import Carriers
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.watch import Snapshot, Watcher
@@ -105,6 +106,7 @@ class Exchange:
                 limits_of=self._limits_of,
                 tenants_of=tenancy.of,
                 allowances=allowances,
+                redact_of=self._redact_of,
                 load=self._load,
                 outbound=self.carriers,
                 bots=BotClient(),
@@ -235,6 +237,10 @@ class Exchange:
         if trunk in self._trunk_calls:
             wanted[f"trunk/{trunk}"] = self._trunk_calls[trunk]
         return {scope: limit for scope, limit in wanted.items() if limit}
+
+    def _redact_of(self, tenant: str) -> Redact:
+        limits = self._settings.tenants.get(tenant)
+        return Redact.CARDS if limits is None else Redact(limits.redact)
 
     def _load(self) -> float:
         """Percent of the inbound calls that the cell takes at a time, without the one that is just arriving."""

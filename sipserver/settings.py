@@ -22,7 +22,7 @@ from sipserver.speech.settings import SpeechSettings
 from sipserver.store.settings import StoreSettings
 from sipserver.streams.settings import StreamSettings
 from sipserver.tenants.prices import PriceSettings
-from sipserver.tenants.settings import AuditSettings, LoginSettings, TenantLimits
+from sipserver.tenants.settings import AuditSettings, LoginSettings, RetentionSettings, TenantLimits
 from sipserver.trunks.settings import TrunkSettings
 from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webrtc.settings import WebRtcSettings
@@ -61,6 +61,7 @@ class Settings(BaseModel):
     store: StoreSettings = StoreSettings()
     audit: AuditSettings = AuditSettings()
     login: LoginSettings = LoginSettings()
+    retention: RetentionSettings = RetentionSettings()
     bus: BusSettings = BusSettings()
     fleet: FleetSettings = FleetSettings()
     edge: EdgeSettings = EdgeSettings()

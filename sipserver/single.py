@@ -65,11 +65,12 @@ class Server:
     def __init__(self, loaded: Settings) -> None:
         self._settings = loaded
         self._log = logger("app")
+        node = f"{platform.node()}:{loaded.sip.port}"
         self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
-        self._telling = Telling(loaded, self._bus)
+        self._telling = Telling(loaded, self._bus, node)
         self.records = Records(
             loaded.store,
-            node=f"{platform.node()}:{loaded.sip.port}",
+            node=node,
             spool=loaded.bus.spool / "records",
             tell=self._telling.tell,
             hear=self._bus.live.tell,

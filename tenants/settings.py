@@ -1,4 +1,4 @@
-"""The `audit:`, `login:` and `tenants:` parts of the settings."""
+"""The `audit:`, `retention:`, `login:` and `tenants:` parts of the settings."""
 
 from __future__ import annotations
 
@@ -21,6 +21,37 @@ class AuditSettings(BaseModel):
 
     secret_env: str = "SIPSERVER_AUDIT_SECRET"  # noqa: S105
     secret_file: Path = Path("../var/audit.secret")
+
+
+class KeepSettings(BaseModel):
+    """Days after the end of a call for which each kind is kept; 0: for ever. A call that is deleted takes all that
+    belongs to it with it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    records_days: int = Field(default=0, ge=0)
+    events_days: int = Field(default=0, ge=0)
+    transcripts_days: int = Field(default=0, ge=0)
+    recordings_days: int = Field(default=0, ge=0)
+    voicemail_days: int = Field(default=0, ge=0)
+    webhooks_days: int = Field(default=0, ge=0)
+
+
+class RetentionSettings(KeepSettings):
+    """sweep_s: how often is looked for what is too old. batch: so many calls are deleted at a time. tenants: what is
+    kept for another time, by tenant.
+    """
+
+    sweep_s: float = Field(default=3600, gt=0)
+    batch: int = Field(default=500, ge=1, le=5_000)
+    tenants: dict[str, KeepSettings] = {}
+
+    def of(self, tenant: str) -> KeepSettings:
+        """What holds for a tenant: its own days where it has any, else those of all."""
+        own = self.tenants.get(tenant, KeepSettings())
+        common = {name: getattr(self, name) for name in KeepSettings.model_fields}
+        return KeepSettings(**{**common, **{name: getattr(own, name) for name in own.model_fields_set}})
 
 
 class ProviderSettings(BaseModel):
@@ -99,6 +130,7 @@ class TenantLimits(BaseModel):
     minutes_a_day: of calls, each begun minute as a whole, by days in UTC. spend_a_day, spend_a_month: what calls that
     are over cost by `prices`. api_per_s: requests to the REST API with any of the tenant's keys. on_exceeded: what
     becomes of calls that run when minutes or spend are used up. stripe_customer: whom meter events name (`cus_...`).
+    redact: what is replaced in events, records, webhooks and logs: card numbers, all digits, or nothing.
 
     numbers: globs of numbers or users that are this tenant's alone: calls to them ask no other routes. Of dialplans
     that come by REST, numbers: what their routes may take; targets: globs of where calls may go; hosts: globs of
@@ -118,3 +150,4 @@ class TenantLimits(BaseModel):
     numbers: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    redact: Literal["cards", "digits", "off"] = "cards"

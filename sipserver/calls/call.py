@@ -19,6 +19,7 @@ from sipserver.audio.frame import Frame
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.ids import new_id
 from sipserver.calls.leg import Leg
+from sipserver.calls.screen import Screen
 from sipserver.calls.services import Services
 from sipserver.calls.states import RETRY_AFTER_S, SIP_CODES, Change, Ending, EndReason, State, after, unanswered
 from sipserver.calls.tape import Tape
@@ -66,6 +67,7 @@ class Call:
         self.party_numbers = itertools.count(1)
         """For the names of further parties."""
         self.log = logger("calls", call=self.id, tenant=tenant)
+        self.screen = Screen(services.redact_of(tenant))
         self.tape = Tape(
             services.recorder,
             tenant=tenant,
@@ -96,8 +98,12 @@ class Call:
         return (self.services.clock() - self._began_ns) // 1_000_000
 
     def emit(self, event: Event) -> None:
-        """Stamp an event, append it to the record, tell the listeners, log it."""
-        stamped = Stamped(self.id, self.tenant, self.at_ms, event)
+        """Stamp what of an event may be told, append it to the record, tell the listeners, log it."""
+        at_ms = self.at_ms
+        shown = self.screen.shown(event, at_ms)
+        if shown is None:
+            return
+        event, stamped = shown, Stamped(self.id, self.tenant, at_ms, shown)
         self.services.records.append(stamped)
         for listener in self.services.listeners:
             listener(stamped)
@@ -134,6 +140,23 @@ class Call:
         """Answer a call that a step wants to speak or listen to, unless early media runs that we opened."""
         if self.state is State.RINGING or self.outbound:
             await self.answer()
+
+    @contextmanager
+    def secured(self) -> Iterator[None]:
+        """For the length of a `with` block nothing is kept of what is said and typed, nor heard by who only listens.
+
+        What was typed within and not collected is forgotten. Not to be nested.
+        """
+        self.screen.secured, self.screen.hidden = True, 0
+        self.tape.secure(True)
+        self.wiring.deaf_beside = True
+        try:
+            yield
+        finally:
+            self.digits.clear()
+            self.wiring.deaf_beside = False
+            self.tape.secure(False)
+            self.screen.secured = False
 
     def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run something beside the dialplan, until it is over or the call ends, which cancels it.

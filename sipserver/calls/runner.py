@@ -19,6 +19,7 @@ from sipserver.dialplan.plan import Flow, Plan
 from sipserver.dialplan.steps import END, NEXT, Hold, Step
 from sipserver.errors import CallerError, CarrierError, InternalError
 from sipserver.events import CallOnHold, StepEntered, StepLeft
+from sipserver.yaml_file import KeyPath
 
 MOST_STEPS_AT_ONCE = 200
 AT_ONCE_MS = 5
@@ -47,7 +48,7 @@ class Runner:
     def __init__(self, call: Call, plan: Plan, flow: Flow, variables: dict[str, str]) -> None:
         services = call.services
         voice = Voice(services.engines.tts, call.emit, services.speech_cache, clock=services.clock)
-        self._scene = Scene(call, plan, voice, variables)
+        self._scene = Scene(call, plan, voice, variables, self._take_part)
         self._call, self._plan, self._flow = call, plan, flow
         self._index = 0
         self._at_once = 0
@@ -167,6 +168,10 @@ class Runner:
             took_ms = self._call.at_ms - entered_ms
             self._call.emit(StepLeft(flow=flow, index=index, step=word, outcome=left.outcome, took_ms=took_ms))
         return left
+
+    async def _take_part(self, step: Step, place: KeyPath) -> Left:
+        flow, index = self._flow.name, self._index
+        return await self._take(step, flow, index, self._plan.line(flow, index, place))
 
     def _go(self, target: str, left: Left) -> None:
         if target == NEXT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from sipserver.agent.voice import Voice
@@ -9,7 +10,9 @@ from sipserver.calls.call import Call
 from sipserver.calls.states import EndReason
 from sipserver.dialplan import template
 from sipserver.dialplan.plan import Plan
+from sipserver.dialplan.steps import Step
 from sipserver.events import Fault, VariableSet
+from sipserver.yaml_file import KeyPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,15 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One call's dialplan at work. Loop thread."""
+    """One call's dialplan at work. Loop thread. take: runs, as any other, a step that is part of the running one;
+    with the place where it stands in it.
+    """
 
     call: Call
     plan: Plan
     voice: Voice
     variables: dict[str, str]
+    take: Callable[[Step, KeyPath], Awaitable[Left]]
 
     def set(self, name: str, value: str) -> None:
         self.variables[name] = value

@@ -36,7 +36,7 @@ class Script:
     @property
     def asks_who_answers(self) -> bool:
         """Whether a step of the plan may want to know: the first words are then kept for it."""
-        return any(isinstance(step, Amd) for flow in self.plan.flows.values() for step in flow.steps)
+        return any(isinstance(step, Amd) for _at, step in self.plan.parts())
 
     def variables(self, call_id: str) -> dict[str, str]:
         """A new dict with what the call's variables are before the first step."""

@@ -22,7 +22,7 @@ from sipserver.calls.queues import Queues
 from sipserver.calls.record import RecordSink
 from sipserver.calls.recording import Recorder
 from sipserver.calls.scribe import Scribe
-from sipserver.calls.settings import CallSettings
+from sipserver.calls.settings import CallSettings, Redact
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.facts import CallFacts
 from sipserver.events import Emit, Stamped
@@ -68,6 +68,10 @@ def _anybody(_facts: CallFacts) -> Collection[str]:
     return ()
 
 
+def _cards(_tenant: str) -> Redact:
+    return Redact.CARDS
+
+
 def _idle() -> float:
     return 0.0
 
@@ -80,10 +84,10 @@ def _now() -> datetime:
 class Services:
     """book: answers the dialplans that are valid now. clock: monotonic nanoseconds. now: the time of day, aware.
 
-    tenants_of: whose routes an arriving call asks; none named: everybody's. load: percent of this process' places that
-    are taken. outbound: who places calls; None: nobody does here. bots: who connects callers to bots; None: nobody
-    does. decides: who asks other servers; None: nobody does. rooms: where the callers of this process meet. queues:
-    where they wait. scribe: who writes their messages down.
+    tenants_of: whose routes an arriving call asks; none named: everybody's. redact_of: what of a tenant's calls is not
+    told. load: percent of this process' places that are taken. outbound: who places calls; None: nobody does here.
+    bots: who connects callers to bots; None: nobody does. decides: who asks other servers; None: nobody does. rooms:
+    where the callers of this process meet. queues: where they wait. scribe: who writes their messages down.
     """
 
     settings: CallSettings
@@ -98,6 +102,7 @@ class Services:
     limits_of: LimitsOf = _unlimited
     tenants_of: Callable[[CallFacts], Collection[str]] = _anybody
     allowances: Allowances | None = None
+    redact_of: Callable[[str], Redact] = _cards
     load: Callable[[], float] = _idle
     outbound: Outbound | None = None
     bots: Bots | None = None

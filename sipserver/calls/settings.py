@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class Redact(enum.StrEnum):
+    """What is replaced in all that is told about a tenant's calls. CARDS: card numbers. DIGITS: all digits that were
+    typed or said, too.
+    """
+
+    OFF = "off"
+    CARDS = "cards"
+    DIGITS = "digits"
 
 
 class CallSettings(BaseModel):

@@ -44,6 +44,9 @@ class Tape:
         self._emit, self._note = emit, note
         self._running: Recording | None = None
         self._number = 0
+        self._secured = False
+        self._paused = False
+        """By the dialplan; a recording is silent then and while it is secured."""
         self.watchers: list[Callable[[], None]] = []
         """Called when a recording begins or has ended."""
 
@@ -70,8 +73,9 @@ class Tape:
 
     def start(self, *, stereo: bool = True) -> None:
         """Begin a file, or go on with a paused one."""
+        self._paused = False
         if self._running is not None:
-            self.resume()
+            self._settle()
             return
         self._number += 1
         path = self._recorder.folder / file_name(self._tenant, self._day, self._call_id, self._number)
@@ -79,14 +83,30 @@ class Tape:
         self._changed()
         self._emit(RecordingStarted(path=str(path), channels=2 if stereo else 1))
         self._note(str(path), "recording")
+        self._settle()
 
     def pause(self) -> None:
-        if self._running is not None and not self._running.paused:
-            self._emit(RecordingPaused(at_sample=self._running.pause()))
+        if self._running is not None:
+            self._paused = True
+            self._settle()
 
     def resume(self) -> None:
-        if self._running is not None and self._running.paused:
-            self._emit(RecordingResumed(at_sample=self._running.resume()))
+        self._paused = False
+        self._settle()
+
+    def secure(self, secured: bool) -> None:
+        """Whatever else is asked for, record silence until that is over."""
+        self._secured = secured
+        self._settle()
+
+    def _settle(self) -> None:
+        recording, silent = self._running, self._paused or self._secured
+        if recording is None or recording.paused == silent:
+            return
+        if silent:
+            self._emit(RecordingPaused(at_sample=recording.pause()))
+        else:
+            self._emit(RecordingResumed(at_sample=recording.resume()))
 
     async def stop(self) -> None:
         """Close the file and wait for it (a few seconds at most). Safe to cancel: the next stop goes on waiting."""

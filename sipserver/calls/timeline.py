@@ -234,6 +234,8 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "variable.set": ("step", _words("{name} = {value}")),
     "call.muted": ("caller", _words("muted from outside: {muted}")),
     "call.on_hold": ("caller", _words("on hold from outside: {on}")),
+    "secure.started": ("step", _words("nothing is kept from here on")),
+    "secure.ended": ("step", _words("things are kept again after {lasted_ms} ms: {reason}, {hidden} events left out")),
     "recording.started": ("record", _words("to {path}")),
     "recording.paused": ("record", _words("paused at sample {at_sample}")),
     "recording.resumed": ("record", _words("resumed at sample {at_sample}")),

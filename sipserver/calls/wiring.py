@@ -43,6 +43,8 @@ class Wiring:
         self._hearing = True
         self._overhearing: list[Mixing] = []
         self.aside = Aside()
+        self.deaf_beside = False
+        """Who overhears the party gets silence."""
         if tape is not None:
             tape.watchers.append(self.settle)
 
@@ -66,7 +68,10 @@ class Wiring:
         if self._listener is not None:
             self._listener(inbound)
         for overhear in self._overhearing:
-            overhear(inbound, outbound)
+            if self.deaf_beside:
+                overhear(Frame.silence(inbound.at_ns), Frame.silence(outbound.at_ns))
+            else:
+                overhear(inbound, outbound)
         if self._first_words is not None:
             self._remember(self._first_words, inbound)
         if self._beside is not None:

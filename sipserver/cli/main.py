@@ -24,6 +24,7 @@ GROUPS = {
     "keys": ("sipserver.cli.keys", "Make, list and revoke API keys."),
     "users": ("sipserver.cli.users", "Make, list and change users: who logs in, with which role."),
     "usage": ("sipserver.cli.usage", "Export what tenants used, and what it costs."),
+    "retention": ("sipserver.cli.retention", "Delete what is too old, or say what that would be."),
     "audit": ("sipserver.cli.audit", "Verify, list and export the audit log."),
     "conference": ("sipserver.cli.conference", "Look at conference rooms, mute and remove members."),
     "fleet": ("sipserver.cli.fleet", "Look at a running fleet, drain it, renew it."),

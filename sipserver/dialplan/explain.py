@@ -15,7 +15,7 @@ from sipserver.dialplan.book import Book, Routed
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.hours import DAYS
 from sipserver.dialplan.plan import Plan
-from sipserver.dialplan.steps import END, NEXT, Goto, Speaking, Step
+from sipserver.dialplan.steps import END, NEXT, Goto, Secure, Speaking, Step
 
 MAX_DEPTH = 6
 _INDENT = "  "
@@ -104,7 +104,7 @@ def flow_lines(plan: Plan, name: str) -> Iterator[str]:
 
 def summary(step: Step) -> str:
     """A step in one line, with the options that the file gives: `collect: say: Press one., digits: 1`."""
-    options = step.model_dump(by_alias=True, exclude_unset=True, exclude={"on", "then", "else_", "flow"})
+    options = step.model_dump(by_alias=True, exclude_unset=True, exclude={"on", "then", "else_", "flow", "do"})
     options = dict(sorted(options.items(), key=lambda option: option[0] in Speaking.__annotations__))
     if step.word == "set":
         options = options.get("values", {})
@@ -156,6 +156,8 @@ class _Tree:
             yield f"{_INDENT * (depth + 1)}{summary(step)}{note}"
             if queue := self._plan.queues.get(step.queue_name()):
                 yield f"{_INDENT * (depth + 2)}{queue.about()}"
+            for part in step.do if isinstance(step, Secure) else ():
+                yield f"{_INDENT * (depth + 2)}{summary(part)}"
             for branch in step.branches():
                 if branch.key or (branch.outcome and branch.target != NEXT):
                     yield from self._branch(branch.outcome, branch.target, depth + 2)

@@ -17,7 +17,7 @@ from sipserver.dialplan.advice import advise
 from sipserver.dialplan.facts import BUILT_IN
 from sipserver.dialplan.globs import bare
 from sipserver.dialplan.plan import Flow, Plan, PlanFile, zone
-from sipserver.dialplan.steps import END, NEXT, STEPS, Agent, Collect, Decide, SetStep, Step
+from sipserver.dialplan.steps import END, NEXT, STEPS, Agent, Collect, Decide, Secure, SetStep, Step
 from sipserver.errors import ConfigError, DialplanError
 from sipserver.yaml_check import MOST_MEANT, check_all, meant, problem_at
 from sipserver.yaml_file import Document, KeyPath
@@ -145,12 +145,24 @@ class _Check:
         if word not in STEPS:
             self._error(at, f"unknown step `{word}`{meant(word, STEPS)}; known are {', '.join(STEPS)}")
             return None
+        options, whole = self._parts(at, options) if STEPS[word] is Secure else (options, True)
+        if not whole:
+            return None
         step, mistakes = check_all(self.document, options, STEPS[word], DialplanError, at=at)
         self.errors += mistakes
         if step is not None:
             self.placed.append((at, step))
-            self.placed += [((*at, option), part) for option, part in step.inner()]
+            if not isinstance(step, Secure):  # its parts were placed one by one
+                self.placed += [((*at, *place), part) for place, part in step.inner()]
         return step
+
+    def _parts(self, at: KeyPath, options: Any) -> tuple[Any, bool]:
+        """The options of `secure` with its steps understood, and whether all of them were."""
+        written = options.get("do") if isinstance(options, dict) else None
+        if not isinstance(written, list):
+            return options, True
+        parts = [self._step((*at, "do", index), item) for index, item in enumerate(written)]
+        return {**options, "do": tuple(parts)}, None not in parts
 
     # --- names
 

@@ -156,8 +156,12 @@ class Plan:
         for flow, index, step in self.steps():
             at: KeyPath = ("flows", flow.name, index, step.word)
             yield at, step
-            for option, part in step.inner():
-                yield (*at, option), part
+            for place, part in step.inner():
+                yield (*at, *place), part
+
+    def line(self, flow: str, index: int, place: KeyPath) -> int:
+        """Where a part of a step stands in the file; 1-based."""
+        return self.document.line(("flows", flow, index, *place))
 
     def callees(self) -> Iterator[tuple[KeyPath, str]]:
         """Whom steps and queues call, as it stands in the file, with the place where it does."""

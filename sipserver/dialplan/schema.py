@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
 from sipserver.dialplan.plan import PlanFile
-from sipserver.dialplan.steps import STEPS, Collect, SetStep, Step
+from sipserver.dialplan.steps import STEPS, Collect, Secure, SetStep, Step
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -39,6 +39,8 @@ def _options(step: type[Step], written: dict[str, Any]) -> dict[str, Any]:
     target = written["properties"]["on"]["additionalProperties"]
     properties = {key: value for key, value in written["properties"].items() if key != "on"}
     required = [key for key in written.get("required", ()) if key != "on"]
+    if step is Secure:
+        properties["do"] = {**properties["do"], "items": {"$ref": "#/$defs/step"}}
     if step.outcomes:
         branches: dict[str, Any] = {
             "type": "object",

@@ -98,6 +98,7 @@ from sipserver.events.recording import (
     RecordingStarted,
     RecordingStopped,
 )
+from sipserver.events.secure import SecureEnded, SecureStarted
 from sipserver.events.streams import (
     BitRateChanged,
     BotConnected,
@@ -189,6 +190,8 @@ __all__ = [
     "ReferProgress",
     "ReferReceived",
     "RtpStats",
+    "SecureEnded",
+    "SecureStarted",
     "SipMessage",
     "Speculation",
     "Spoken",

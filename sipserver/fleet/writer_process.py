@@ -41,7 +41,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
     settings = spec.settings
     metrics = Metrics()
     bus = table.make(settings.bus, node=spec.node, run=spec.run)
-    telling = Telling(settings, bus)
+    telling = Telling(settings, bus, spec.node)
     writer = Writer(
         bus,
         settings.store,

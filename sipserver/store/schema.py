@@ -1,5 +1,5 @@
 """The tables: a row for each call, event, API key, user, session, version of a dialplan and entry of the audit log;
-webhooks and what waits for them; what calls used. Works on SQLite and PostgreSQL.
+webhooks and what waits for them; what calls used; what is to be deleted. Works on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -275,4 +275,29 @@ usage = sa.Table(  # stays when the call's record is deleted: bills are made of 
     sa.Column("metering", sa.BigInteger, nullable=False),  # what is being told
     sa.Index("usage_tenant_at", "tenant", "at", "call_id"),
     sa.Index("usage_unmetered", "tenant", "at", postgresql_where=UNMETERED, sqlite_where=UNMETERED),
+)
+
+doomed_files = sa.Table(  # what nobody refers to any more, until the machine that has it has deleted it
+    "doomed_files",
+    metadata,
+    sa.Column("number", COUNTER, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("node", sa.String(128), nullable=False),
+    sa.Column("call_id", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("path", sa.String(1024), nullable=False),
+    sa.Column("reason", sa.String(16), nullable=False),
+    sa.Column("queued_at", UtcDateTime, nullable=False),
+    sa.Column("due_at", UtcDateTime, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.String(256)),
+    sa.Index("doomed_files_due", "node", "due_at"),
+)
+
+duties = sa.Table(  # what one process does for all of them, and how long it is this one
+    "duties",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(128), nullable=False),
+    sa.Column("until", UtcDateTime, nullable=False),
 )

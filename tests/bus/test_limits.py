@@ -60,6 +60,7 @@ class Fleet:
         bus = self.buses.pop(run)
         bus.leases._task.cancel()  # type: ignore[union-attr]
         await asyncio.gather(bus.leases._task, return_exceptions=True)  # type: ignore[arg-type]
+        await bus.live.close()
         await bus.commands.close()
         await bus.limits.close()
         await bus.journal.close()

@@ -12,12 +12,13 @@ from sipserver.dialplan.steps.dialogue import Agent, Collect
 from sipserver.dialplan.steps.flow import Goto, SetStep, When
 from sipserver.dialplan.steps.gatherings import Conference, Queue, Serve, Voicemail
 from sipserver.dialplan.steps.parties import Amd, Bridge, Handover, Placing, Transfer
+from sipserver.dialplan.steps.secure import Secure
 from sipserver.dialplan.steps.sound import Echo, Play, Record, Say
 from sipserver.dialplan.steps.streams import Stream
 from sipserver.dialplan.steps.telephony import Answer, Early, Hangup, Hold, Wait
 
 _ALL: tuple[type[Step], ...] = (
-    *(Answer, Early, Say, Play, Collect, Agent, Record, Echo, SetStep, When, Goto, Wait, Hangup),
+    *(Answer, Early, Say, Play, Collect, Agent, Record, Secure, Echo, SetStep, When, Goto, Wait, Hangup),
     *(Bridge, Transfer, Decide, Amd, Conference, Queue, Serve, Voicemail, Stream),
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "Queue",
     "Record",
     "Say",
+    "Secure",
     "Serve",
     "SetStep",
     "Speaking",

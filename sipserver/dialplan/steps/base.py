@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 from sipserver.dialplan.agents import Strict, Text
 
 Target = Text
+Place = tuple[str | int, ...]
+"""Where a part of a step stands below the step's word."""
 NEXT = "next"
 END = "end"
 
@@ -114,8 +116,8 @@ class Step(Strict):
         """The queue that this step is about; empty if it is about none."""
         return ""
 
-    def inner(self) -> tuple[tuple[str, Step], ...]:
-        """Steps that are options of this one: the option and what it holds."""
+    def inner(self) -> tuple[tuple[Place, Step], ...]:
+        """Steps that are options of this one: where each stands, and what stands there."""
         return ()
 
     def sets(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from sipserver.dialplan.agents import Template, Text, Variable
-from sipserver.dialplan.steps.base import Branch, Speaking, Step
+from sipserver.dialplan.steps.base import Branch, Place, Speaking, Step
 from sipserver.dialplan.steps.parties import Handover
 
 
@@ -115,8 +115,8 @@ class Agent(Step):
     def spoken(self) -> tuple[str, ...]:
         return self.transfer.spoken() if self.transfer else ()
 
-    def inner(self) -> tuple[tuple[str, Step], ...]:
-        return (("transfer", self.transfer),) if self.transfer else ()
+    def inner(self) -> tuple[tuple[Place, Step], ...]:
+        return ((("transfer",), self.transfer),) if self.transfer else ()
 
     def sets(self) -> tuple[str, ...]:
         return ("transfer_reason",)

@@ -1,0 +1,169 @@
+"""Deleting what is too old, a batch at a time: which rows these are, and what goes with them.
+
+Owns what belongs to a call. Files are not deleted here but doomed: the machine that has them does it (`doomed`).
+Refuses to know for how long anything is kept. Calls that run are never touched.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sipserver.store.database import Database
+from sipserver.store.schema import calls, doomed_files, duties, events, webhook_messages
+
+
+class Kept(enum.StrEnum):
+    """What is kept for a time of its own."""
+
+    RECORDS = "records"
+    EVENTS = "events"
+    TRANSCRIPTS = "transcripts"
+    RECORDINGS = "recordings"
+    VOICEMAIL = "voicemail"
+    WEBHOOKS = "webhooks"
+
+
+SAID = (
+    *("stt.transcript", "llm.span", "tool.span", "tts.clause", "tts.spoken", "voicemail.transcribed"),
+    *("variable.set", "digit.received", "digit.sent", "stream.message"),
+)
+"""Kinds of events that hold what was said and typed."""
+MESSAGES = ("voicemail.left", "voicemail.transcribed")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """ids: of calls, or of webhooks' messages, the oldest first. oldest, newest: when the first and the last ended."""
+
+    ids: tuple[str, ...]
+    oldest: datetime | None = None
+    newest: datetime | None = None
+
+
+class RetentionRows:
+    """Loop thread. Safe to cancel. Raises SQLAlchemy's errors when the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._engine = database.engine
+
+    async def tenants(self) -> list[str]:
+        """All that have calls or messages."""
+        query = sa.union(sa.select(calls.c.tenant).distinct(), sa.select(webhook_messages.c.tenant).distinct())
+        async with self._engine.connect() as connection:
+            return sorted((await connection.execute(query)).scalars())
+
+    async def find(self, tenant: str, kind: Kept, before: datetime, limit: int) -> Found:
+        """What ended before the moment and still is there, the oldest first."""
+        query = _query(tenant, kind, before)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query.limit(limit))).all()
+        return Found(tuple(row[0] for row in rows), rows[0][1], rows[-1][1]) if rows else Found(())
+
+    async def count(self, tenant: str, kind: Kept, before: datetime) -> int:
+        """How many these are."""
+        query = sa.select(sa.func.count()).select_from(_query(tenant, kind, before).order_by(None).subquery())
+        async with self._engine.connect() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def delete(self, kind: Kept, ids: Sequence[str], now: datetime, reason: str = "retention") -> int:
+        """All of them, or none. Returns how many files are doomed by that."""
+        async with self._engine.begin() as connection:
+            return await delete(connection, kind, ids, now, reason)
+
+    async def claim(self, duty: str, holder: str, now: datetime, until: datetime) -> bool:
+        """Whether the duty is the holder's until then: nobody else has it."""
+        mine = sa.and_(duties.c.name == duty, sa.or_(duties.c.holder == holder, duties.c.until < now))
+        async with self._engine.begin() as connection:
+            taken = await connection.execute(sa.update(duties).where(mine).values(holder=holder, until=until))
+        if taken.rowcount:
+            return True
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(sa.insert(duties).values(name=duty, holder=holder, until=until))
+        except IntegrityError:
+            return False
+        return True
+
+    async def leave(self, duty: str, holder: str) -> None:
+        """Somebody else may have it."""
+        async with self._engine.begin() as connection:
+            await connection.execute(sa.delete(duties).where(duties.c.name == duty, duties.c.holder == holder))
+
+
+async def delete(connection: AsyncConnection, kind: Kept, ids: Sequence[str], now: datetime, reason: str) -> int:
+    """Within a transaction."""
+    doomed = 0
+    if kind is Kept.WEBHOOKS:
+        await connection.execute(sa.delete(webhook_messages).where(webhook_messages.c.id.in_(ids)))
+        return 0
+    if kind in (Kept.RECORDS, Kept.RECORDINGS):
+        doomed += await _doom_recordings(connection, ids, now, reason)
+    if kind in (Kept.RECORDS, Kept.VOICEMAIL):
+        doomed += await _doom_messages(connection, ids, now, reason)
+    if kind is Kept.RECORDS:
+        await connection.execute(sa.delete(calls).where(calls.c.id.in_(ids)))
+    elif kind is Kept.RECORDINGS:
+        gone = {"recording_path": None, "recording_status": None}
+        await connection.execute(sa.update(calls).where(calls.c.id.in_(ids)).values(**gone))
+    else:
+        which = {Kept.EVENTS: events.c.kind.not_in(MESSAGES[:1]), Kept.TRANSCRIPTS: events.c.kind.in_(SAID)}
+        chosen = which.get(kind, events.c.kind.in_(MESSAGES))
+        await connection.execute(sa.delete(events).where(events.c.call_id.in_(ids), chosen))
+        left = sa.select(sa.func.count()).where(events.c.call_id == calls.c.id).scalar_subquery()
+        await connection.execute(sa.update(calls).where(calls.c.id.in_(ids)).values(events=left))
+    return doomed
+
+
+def _query(tenant: str, kind: Kept, before: datetime) -> sa.Select[Any]:
+    """Ids, and when they ended, the oldest first."""
+    if kind is Kept.WEBHOOKS:
+        columns = webhook_messages.c
+        query = sa.select(columns.id, columns.settled_at)
+        return query.where(columns.tenant == tenant, columns.settled_at < before).order_by(columns.settled_at)
+    query = sa.select(calls.c.id, calls.c.ended_at).where(calls.c.tenant == tenant, calls.c.ended_at < before)
+    if kind is Kept.RECORDINGS:
+        query = query.where(calls.c.recording_path.is_not(None))
+    elif kind is not Kept.RECORDS:
+        kinds = {Kept.TRANSCRIPTS: events.c.kind.in_(SAID), Kept.EVENTS: events.c.kind.not_in(MESSAGES[:1])}
+        chosen = kinds.get(kind, events.c.kind.in_(MESSAGES))
+        query = query.where(sa.exists().where(events.c.call_id == calls.c.id, chosen))
+    return query.order_by(calls.c.ended_at, calls.c.id)
+
+
+async def _doom_recordings(connection: AsyncConnection, ids: Sequence[str], now: datetime, reason: str) -> int:
+    columns = calls.c
+    query = sa.select(columns.tenant, columns.node, columns.id, columns.recording_path)
+    rows = await connection.execute(query.where(columns.id.in_(ids), columns.recording_path.is_not(None)))
+    return await _doom(connection, [(*row, "recording") for row in rows], now, reason)
+
+
+async def _doom_messages(connection: AsyncConnection, ids: Sequence[str], now: datetime, reason: str) -> int:
+    query = sa.select(calls.c.tenant, calls.c.node, calls.c.id, events.c.fields).join(events)
+    rows = await connection.execute(query.where(calls.c.id.in_(ids), events.c.kind == MESSAGES[0]))
+    found = [
+        (tenant, node, call_id, str(fields.get("path", "")), "voicemail") for tenant, node, call_id, fields in rows
+    ]
+    return await _doom(connection, [each for each in found if each[3]], now, reason)
+
+
+async def _doom(connection: AsyncConnection, files: Sequence[tuple[Any, ...]], now: datetime, reason: str) -> int:
+    if files:
+        await connection.execute(
+            sa.insert(doomed_files),
+            [
+                {
+                    **dict(zip(("tenant", "node", "call_id", "path", "kind"), file, strict=True)),
+                    **{"reason": reason, "queued_at": now, "due_at": now, "attempts": 0},
+                }
+                for file in files
+            ],
+        )
+    return len(files)

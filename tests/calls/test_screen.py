@@ -1,0 +1,115 @@
+"""What of events is told: card numbers, digits, secrets, and what happens while nothing is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sipserver import events
+from sipserver.calls.screen import WITHHELD, Screen
+from sipserver.calls.settings import Redact
+from sipserver.events import KINDS, Event
+
+CARD = "4111111111111111"
+
+
+def typed(screen: Screen, digits: str, gap_ms: int = 100, leg: str = "") -> str:
+    """The digits as they are told."""
+    told = ""
+    for number, digit in enumerate(digits):
+        shown = screen.shown(events.DigitReceived(digit, leg=leg), number * gap_ms)
+        assert isinstance(shown, events.DigitReceived)
+        told += shown.digit
+    return told
+
+
+def test_a_card_number_that_is_typed_is_not_told() -> None:
+    screen = Screen(Redact.CARDS)
+    assert typed(screen, CARD) == "411111" + "*" * 10
+    shown = screen.shown(events.VariableSet("card", CARD), 0)
+    assert shown == events.VariableSet("card", "[card number]")
+    assert screen.shown(events.DigitsSent(CARD), 0) == events.DigitsSent("[card number]")
+
+
+def test_short_numbers_are_told_as_they_are() -> None:
+    assert typed(Screen(Redact.CARDS), "4711#4711#1234567") == "4711#4711#123456*"
+    assert typed(Screen(Redact.CARDS), "123456789", gap_ms=61_000) == "123456789"
+    assert typed(Screen(Redact.OFF), CARD) == CARD
+    assert typed(Screen(Redact.DIGITS), "12#") == "***"
+
+
+def test_rows_of_two_legs_do_not_count_together() -> None:
+    screen = Screen(Redact.CARDS)
+    assert typed(screen, "12345") + typed(screen, "12345", leg="party-1") == "1234512345"
+
+
+def test_numbers_of_callers_stay_whatever_they_look_like() -> None:
+    started = events.CallStarted("inbound", from_uri=f"sip:{CARD}@here", to_uri=f"sip:{CARD}@there")
+    for redact in Redact:
+        assert Screen(redact).shown(started, 0) is started
+
+
+def test_all_digits_go_where_that_is_set() -> None:
+    screen = Screen(Redact.DIGITS)
+    assert screen.shown(events.Transcript("my pin is 4711"), 0) == events.Transcript("my pin is ****")
+    assert screen.shown(events.Spoken("12 of 13", "12"), 0) == events.Spoken("** of **", "**")
+
+
+def test_an_info_carries_no_digit() -> None:
+    info = events.SipMessage("received", "INFO", text="INFO sip:x SIP/2.0\r\nCall-ID: 1\r\n\r\nSignal=5\r\n")
+    shown = Screen(Redact.CARDS).shown(info, 0)
+    assert isinstance(shown, events.SipMessage)
+    assert shown.text == "INFO sip:x SIP/2.0\r\nCall-ID: 1\r\n\r\n"
+
+
+def test_faults_and_tools_do_not_repeat_a_card_number() -> None:
+    screen = Screen(Redact.CARDS)
+    for event in (
+        events.Fault("dialplan", f"no such number: {CARD}"),
+        events.ToolSpan("pay", True, 1, f'{{"card": "{CARD}"}}', f"took {CARD}"),
+        events.CallEnded("dialplan_hangup", 200, f"at {CARD}"),
+    ):
+        shown = screen.shown(event, 0)
+        assert shown is not None
+        assert CARD not in str(shown.fields())
+
+
+def made(kind: type[Event], text: str) -> Event:
+    """An event with the text in every field that is private or free."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        values[field.name] = {"str": text, "int": 1, "bool": True, "float": 1.0}.get(str(field.type))
+    return kind(**values)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: str(kind.kind))
+def test_no_private_field_of_any_event_is_told_while_nothing_is_kept(kind: type[Event]) -> None:
+    screen = Screen(Redact.OFF)
+    screen.secured = True
+    shown = screen.shown(made(kind, "marmalade"), 0)
+    if shown is None:
+        assert screen.hidden == 1
+        return
+    for field in dataclasses.fields(shown):
+        if field.metadata.get("private") or field.name in ("error", "detail"):
+            assert getattr(shown, field.name) == ""
+
+
+@given(st.text("0123456789", min_size=4, max_size=30), st.sampled_from(sorted(KINDS)))
+def test_a_secret_is_in_no_event(secret: str, kind: str) -> None:
+    screen = Screen(Redact.OFF)
+    screen.keep_secret((secret,))
+    shown = screen.shown(made(KINDS[kind], f"it is {secret}."), 0)
+    assert shown is not None
+    assert secret not in "".join(value for value in shown.fields().values() if isinstance(value, str))
+
+
+def test_a_short_secret_is_hidden_where_it_is_all_there_is() -> None:
+    screen = Screen(Redact.OFF)
+    screen.keep_secret(("12",))
+    assert screen.shown(events.VariableSet("pin", "12"), 0) == events.VariableSet("pin", WITHHELD)
+    assert screen.shown(events.Transcript("I am 12"), 0) == events.Transcript("I am 12")
