@@ -7,8 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-DEADLINE_S = 10.0
-
 PATIENCE_S = 20.0
 """For what real programs do, on a machine that may be busy."""
 
@@ -24,16 +22,16 @@ def wait_until(happens: Callable[[], object], what: str, timeout_s: float = PATI
 
 
 async def until(happens: Callable[[], bool], what: str = "it") -> None:
-    """Look again and again, the loop running meanwhile; fails after 10 s."""
-    deadline = time.monotonic() + DEADLINE_S
+    """Look again and again, the loop running meanwhile; fails after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
     while not happens():
         assert time.monotonic() < deadline, f"{what} does not happen"
         await asyncio.sleep(0.003)
 
 
 async def eventually(look: Callable[[], Awaitable[T]], good: Callable[[T], bool], what: str = "it") -> T:
-    """Ask again and again; what was seen once it is good. Fails after 10 s."""
-    deadline = time.monotonic() + DEADLINE_S
+    """Ask again and again; what was seen once it is good. Fails after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
     while not good(seen := await look()):
         assert time.monotonic() < deadline, f"{what} does not happen: {seen}"
         await asyncio.sleep(0.02)
