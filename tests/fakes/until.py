@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def wait_until(happens: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
-    """The same for tests without a loop: blocks."""
+    """Look again and again, blocking; for tests without a loop."""
     deadline = time.monotonic() + timeout_s
     while not happens():
         assert time.monotonic() < deadline, f"it did not happen: {what}"

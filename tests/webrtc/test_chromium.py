@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page
 
 from sipserver.events import DigitReceived, IceChanged, LegDisconnected, MediaStarted
 from sipserver.webrtc.settings import WebRtcSettings
-from tests.fakes.until import DEADLINE_S, until
+from tests.fakes.until import PATIENCE_S, until
 from tests.servers.browser import chromium, tone_file
 from tests.servers.turn import PASSWORD, USER, is_installed, turn_server
 from tests.webrtc.rig import Call, Site, share, site
@@ -35,12 +35,12 @@ async def called(browser: Browser, there: Site, options: Mapping[str, Any] | Non
     await page.evaluate(SCRIPT)
     status = await page.evaluate("([token, options]) => phone.call('demo', token, options)", [there.token(), options])
     assert status == 201
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         return page, await there.calls.get()
 
 
 async def page_until(page: Page, expression: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while not await page.evaluate(expression):
         assert time.monotonic() < deadline, f"{expression} does not become true"
 
