@@ -130,8 +130,8 @@ class Telling:
 
 
 class ControlPlane:
-    """Loop thread. `app` at once; `close` at the end. The tables are made by whoever writes records. Raises
-    SettingsError when the secret of the audit log cannot be used.
+    """Loop thread. `app`, and what is `offered` there, at once; `close` at the end. The tables are made by whoever
+    writes records. Raises SettingsError when the secret of the audit log cannot be used.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class ControlPlane:
             of_tenant=self._one_more,
         )
         bills = Bills(UsageRows(self._database), Rating(loaded.prices))
-        offered = [
+        self.offered: Sequence[Operation] = [
             *calls.operations(),
             *WebhookOperations(self._outgoing).operations(),
             *people.operations(),
@@ -177,7 +177,7 @@ class ControlPlane:
             *UsageOperations(bills, calls.row_of).operations(),
         ]
         looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
-        self.app: web.Application = app.application(access, self._note, offered, looks.routes())
+        self.app: web.Application = app.application(access, self._note, self.offered, looks.routes())
         self.app.cleanup_ctx.append(self._following)
 
     def _config(self, loaded: Settings, asking: Asking) -> list[Operation]:

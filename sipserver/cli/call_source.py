@@ -140,11 +140,16 @@ async def open_source(config: Path, url: str) -> AsyncIterator[Source]:
         async with Own.open(settings.load(config)) as own:
             yield own
         return
+    async with Client(url, key_of_environment()) as client:
+        yield ByRest(client)
+
+
+def key_of_environment() -> str:
+    """Raises SettingsError when there is none."""
     key = os.environ.get(KEY, "")
     if not key:
         raise SettingsError(f"--url needs an API key in the environment variable {KEY} (`sipserver keys create`)")
-    async with Client(url, key) as client:
-        yield ByRest(client)
+    return key
 
 
 @asynccontextmanager

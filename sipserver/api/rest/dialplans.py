@@ -31,7 +31,9 @@ class DialplanOperations:
     def operations(self) -> Sequence[Operation]:
         read, write, one = Scope.DIALPLANS_READ, Scope.DIALPLANS_WRITE, "/dialplans/{name}"
         return [
-            Operation("listDialplans", "GET", "/dialplans", read, self._list, "List them", answer=models.Dialplans),
+            Operation(
+                "listDialplans", "GET", "/dialplans", read, self._list, "List dialplans", answer=models.Dialplans
+            ),
             Operation(
                 "validateDialplan",
                 "POST",
@@ -50,7 +52,7 @@ class DialplanOperations:
                 one,
                 read,
                 self._get,
-                "Read one",
+                "Read a dialplan",
                 "`ETag` is what `If-Match` wants.",
                 media_type=YAML,
             ),
@@ -60,7 +62,7 @@ class DialplanOperations:
                 one,
                 write,
                 self._put,
-                "Change one, or make one",
+                "Change a dialplan, or make one",
                 "Calls that run go on with the one that they began with; new ones have it within seconds.",
                 takes=YAML,
                 answer=models.Dialplan,
@@ -75,7 +77,7 @@ class DialplanOperations:
                 one,
                 write,
                 self._delete,
-                "Delete one",
+                "Delete a dialplan",
                 "Its history stays.",
                 status=204,
                 refusals=(409, 412, 428),

@@ -33,7 +33,7 @@ class ConfigOperations:
         one = "/agents/{agent}"
         return [
             reads("listAgents", "/agents", self._agents, "List the dialplan's agents", answer=models.Agents),
-            reads("getAgent", one, self._agent, "Look at one", answer=models.Agent),
+            reads("getAgent", one, self._agent, "Look at an agent", answer=models.Agent),
             reads(
                 "listNumbers",
                 "/numbers",

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 
-from sipserver.api.rest import openapi
-from sipserver.api.rest.calls import CallOperations
-from sipserver.api.rest.dialplans import DialplanOperations
-from sipserver.api.rest.keys import KeyOperations
+from sipserver.api.rest import openapi, reference
 from sipserver.api.rest.operations import Operation
-from sipserver.api.rest.tenant_config import ConfigOperations
+from tools import api_document
 
 
 @pytest.fixture
-def operations() -> list[Operation]:
-    nobody: Any = None
-    return [
-        *CallOperations(nobody, nobody, nobody, Path()).operations(),
-        *DialplanOperations(nobody).operations(),
-        *ConfigOperations(nobody, nobody, {}, {}).operations(),
-        *KeyOperations(nobody).operations(),
-    ]
+async def operations() -> Sequence[Operation]:
+    return await api_document.operations()
 
 
-def test_every_reference_leads_somewhere_and_every_schema_is_one(operations: list[Operation]) -> None:
+async def test_every_reference_leads_somewhere_and_every_schema_is_one(operations: Sequence[Operation]) -> None:
     told = openapi.document(operations)
     schemas = told["components"]["schemas"]
     text = json.dumps(told)
@@ -40,13 +30,13 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one(operations: lis
         jsonschema.Draft202012Validator.check_schema(schema)
 
 
-def test_every_operation_is_there_with_its_scope_and_its_refusals(operations: list[Operation]) -> None:
+async def test_every_operation_is_there_with_its_scope_and_its_refusals(operations: Sequence[Operation]) -> None:
     told = openapi.document(operations)
     assert told["openapi"] == "3.1.0"
     for operation in operations:
         said = told["paths"][f"/api/v1{operation.path}"][operation.method.lower()]
         assert said["operationId"] == operation.name
-        assert str(operation.scope) in said["description"]
+        assert operation.scope.value in said["description"]
         assert {"401", "404", "422", "429", "503", str(operation.status)} <= set(said["responses"])
     assert len({operation.name for operation in operations}) == len(operations)
 
@@ -72,9 +62,19 @@ class Reader(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_is_whole(operations: list[Operation]) -> None:
+async def test_the_page_is_whole(operations: Sequence[Operation]) -> None:
     reader = Reader()
     reader.feed(openapi.page(operations))
     assert not reader.open
     assert reader.links <= reader.ids
     assert {operation.name for operation in operations} <= reader.ids
+
+
+async def test_the_table_in_the_docs_is_up_to_date(operations: Sequence[Operation]) -> None:
+    written = api_document.DOCUMENT.read_text()
+    assert written == reference.filled(written, operations), "run: python -m tools.api_document"
+
+
+def test_a_document_without_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="no marks"):
+        reference.filled("# REST API\n", [])
