@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -27,7 +29,11 @@ NOBODY = "0198d1f2-0000-7000-8000-000000000000"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("client")
-    settings = {"http": {"host": "127.0.0.1", "api_per_s": 500}, "fleet": {"runtime": str(folder / "run")}}
+    settings = {
+        "http": {"host": "127.0.0.1", "api_per_s": 500},
+        "fleet": {"runtime": str(folder / "run")},
+        "webhooks": {"allow_private": True},
+    }
     made = ServerProcess(folder, {"acme.yaml": PLAN.replace("say: Good day.", "wait: 1")}, settings)
     yield made.start()
     assert made.stop() == 0
@@ -261,3 +267,35 @@ def test_without_a_key_it_says_what_to_do(server: ServerProcess) -> None:
     done = subprocess.run(words, env={}, text=True, capture_output=True, check=False)
     assert done.returncode == 2
     assert "SIPSERVER_KEY" in done.stderr
+
+
+async def test_webhooks_are_heard_on_this_machine(server: ServerProcess, key: str) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "sipserver",
+        "webhooks",
+        "listen",
+        "--kinds",
+        "call.started",
+        "--kinds",
+        "call.ended",
+    ]
+    listening = await asyncio.create_subprocess_exec(
+        *words, env=by_rest(server, key), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert listening.stdout is not None
+    assert listening.stderr is not None
+    assert b"listening at http://127.0.0.1:" in await listening.stderr.readline()
+    async with Client(url_of(server), key) as client:
+        (made,) = await client.webhooks()
+        assert made.kinds == ["call.started", "call.ended"]
+        call_id = await asyncio.to_thread(a_call, server)
+        told = [(await listening.stdout.readline()).decode().split() for _ in range(2)]
+        assert [line[:2] for line in told] == [[call_id[-12:], "call.started"], [call_id[-12:], "call.ended"]]
+        async with aiohttp.ClientSession() as other, other.post(made.url, data=b"{}") as answer:
+            assert answer.status == 400
+        listening.send_signal(signal.SIGINT)
+        _, said = await listening.communicate()
+        assert (listening.returncode, await client.webhooks()) == (0, [])
+        assert b"1 messages had a wrong signature" in said
