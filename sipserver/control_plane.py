@@ -26,6 +26,7 @@ from sipserver.api.rest.health import Looks
 from sipserver.api.rest.keys import KeyOperations
 from sipserver.api.rest.login import Entrance, LoginOperations
 from sipserver.api.rest.operations import Operation
+from sipserver.api.rest.privacy import PrivacyOperations
 from sipserver.api.rest.provider import ProviderOperations
 from sipserver.api.rest.tenant_config import ConfigOperations
 from sipserver.api.rest.usage import UsageOperations
@@ -45,6 +46,7 @@ from sipserver.store.dialplans import VersionRows
 from sipserver.store.doomed import DoomedFiles
 from sipserver.store.feed_rows import FeedRows
 from sipserver.store.keys import KeyRows
+from sipserver.store.persons import PersonRows
 from sipserver.store.reader import Reader
 from sipserver.store.retention import RetentionRows
 from sipserver.store.sessions import SessionRows
@@ -61,6 +63,7 @@ from sipserver.tenants.oidc import Providers
 from sipserver.tenants.passwords import Passwords
 from sipserver.tenants.prices import Rating
 from sipserver.tenants.principal import Principal
+from sipserver.tenants.privacy import Privacy
 from sipserver.tenants.provider_login import ProviderLogin
 from sipserver.tenants.retention import Retention
 from sipserver.tenants.session_book import SessionBook
@@ -175,10 +178,14 @@ class ControlPlane:
             *self._config(loaded, asking),
             *KeyOperations(keys).operations(),
             *UsageOperations(bills, calls.row_of).operations(),
+            *PrivacyOperations(self._privacy(loaded)).operations(),
         ]
         looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
         self.app: web.Application = app.application(access, self._note, self.offered, looks.routes())
         self.app.cleanup_ctx.append(self._following)
+
+    def _privacy(self, loaded: Settings) -> Privacy:
+        return Privacy(PersonRows(self._database), Reader(self._database), self._audit, loaded.calls.recordings)
 
     def _config(self, loaded: Settings, asking: Asking) -> list[Operation]:
         """What a tenant configures."""

@@ -6,6 +6,8 @@ damage heals. Refuses to change or delete anything, and to know who asks.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,6 +74,10 @@ class AuditLog:
             return audit_entry.entry(done, number, previous, self._clock(), secret)
 
         return audit_entry.shown(await self._rows.append(tenant, make))
+
+    def pseudonym(self, tenant: str, name: str) -> str:
+        """What stands for a person in the log: whoever has the secret can tell whether two are the same."""
+        return hmac.new(self._secret.of(tenant), f"person {name}".encode(), hashlib.sha256).hexdigest()[:32]
 
     async def verify(self, tenant: str, known: Known | None = None) -> Verdict:
         """Walk the whole chain, in pages; entries may be appended meanwhile. known: an entry as it was once."""

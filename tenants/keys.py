@@ -44,10 +44,11 @@ class Scope(enum.StrEnum):
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     USAGE_READ = "usage:read"
+    PRIVACY_WRITE = "privacy:write"
 
 
 ALL = frozenset(Scope)
-USUAL = ALL - {Scope.KEYS_WRITE, Scope.USERS_WRITE, Scope.DIALPLANS_WRITE}
+USUAL = ALL - {Scope.KEYS_WRITE, Scope.USERS_WRITE, Scope.DIALPLANS_WRITE, Scope.PRIVACY_WRITE}
 """What a key may do for which nobody says what: not what makes more keys or users, or changes what happens to calls."""
 
 

@@ -26,7 +26,7 @@ class Receiver:
     def __init__(self, told: Told) -> None:
         self._told = told
         self._seen: dict[str, None] = {}
-        self.secret = ""
+        self.secret: str | None = None
         self.refused = 0
 
     @asynccontextmanager
@@ -45,7 +45,7 @@ class Receiver:
     async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         try:
-            Webhook(self.secret).verify(body, dict(request.headers))
+            Webhook(self.secret or "").verify(body, dict(request.headers))
             message = json.loads(body)
         except (WebhookVerificationError, ValueError):
             self.refused += 1

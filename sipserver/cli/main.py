@@ -26,6 +26,7 @@ GROUPS = {
     "users": ("sipserver.cli.users", "Make, list and change users: who logs in, with which role."),
     "usage": ("sipserver.cli.usage", "Export what tenants used, and what it costs."),
     "retention": ("sipserver.cli.retention", "Delete what is too old, or say what that would be."),
+    "privacy": ("sipserver.cli.privacy", "Give or erase what is kept about a person."),
     "audit": ("sipserver.cli.audit", "Verify, list and export the audit log."),
     "conference": ("sipserver.cli.conference", "Look at conference rooms, mute and remove members."),
     "fleet": ("sipserver.cli.fleet", "Look at a running fleet, drain it, renew it."),

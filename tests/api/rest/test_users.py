@@ -24,6 +24,8 @@ BODIES = {
     "digits": {"digits": "1"},
     "replay": {"since": "2020-01-01T00:00:00Z"},
     "rollback": {"version": 1},
+    "erase": {"number": "1"},
+    "export": {"number": "1"},
 }
 """What operations need that another tenant's owner asks for, by the last word of their path."""
 ID = "00000000-0000-4000-8000-000000000000"

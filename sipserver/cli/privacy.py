@@ -1,0 +1,101 @@
+"""`sipserver privacy`: what is kept about a person, given to them or erased.
+
+Owns the words on the terminal. Files are deleted by the running server of the machine that has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sipserver import settings
+from sipserver.errors import CallerError
+from sipserver.store.audit import AuditRows
+from sipserver.store.database import Database
+from sipserver.store.persons import PersonRows
+from sipserver.store.reader import Reader
+from sipserver.tenants import audit_secret
+from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.privacy import Erased, Given, Privacy
+
+app = typer.Typer(help="Give or erase what is kept about a person.", no_args_is_help=True)
+
+Number = Annotated[str, typer.Argument(metavar="NUMBER", help="As +4930123456, or the user of a SIP address.")]
+Tenant = Annotated[str, typer.Option(help="Whose records.")]
+Country = Annotated[str, typer.Option(help="Of a number without +, as DE.")]
+Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
+
+
+@app.command()
+def export(
+    number: Number,
+    tenant: Tenant,
+    out: Annotated[Path, typer.Option("--out", help="The ZIP file to write.", metavar="FILE")],
+    country: Country = "",
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Write all that is kept about a number into a ZIP file: records, events, transcripts, sound of this machine."""
+    if out.exists():
+        raise CallerError(f"{out} is there already")
+    given = asyncio.run(_export(config, tenant, number, out, country))
+    typer.echo(f"{given.calls} calls, {given.recordings} sound files in {out}")
+    if given.elsewhere:
+        typer.echo(f"the recordings of {given.elsewhere} calls are on other machines, or gone", err=True)
+    _still(given.running)
+
+
+@app.command()
+def erase(
+    number: Number,
+    tenant: Tenant,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    country: Country = "",
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Delete all that is kept about a number: records, events, transcripts, sound, what webhooks still have.
+
+    Bills stay; they name no numbers. It cannot be undone.
+    """
+    if not yes:
+        typer.confirm(f"Delete all that {tenant} has about {number}?", abort=True)
+    erased = asyncio.run(_erase(config, tenant, number, country))
+    typer.echo(f"{erased.calls} calls erased, {erased.messages} messages of webhooks")
+    if erased.files:
+        typer.echo(f"{erased.files} files go when the servers that have them run: `sipserver retention files`")
+    _still(erased.running)
+
+
+def _still(running: int) -> None:
+    if running:
+        typer.echo(f"{running} calls of this number are not over: do it again when they are", err=True)
+
+
+async def _export(config: Path, tenant: str, number: str, out: Path, country: str) -> Given:
+    async with _open(config) as privacy:
+        try:
+            return await privacy.export(tenant, number, out, country=country, actor="operator")
+        except BaseException:
+            await asyncio.to_thread(out.unlink, missing_ok=True)
+            raise
+
+
+async def _erase(config: Path, tenant: str, number: str, country: str) -> Erased:
+    async with _open(config) as privacy:
+        return await privacy.erase(tenant, number, country=country, actor="operator")
+
+
+@asynccontextmanager
+async def _open(config: Path) -> AsyncIterator[Privacy]:
+    loaded = settings.load(config)
+    database = Database(loaded.store, connections=2)
+    await database.open()
+    try:
+        log = AuditLog(AuditRows(database), audit_secret.load(loaded.audit, make=True))
+        yield Privacy(PersonRows(database), Reader(database), log, loaded.calls.recordings)
+    finally:
+        await database.close()

@@ -1,0 +1,154 @@
+"""What is kept about a person, given to them or erased: by their number, over calls, events, transcripts, recordings,
+voicemail and webhooks.
+
+Owns how a number may be written, the order (first the audit log says it, then it is done), and the file that is given.
+Bills stay: usage names no numbers. The audit log keeps no number either, but a keyed digest of it. Refuses to know
+tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import glob
+import json
+import zipfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import phonenumbers
+
+from sipserver.errors import CallerError
+from sipserver.store.persons import PersonRows
+from sipserver.store.reader import CallRow, EventRow, Reader
+from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.retention import digest
+
+BATCH = 200
+_SIGNS = " -./()"
+SAID = {"stt.transcript": ("caller", "text"), "tts.spoken": ("server", "heard")}
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """running: calls of the person that are not over; ask again when they are. files: deleted by the machines that have
+    them. messages: of webhooks.
+    """
+
+    calls: int
+    files: int
+    messages: int
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """elsewhere: recordings that are on another machine, or gone."""
+
+    calls: int
+    recordings: int
+    elsewhere: int
+    running: int
+
+
+class Privacy:
+    """Loop thread; files are read and written in threads. recordings: nothing outside this folder is given."""
+
+    def __init__(
+        self,
+        rows: PersonRows,
+        reader: Reader,
+        log: AuditLog,
+        recordings: Path,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._rows, self._reader, self._log = rows, reader, log
+        self._recordings, self._clock = recordings, clock
+
+    async def erase(self, tenant: str, number: str, *, country: str = "", actor: str, source: str = "") -> Erased:
+        """All that is kept about the number. Safe to cancel, and to do again. Raises CallerError for what is none."""
+        users = forms(number, country)
+        erased = files = messages = 0
+        running = (await self._rows.find(tenant, users, limit=1)).running
+        while ids := (await self._rows.find(tenant, users, limit=BATCH)).ids:
+            detail = {"person": self._log.pseudonym(tenant, users[0]), "calls": len(ids), "ids_sha256": digest(ids)}
+            await self._log.append(tenant, actor=actor, action="privacy.erased", detail=detail, source=source)
+            doomed, gone = await self._rows.erase(ids, self._clock())
+            erased, files, messages = erased + len(ids), files + doomed, messages + gone
+        if not erased:
+            detail = {"person": self._log.pseudonym(tenant, users[0]), "calls": 0}
+            await self._log.append(tenant, actor=actor, action="privacy.erased", detail=detail, source=source)
+        return Erased(erased, files, messages, running)
+
+    async def export(
+        self, tenant: str, number: str, file: Path, *, country: str = "", actor: str, source: str = ""
+    ) -> Given:
+        """All that is kept about the number, as a ZIP file: a JSON file a call, and sound. Raises CallerError for what
+        is no number, OSError when the file cannot be written.
+        """
+        users = forms(number, country)
+        detail = {"person": self._log.pseudonym(tenant, users[0])}
+        await self._log.append(tenant, actor=actor, action="privacy.exported", detail=detail, source=source)
+        running = (await self._rows.find(tenant, users, limit=1)).running
+        count = given = elsewhere = 0
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            async for call, events in self._calls(tenant, users):
+                sounds = await asyncio.to_thread(_sounds, call, events, self._recordings)
+                named = [f"recordings/{path.name}" for path in sounds]
+                elsewhere += bool(call.recording_path) and not sounds
+                text = json.dumps(_told(call, events, named), default=str, indent=2)
+                await asyncio.to_thread(archive.writestr, f"calls/{call.id}.json", text)
+                for path, name in zip(sounds, named, strict=True):
+                    await asyncio.to_thread(archive.write, path, name)
+                count, given = count + 1, given + len(sounds)
+        return Given(count, given, elsewhere, running)
+
+    async def _calls(self, tenant: str, users: Sequence[str]) -> AsyncIterator[tuple[CallRow, list[EventRow]]]:
+        after = ""
+        while ids := (await self._rows.find(tenant, users, after=after, limit=BATCH)).ids:
+            after = ids[-1]
+            for call_id in ids:
+                if (call := await self._reader.get(call_id)) is not None:
+                    yield call, await self._reader.events(call_id, limit=100_000)
+
+
+def forms(number: str, country: str = "") -> tuple[str, ...]:
+    """How the number may stand in a record, the first one for its digest: +4930..., 4930..., 004930..., 030..., and as
+    it is given. country: ISO 3166, of a number without `+`. Raises CallerError for what neither is a number nor a user.
+    """
+    given = number.strip()
+    if not given or len(given) > 100 or not given.isprintable() or set(given) & set('"\\@<>'):
+        raise CallerError("a number such as +4930123456, or a user, is needed")
+    plain = "".join(sign for sign in given if sign not in _SIGNS)
+    try:
+        parsed = phonenumbers.parse(given, country or None)
+    except phonenumbers.NumberParseException:
+        return tuple(dict.fromkeys((given, plain)))
+    full = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    local = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
+    national = "".join(sign for sign in local if sign.isdigit())
+    return tuple(dict.fromkeys((full, full[1:], f"00{full[1:]}", national, plain)))
+
+
+def _told(call: CallRow, events: Sequence[EventRow], sounds: Sequence[str]) -> dict[str, object]:
+    transcript = [
+        {"at_ms": event.at_ms, "who": SAID[event.kind][0], "text": event.fields.get(SAID[event.kind][1], "")}
+        for event in events
+        if event.kind in SAID
+    ]
+    happened = [{"seq": each.seq, "at_ms": each.at_ms, "kind": each.kind, "fields": each.fields} for each in events]
+    return {"call": dataclasses.asdict(call), "recordings": sounds, "transcript": transcript, "events": happened}
+
+
+def _sounds(call: CallRow, events: Sequence[EventRow], folder: Path) -> list[Path]:
+    """Recordings and messages of a call that are on this machine, below the folder. Blocks."""
+    found: list[Path] = []
+    if call.recording_path:
+        path = Path(call.recording_path)
+        found += sorted(path.parent.glob(f"{glob.escape(call.id)}*.wav"))
+    found += [Path(str(event.fields.get("path", ""))) for event in events if event.kind == "voicemail.left"]
+    within = folder.resolve()
+    return [path for path in found if within in path.resolve().parents and path.is_file()]

@@ -1,0 +1,109 @@
+"""A person's traces are found however their number is written, given whole, and erased with a proof; others stay."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from sipserver.errors import CallerError
+from sipserver.store.database import Database
+from sipserver.store.persons import PersonRows
+from sipserver.store.reader import Reader
+from sipserver.store.schema import events
+from sipserver.store.settings import StoreSettings
+from sipserver.tenants.privacy import Erased, Given, Privacy, forms
+from tests.store.conftest import sqlite_settings, store_settings
+from tests.tenants.test_retention import House
+
+__all__ = ["sqlite_settings", "store_settings"]
+
+NUMBER = "+49 30 123456"
+
+
+@pytest.fixture
+async def house(store_settings: StoreSettings, tmp_path: Path) -> AsyncIterator[House]:
+    """Calls of somebody, from, to and by way of others; one that runs; and calls of others."""
+    database = Database(store_settings)
+    await database.open()
+    made = House(database, tmp_path)
+    await made.call("from", 3, from_uri="sip:+4930123456@carrier.example")
+    await made.call("to", 2, to_uri="sip:030123456@pbx")
+    await made.call("national", 2, from_uri="sip:004930123456@x")
+    await made.call("party", 1)
+    await made.call("runs", None, from_uri="sip:+4930123456@x")
+    await made.call("longer", 1, from_uri="sip:+49301234567@x")
+    await made.call("theirs", 1, tenant="zenith", from_uri="sip:+4930123456@x")
+    fields = {"to": "sip:+4930123456@carrier.example"}
+    async with database.engine.begin() as connection:
+        event = {"call_id": "party", "seq": 9, "at_ms": 9, "kind": "party.dialed", "fields": fields}
+        await connection.execute(sa.insert(events).values(**event))
+    yield made
+    await database.close()
+
+
+def privacy(house: House) -> Privacy:
+    return Privacy(
+        PersonRows(house.database), Reader(house.database), house.audit, house.folder, clock=lambda: house.now
+    )
+
+
+async def test_what_is_erased_is_gone_and_what_is_of_others_stays(house: House) -> None:
+    erased = await privacy(house).erase("acme", NUMBER, actor="operator")
+    assert erased == Erased(calls=4, files=8, messages=0, running=1)
+    assert await house.calls() == ["longer", "runs", "theirs"]
+    assert await house.shredder.work(house.files, house.log) == 8
+    assert house.there() == sorted(
+        f"{kind}{name}.wav" for kind in ("", "message_") for name in ("longer", "runs", "theirs")
+    )
+    (proof,) = await house.proofs("privacy.erased")
+    assert proof["calls"] == 4
+    assert "30123456" not in json.dumps([proof, *await house.proofs("privacy.files_deleted")])
+    again = await privacy(house).erase("acme", "030 123456", country="DE", actor="operator")
+    assert again == Erased(calls=0, files=0, messages=0, running=1)
+    first, second = await house.proofs("privacy.erased")
+    assert first["person"] == second["person"], "it can be told that it was the same person"
+
+
+async def test_what_is_given_is_whole(house: House, tmp_path: Path) -> None:
+    file = tmp_path / "export.zip"
+    (house.folder / "to.wav").unlink()
+    (house.folder / "message_to.wav").unlink()
+    given = await privacy(house).export("acme", NUMBER, file, actor="key:x", source="192.0.2.1")
+    assert given == Given(calls=4, recordings=6, elsewhere=1, running=1)
+    with zipfile.ZipFile(file) as archive:
+        names = set(archive.namelist())
+        assert {"calls/from.json", "calls/party.json", "recordings/from.wav", "recordings/message_from.wav"} <= names
+        assert not any("longer" in name or "theirs" in name for name in names)
+        assert archive.read("recordings/from.wav") == b"from.wav"
+        told = json.loads(archive.read("calls/from.json"))
+    assert told["call"]["from_uri"] == "sip:+4930123456@carrier.example"
+    assert told["transcript"] == [{"at_ms": 1, "who": "caller", "text": "hello"}]
+    assert [event["kind"] for event in told["events"]] == ["call.started", "stt.transcript", "voicemail.left"]
+    assert await house.calls() == ["from", "longer", "national", "party", "runs", "theirs", "to"]
+    assert len(await house.proofs("privacy.exported")) == 1
+
+
+async def test_files_elsewhere_are_not_given(house: House, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(b"secret")
+    await house.call("crafted", 1, from_uri="sip:+4930123456@x", recording_path=str(secret))
+    await privacy(house).export("acme", NUMBER, tmp_path / "x.zip", actor="operator")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert "recordings/secret.wav" not in archive.namelist()
+
+
+def test_a_number_is_found_however_it_is_written() -> None:
+    wanted = ("+4930123456", "4930123456", "004930123456", "030123456")
+    for number, country in (("+49 30 123456", ""), ("+4930123456", ""), ("030/123456", "DE"), ("(030) 123-456", "DE")):
+        assert set(wanted) <= set(forms(number, country)), number
+        assert forms(number, country)[0] == "+4930123456"
+    assert forms("alice") == ("alice",)
+    assert forms("1 00") == ("1 00", "100")
+    for wrong in ("", "  ", 'a"b', "a@b", "x" * 101, "a\x00"):
+        with pytest.raises(CallerError):
+            forms(wrong)
