@@ -43,9 +43,11 @@ class Receiver:
             await runner.cleanup()
 
     async def _receive(self, request: web.Request) -> web.Response:
+        if self.secret is None:
+            return web.Response(status=503)
         body = await request.read()
         try:
-            Webhook(self.secret or "").verify(body, dict(request.headers))
+            Webhook(self.secret).verify(body, dict(request.headers))
             message = json.loads(body)
         except (WebhookVerificationError, ValueError):
             self.refused += 1
