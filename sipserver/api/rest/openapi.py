@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 from sipserver import __version__
 from sipserver.api.rest.access import CSRF_HEADER, Who
 from sipserver.api.rest.cookies import SESSION
-from sipserver.api.rest.operations import Operation
+from sipserver.api.rest.operations import MOST_HEADER, Operation
 from sipserver.api.rest.problems import CONTENT_TYPE
 
 _SESSION = (
@@ -121,9 +121,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
         said["security"] = [{"session": []}]
     if operation.body is not None:
         schema = {"$ref": _REF.format(model=operation.body.__name__)}
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        needed = any(field.is_required() for field in operation.body.model_fields.values())
+        said["requestBody"] = {"required": needed, "content": {"application/json": {"schema": schema}}}
     elif operation.takes:
-        said["requestBody"] = {"required": True, "content": {operation.takes: {"schema": {"type": "string"}}}}
+        said["requestBody"] = {"required": False, "content": {operation.takes: {"schema": {"type": "string"}}}}
     return said
 
 
@@ -155,7 +156,7 @@ def _query(operation: Operation) -> list[dict[str, Any]]:
 
 def _headers(operation: Operation) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "header", "description": text, "schema": {"type": "string", "maxLength": 255}}
+        {"name": name, "in": "header", "description": text, "schema": {"type": "string", "maxLength": MOST_HEADER}}
         for name, text in operation.headers.items()
     ]
 
@@ -166,9 +167,16 @@ def _success(operation: Operation) -> dict[str, Any]:
     if operation.answer is not None:
         schema = {"$ref": _REF.format(model=operation.answer.__name__)}
         said["content"] = {"application/json": {"schema": schema}}
-    elif operation.media_type:
-        said["content"] = {operation.media_type: {"schema": {"type": "string", "format": "binary"}}}
+    if operation.media_type:
+        files = {each: _file(each) for each in operation.media_type.split(", ")}
+        said["content"] = {**said.get("content", {}), **files}
     return said
+
+
+def _file(media_type: str) -> dict[str, Any]:
+    """Text that a program may read as more than a text has no schema."""
+    binary = media_type.startswith(("audio/", "application/zip"))
+    return {"schema": {"type": "string", "format": "binary"}} if binary else {}
 
 
 def _refusals(operation: Operation) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from sipserver.tenants.keys import Scope
 from sipserver.tenants.principal import Principal
 
 MAX_BODY_BYTES = 64 * 1024
+MOST_HEADER = 255
+"""Characters of a header that an operation reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Operation:
     answer: type[BaseModel] | None = None
     status: int = 200
     media_type: str = ""
+    """Of a file; several with `, ` between."""
     refusals: tuple[int, ...] = ()
     deed: str = ""
     """What the audit log calls it, e.g. `call.created`; empty: it is no deed."""
@@ -121,6 +124,11 @@ def _handler(
 async def _answer(operation: Operation, note: Note, who: Principal, request: web.Request) -> web.StreamResponse:
     query: BaseModel | None = None
     body: BaseModel | None = None
+    for name in operation.headers:
+        if len(request.headers.get(name, "")) > MOST_HEADER:
+            reason = f"has more than {MOST_HEADER} characters"
+            wrong = [{"where": f"header.{name}", "reason": reason}]
+            return problem(422, "a header is not as it should be", errors=wrong)
     try:
         if operation.query is not None:
             query = operation.query.model_validate(_query(request))

@@ -67,6 +67,7 @@ class UsageOperations:
                 "As JSON, or with `format=csv` as a table.",
                 query=models.ExportAsked,
                 answer=models.UsageExport,
+                media_type="text/csv",
                 refusals=(400,),
             ),
         ]

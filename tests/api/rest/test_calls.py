@@ -369,6 +369,11 @@ async def test_refusals_are_problem_documents(server: ServerProcess, key: str) -
                 assert answer.content_type == "application/problem+json"
                 told = await answer.json()
                 assert (told["status"], told["type"]) == (status, "about:blank")
+        async with client.post(
+            "/api/v1/calls/create", json={"to": "1"}, headers={"Idempotency-Key": "x" * 256}
+        ) as answer:
+            assert answer.status == 422
+            assert (await answer.json())["errors"][0]["where"] == "header.Idempotency-Key"
         for broken in (b"{", b"\x06\xff\xfe", b'"text"', b"[]"):
             async with client.post("/api/v1/calls/create", data=broken) as answer:
                 assert answer.status == 422, broken

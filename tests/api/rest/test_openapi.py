@@ -41,6 +41,14 @@ async def test_every_operation_is_there_with_its_scope_and_its_refusals(operatio
     assert len({operation.name for operation in operations}) == len(operations)
 
 
+async def test_bodies_and_files_are_as_they_are(operations: Sequence[Operation]) -> None:
+    paths = openapi.document(operations)["paths"]
+    export = paths["/api/v1/usage/export"]["get"]["responses"]["200"]["content"]
+    assert set(export) == {"application/json", "text/csv"}
+    assert paths["/api/v1/calls/{id}/record"]["post"]["requestBody"]["required"] is False
+    assert paths["/api/v1/calls/{id}/say"]["post"]["requestBody"]["required"] is True
+
+
 class Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
