@@ -110,6 +110,12 @@ class Telling:
             await self.outgoing.publish(told)
         await self._trail.tell(entries)
 
+    def attempts(self) -> Mapping[str, float]:
+        """To deliver webhooks, by outcome, for the metrics."""
+        delivery = self.outgoing.delivery
+        again = delivery.failed - delivery.dead
+        return {"delivered": delivery.delivered, "failed": again, "dead": delivery.dead}
+
     def start(self) -> None:
         """Deliver from now on, also what an earlier process left, and delete what is too old."""
         self.outgoing.start()

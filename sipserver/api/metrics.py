@@ -99,52 +99,63 @@ class _Bounded:
         return value
 
 
+class _CountCollector(Collector):
+    """One counter that is read when somebody scrapes."""
+
+    def __init__(self, name: str, text: str, label: str, probe: Callable[[], Mapping[str, float]]) -> None:
+        self._facts, self._probe = (name, text, label), probe
+
+    def collect(self) -> Iterable[Metric]:
+        name, text, label = self._facts
+        return _ProbeCollector.family(CounterMetricFamily, name, text, label, self._probe)
+
+
 class _ProbeCollector(Collector):
     def __init__(self, probes: Probes) -> None:
         self._probes = probes
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._family(GaugeMetricFamily, "calls", "Calls now, by state.", "state", self._probes.calls)
-        yield from self._family(
+        yield from self.family(GaugeMetricFamily, "calls", "Calls now, by state.", "state", self._probes.calls)
+        yield from self.family(
             GaugeMetricFamily, "calls_capacity", "Calls that this process can hold.", "kind", self._probes.capacity
         )
-        yield from self._family(
+        yield from self.family(
             GaugeMetricFamily, "queue_depth", "Entries waiting, by queue.", "queue", self._probes.queues
         )
-        yield from self._family(
+        yield from self.family(
             GaugeMetricFamily,
             "media_clock_late_seconds",
             "How late the media clock's ticks were lately.",
             "statistic",
             self._probes.media_clock_late_s,
         )
-        yield from self._family(
+        yield from self.family(
             CounterMetricFamily, "calls_refused", "Calls turned away at the door.", "reason", self._probes.refused
         )
-        yield from self._family(
+        yield from self.family(
             GaugeMetricFamily,
             "tick_age_seconds",
             "Since the last tick of the parts that must never stand still.",
             "part",
             self._probes.tick_age_s,
         )
-        yield from self._family(
+        yield from self.family(
             GaugeMetricFamily, "callers_waiting", "Callers that wait in queues.", "queue", self._probes.callers_waiting
         )
-        yield from self._family(
+        yield from self.family(
             GaugeMetricFamily,
             "longest_wait_seconds",
             "How long the caller who came first has been waiting.",
             "queue",
             self._probes.longest_wait_s,
         )
-        yield from self._family(
+        yield from self.family(
             CounterMetricFamily, "record_faults", "Trouble with call records.", "kind", self._probes.record_faults
         )
-        yield from self._family(
+        yield from self.family(
             GaugeMetricFamily, "trunk_up", "Whether nothing speaks against a trunk.", "trunk", self._probes.trunk_up
         )
-        yield from self._family(
+        yield from self.family(
             GaugeMetricFamily,
             "trunk_registered",
             "Whether a trunk is registered at its registrar.",
@@ -155,7 +166,7 @@ class _ProbeCollector(Collector):
 
     def _websockets(self) -> Iterator[Metric]:
         probes, counter = self._probes, CounterMetricFamily
-        yield from self._family(GaugeMetricFamily, "websockets", "WebSockets now.", "kind", probes.websockets)
+        yield from self.family(GaugeMetricFamily, "websockets", "WebSockets now.", "kind", probes.websockets)
         for name, text, label, probe in (
             ("websockets_opened", "WebSockets that were opened.", "kind", probes.websockets_opened),
             ("websockets_refused", "WebSockets that were not let in.", "reason", probes.websockets_refused),
@@ -163,10 +174,10 @@ class _ProbeCollector(Collector):
             ("websocket_messages", "Messages on WebSockets.", "direction", probes.websocket_messages),
             ("websocket_dropped_messages", "Messages that slow peers missed.", "kind", probes.websocket_drops),
         ):
-            yield from self._family(counter, name, text, label, probe)
+            yield from self.family(counter, name, text, label, probe)
 
     @staticmethod
-    def _family(
+    def family(
         kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
         name: str,
         text: str,
@@ -228,6 +239,11 @@ class Metrics:
             events.WatchdogFired: lambda _at, event: self.watchdogs.labels(event.watchdog, event.action).inc(),
             events.Fault: lambda _at, event: self.faults.labels(self._limit("where", event.where)).inc(),
         }
+
+    def watch_webhooks(self, attempts: Callable[[], Mapping[str, float]]) -> None:
+        """attempts: to deliver, by outcome (`delivered`, `failed`, `dead`), since the start; as a probe."""
+        text = "Attempts to deliver webhooks; dead: the last one of a message."
+        self.registry.register(_CountCollector("webhook_attempts", text, "outcome", attempts))
 
     def observe(self, stamped: Stamped) -> None:
         """Count one event; those that no metric needs are ignored."""

@@ -107,6 +107,20 @@ async def test_a_call_is_told_signed_and_in_order(server: ServerProcess, receive
         assert "secret" not in await get(client, f"/webhooks/{made['id']}")
 
 
+async def test_attempts_are_counted_for_the_operator(server: ServerProcess, receiver: Receiver) -> None:
+    def counted(outcome: str) -> float:
+        lines = server.get("/metrics").splitlines()
+        name = f'sipserver_webhook_attempts_total{{outcome="{outcome}"}} '
+        return float(next(line for line in lines if line.startswith(name)).removeprefix(name))
+
+    before = await asyncio.to_thread(counted, "failed")
+    async with hooked(server, receiver, kinds=["call.ended"]):
+        receiver.status = 500
+        call_id = await asyncio.to_thread(a_call, server)
+        await until(lambda: bool(receiver.of(call_id)), "the first attempt")
+        await eventually(lambda: asyncio.to_thread(counted, "failed"), lambda now: now > before, "the count")
+
+
 async def test_only_the_kinds_that_are_wanted_and_only_of_the_tenant(server: ServerProcess, receiver: Receiver) -> None:
     other = Receiver()
     async with other.listening(), hooked(server, other, "zenith"), hooked(server, receiver, kinds=["call.*"]):
