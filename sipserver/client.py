@@ -16,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -26,13 +28,21 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from sipserver import __version__
-from sipserver.api.rest import models, webhook_models
+from sipserver.api.rest import models, people_models, webhook_models
 from sipserver.errors import CallerError, InternalError, SipServerError
+from sipserver.gate.close_codes import Close
 
 ATTEMPTS = 4
 LONGEST_PAUSE_S = 30.0
 LOOK_S = 0.25
 PART_BYTES = 64 * 1024
+HEARTBEAT_S = 20.0
+_OUTSIDE = "the client is used outside of its `async with` block"
+_REFUSED = {
+    400: "`after` is no cursor of this server's",
+    403: "the key does not have the scope events:read",
+    410: "the cursor is older than a day: read what happened of the calls, and go on without it",
+}
 _AGAIN = frozenset({"GET", "DELETE"})
 
 M = TypeVar("M", bound=BaseModel)
@@ -52,6 +62,19 @@ class ApiError(SipServerError):
         self.retry = status in (429, 503)
         fields = "".join(f"; {where}: {reason}" for where, reason in errors)
         super().__init__(f"{detail}{fields} ({status})")
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A live event. timestamp: RFC 3339. cursor: from here on one can go on later."""
+
+    kind: str
+    call_id: str
+    seq: int
+    at_ms: int
+    timestamp: str
+    fields: Mapping[str, Any]
+    cursor: str
 
 
 class Client:
@@ -176,6 +199,55 @@ class Client:
     async def delete_webhook(self, endpoint: str) -> None:
         await self._ask("DELETE", f"webhooks/{endpoint}")
 
+    # --- live events --------------------------------------------------------------------------------------------------
+
+    async def live(
+        self,
+        *,
+        kinds: Sequence[str] = (),
+        call_id: str = "",
+        after: str = "",
+        on_live: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[Happened]:
+        """What happens in the tenant's calls from now on, or since the cursor `after`; without an end. Each event comes
+        once, over any number of breaks (docs/websockets.md). kinds: patterns such as `call.*`. on_live: called when all
+        that is past has been told.
+        """
+        tenant = (await self._json("GET", "me", people_models.Me)).tenant
+        asked = {"kinds": ",".join(kinds), "call": call_id}
+        failures = 0
+        while True:
+            query = {name: value for name, value in {**asked, "after": after}.items() if value}
+            try:
+                async with self._connected(self._base.origin() / "ws/events" / tenant % query) as socket:
+                    async for message in socket:
+                        told = json.loads(message.data)
+                        after, failures = told["cursor"], 0
+                        if told["kind"] == "events.live":
+                            on_live()
+                        elif "call_id" in told:
+                            yield Happened(**{name: told[name] for name in Happened.__slots__})
+                    if socket.close_code == Close.KEY_OVER:
+                        raise ApiError(401, "the API key is over")
+            except (aiohttp.ClientError, TimeoutError) as problem:
+                failures += 1
+                await self._pause(problem, failures, harmless=True)
+            else:
+                await asyncio.sleep(_pause_s(1))
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, url: URL) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Raises ApiError for a refusal that stays one, and what aiohttp raises."""
+        if self._session is None:
+            raise InternalError(_OUTSIDE)
+        try:
+            async with self._session.ws_connect(url, heartbeat=HEARTBEAT_S, compress=0) as socket:
+                yield socket
+        except aiohttp.WSServerHandshakeError as refused:
+            if refused.status in (429, 503):
+                raise
+            raise ApiError(refused.status, _REFUSED.get(refused.status, refused.message)) from None
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     async def _errand(self, call_id: str, verb: str, body: Mapping[str, Any] | None = None) -> None:
@@ -255,7 +327,7 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer below 300. Raises ApiError, and what aiohttp raises."""
         if self._session is None:
-            raise InternalError("the client is used outside of its `async with` block")
+            raise InternalError(_OUTSIDE)
         async with self._session.request(
             method, self._base / path, headers=dict(headers or {}), allow_redirects=False, **options
         ) as answer:

@@ -6,6 +6,7 @@ Owns that both look the same. Refuses to know the terminal.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +26,11 @@ from sipserver.store.reader import CallRow, Reader, open_reader
 
 KEY = "SIPSERVER_KEY"
 """The environment variable with the API key: on a command line, others would see it."""
+LOOK_S = 0.3
+TAILED = 200
+"""So many of the newest calls are followed at a time."""
+_OVER = 2**62
+"""No event of a call that is over follows."""
 RECENT = 500
 """How many calls back a part of an id is looked for."""
 
@@ -85,7 +91,7 @@ class Told(Protocol):
     @property
     def kind(self) -> str: ...
     @property
-    def fields(self) -> dict[str, Any]: ...
+    def fields(self) -> Mapping[str, Any]: ...
 
 
 class Source(Protocol):
@@ -98,6 +104,10 @@ class Source(Protocol):
     async def get(self, call_id: str) -> Shown | None: ...
 
     async def events(self, call_id: str, after: int = -1) -> Sequence[Told]: ...
+
+    def happening(self) -> AsyncIterator[tuple[str, Told]]:
+        """What happens in calls from now on, with their ids; without an end."""
+        ...
 
     async def live(self) -> Sequence[str]:
         """The ids of the calls that run now."""
@@ -187,6 +197,21 @@ class Own:
             found += page
         return found
 
+    async def happening(self) -> AsyncIterator[tuple[str, Told]]:
+        """As the database gets it."""
+        seen = {row.id: _OVER for row in await self.recent(TAILED) if row.ended_at is not None}
+        for row in await self.recent(TAILED):
+            if row.id not in seen:
+                seen[row.id] = max((event.seq for event in await self.events(row.id)), default=-1)
+        while True:
+            for row in reversed(await self.recent(TAILED)):
+                for event in await self.events(row.id, seen.get(row.id, -1)) if seen.get(row.id) != _OVER else ():
+                    seen[row.id] = event.seq
+                    yield row.id, event
+                if row.ended_at is not None:
+                    seen[row.id] = _OVER
+            await asyncio.sleep(LOOK_S)
+
     async def live(self) -> Sequence[str]:
         """They are asked themselves: that works while the database is away."""
         async with running(self._settings) as server:
@@ -218,6 +243,10 @@ class ByRest:
 
     async def events(self, call_id: str, after: int = -1) -> Sequence[Told]:
         return [event async for event in self._client.events(call_id, after)]
+
+    async def happening(self) -> AsyncIterator[tuple[str, Told]]:
+        async for event in self._client.live():
+            yield event.call_id, event
 
     async def live(self) -> Sequence[str]:
         return [call.id async for call in self._client.calls(RECENT, open=True)]

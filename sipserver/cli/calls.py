@@ -19,7 +19,7 @@ from rich.text import Text
 from sipserver import settings
 from sipserver.calls import timeline
 from sipserver.cli import live
-from sipserver.cli.call_source import Shown, Source, Told, find, find_live, open_source
+from sipserver.cli.call_source import LOOK_S, Shown, Source, Told, find, find_live, open_source
 from sipserver.dialplan.facts import split_uri
 from sipserver.errors import RemoteError, SipServerError
 
@@ -37,10 +37,6 @@ Url = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what is stored, as JSON.")]
-
-LOOK_S = 0.3
-TAILED = 200
-"""So many of the newest calls are followed at a time."""
 
 app.command("live")(live.live)
 
@@ -100,9 +96,9 @@ def tail(
 ) -> None:
     """Show what happens in calls as it happens; without an id in all of them, until Ctrl-C."""
 
-    def print_event(call: Shown, event: Told) -> None:
+    def print_event(of: str, event: Told) -> None:
         (line,) = timeline.lines([event], private=private)
-        who = "" if call_id else f"{call.id[-12:]}  "
+        who = "" if call_id else f"{of[-12:]}  "
         typer.echo(timeline.clean(f"{who}{event.at_ms / 1000:9.3f}  {line.who:<8}{line.what}"))
 
     asyncio.run(_tail(config, url, call_id, print_event))
@@ -153,44 +149,21 @@ async def _tell(config: Path, url: str, wanted: str, verb: str, **options: Any) 
         return call_id
 
 
-async def _tail(config: Path, url: str, wanted: str, tell: Callable[[Shown, Told], None]) -> None:
+async def _tail(config: Path, url: str, wanted: str, tell: Callable[[str, Told], None]) -> None:
     async with open_source(config, url) as source:
         if wanted:
             await _follow(source, await find(source, wanted), tell)
         else:
-            await _follow_all(source, tell)
+            async for of, event in source.happening():
+                tell(of, event)
 
 
-async def _follow(source: Source, row: Shown, tell: Callable[[Shown, Told], None]) -> None:
+async def _follow(source: Source, row: Shown, tell: Callable[[str, Told], None]) -> None:
     seen, over = -1, False
     while not over:
         over = ((await source.get(row.id)) or row).ended_at is not None
         for event in await source.events(row.id, seen):
             seen = event.seq
-            tell(row, event)
+            tell(row.id, event)
         if not over:
             await asyncio.sleep(LOOK_S)
-
-
-async def _follow_all(source: Source, tell: Callable[[Shown, Told], None]) -> None:
-    """What happens from now on; of calls that run already, too."""
-    seen: dict[str, int] = {}
-    told = False
-    while True:
-        for row in reversed(await source.recent(TAILED)):
-            if row.ended_at is not None and not told:
-                seen[row.id] = _OVER
-            if seen.get(row.id) == _OVER:
-                continue
-            for event in await source.events(row.id, seen.get(row.id, -1)):
-                seen[row.id] = event.seq
-                if told:
-                    tell(row, event)
-            if row.ended_at is not None:
-                seen[row.id] = _OVER
-        told = True
-        await asyncio.sleep(LOOK_S)
-
-
-_OVER = 2**62
-"""No event of a call that is over follows."""

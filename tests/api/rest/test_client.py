@@ -13,8 +13,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from typer.testing import CliRunner
 
 from sipserver import client as client_module
+from sipserver.cli import keys as keys_cli
 from sipserver.client import ApiError, Client
 from sipserver.errors import CallerError, InternalError
 from tests.api.rest.test_calls import PLAN, a_call, callee, key_of
@@ -299,3 +301,57 @@ async def test_webhooks_are_heard_on_this_machine(server: ServerProcess, key: st
         _, said = await listening.communicate()
         assert (listening.returncode, await client.webhooks()) == (0, [])
         assert b"1 messages had a wrong signature" in said
+
+
+async def test_events_are_heard_live_and_from_a_cursor_on(server: ServerProcess, key: str) -> None:
+    async with Client(url_of(server), key) as client:
+        live = asyncio.Event()
+        first = client.live(kinds=["call.started", "call.ended"], on_live=live.set)
+        coming = asyncio.ensure_future(anext(first))
+        await asyncio.wait_for(live.wait(), 20)
+        one = await asyncio.to_thread(a_call, server)
+        begun = await asyncio.wait_for(coming, 20)
+        assert (begun.call_id, begun.kind, begun.seq) == (one, "call.started", 0)
+        await first.aclose()  # type: ignore[attr-defined]
+        two = await asyncio.to_thread(a_call, server)
+        later = client.live(kinds=["call.started", "call.ended"], after=begun.cursor)
+        told = [await asyncio.wait_for(anext(later), 20) for _ in range(3)]
+        assert [(each.call_id, each.kind) for each in told] == [
+            (one, "call.ended"),
+            (two, "call.started"),
+            (two, "call.ended"),
+        ]
+        await later.aclose()  # type: ignore[attr-defined]
+        with pytest.raises(ApiError, match="cursor"):
+            await anext(client.live(after="nonsense"))
+
+
+async def test_a_key_that_is_revoked_ends_what_is_heard(server: ServerProcess) -> None:
+    text = await asyncio.to_thread(key_of, server)
+    async with Client(url_of(server), text) as client:
+        live = asyncio.Event()
+        coming = asyncio.ensure_future(anext(client.live(on_live=live.set)))
+        await asyncio.wait_for(live.wait(), 20)
+        words = ["revoke", text, "--config", str(server.settings_file)]
+        assert (await asyncio.to_thread(CliRunner().invoke, keys_cli.app, words)).exit_code == 0
+        with pytest.raises(ApiError, match="key is over"):
+            await asyncio.wait_for(coming, 20)
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["settings", "REST"])
+async def test_what_happens_in_all_calls_is_shown(server: ServerProcess, key: str, remote: bool) -> None:
+    env = by_rest(server, key) if remote else None
+    following = await asyncio.create_subprocess_exec(
+        *command(server, ("tail",), remote=remote), env=env, stdout=asyncio.subprocess.PIPE
+    )
+    assert following.stdout is not None
+    shown = asyncio.ensure_future(following.stdout.readline())
+    while not shown.done():  # it does not say when it has begun
+        call_id = await asyncio.to_thread(a_call, server)
+        await asyncio.wait({shown}, timeout=2)
+    lines = [shown.result()]
+    while b"ended: caller_hangup" not in lines[-1]:
+        lines.append(await asyncio.wait_for(following.stdout.readline(), 20))
+    assert call_id[-12:].encode() in b"".join(lines)
+    following.terminate()
+    await following.wait()
