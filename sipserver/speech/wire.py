@@ -14,6 +14,7 @@ Owns names and mappings. Refuses to know sockets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,8 +106,8 @@ def raised(event: Event, engine: str) -> SipServerError:
 def described(stt: dict[str, SttCapabilities], tts: dict[str, TtsCapabilities]) -> dict[str, Any]:
     """Capabilities as JSON, for `info`."""
     return {
-        "stt": {name: {"languages": _listed(it.languages), "detects": it.detects_language} for name, it in stt.items()},
-        "tts": {name: {"languages": _listed(it.languages), "voices": it.voices} for name, it in tts.items()},
+        "stt": {name: {**_common(it), "detects": it.detects_language} for name, it in stt.items()},
+        "tts": {name: {**_common(it), "voices": it.voices} for name, it in tts.items()},
     }
 
 
@@ -114,7 +115,7 @@ def stt_capabilities(info: Event, engine: str) -> SttCapabilities:
     """From our own description, or else from the models that the standard lists (all of them if none is called so)."""
     own = _own(info, "stt", engine)
     if own is not None:
-        return SttCapabilities(_set(own["languages"]), bool(own["detects"]), local=True)
+        return SttCapabilities(_set(own["languages"]), bool(own["detects"]), local=True, **_bill(own))
     models = _installed([model for program in info.data.get("asr", ()) for model in program.get("models", ())])
     named = [model for model in models if model.get("name") == engine] or models
     spoken = {languages.primary(tag) for model in named for tag in model.get("languages", ())}
@@ -126,11 +127,20 @@ def tts_capabilities(info: Event, engine: str) -> TtsCapabilities:
     own = _own(info, "tts", engine)
     if own is not None:
         voices = None if own["voices"] is None else tuple(own["voices"])
-        return TtsCapabilities(_set(own["languages"]), voices, streaming=True, local=True)
+        return TtsCapabilities(_set(own["languages"]), voices, streaming=True, local=True, **_bill(own))
     listed = _installed([voice for program in info.data.get("tts", ()) for voice in program.get("voices", ())])
     spoken = {languages.primary(tag) for voice in listed for tag in voice.get("languages", ())}
     names = tuple(str(voice["name"]) for voice in listed) or None
     return TtsCapabilities(frozenset(spoken) or None, names, streaming=True, local=False)
+
+
+def _common(it: SttCapabilities | TtsCapabilities) -> dict[str, Any]:
+    return {"languages": _listed(it.languages), "vendor": it.vendor, "model": it.model}
+
+
+def _bill(own: Mapping[str, Any]) -> dict[str, str]:
+    """A worker of an older version does not say these."""
+    return {"vendor": str(own.get("vendor", "")), "model": str(own.get("model", ""))}
 
 
 def _own(info: Event, part: str, engine: str) -> dict[str, Any] | None:

@@ -53,7 +53,10 @@ def test_wishes_travel() -> None:
 
 
 def test_our_own_capabilities_arrive_exactly() -> None:
-    stt = {"one": SttCapabilities(frozenset({"en"}), False, True), "all": SttCapabilities(None, True, True)}
+    stt = {
+        "one": SttCapabilities(frozenset({"en"}), False, True, "whisper", "tiny.en"),
+        "all": SttCapabilities(None, True, True),
+    }
     tts = {
         "piper": TtsCapabilities(frozenset({"en", "de"}), ("joe", "thorsten"), True, True),
         "espeak": TtsCapabilities(frozenset({"fr"}), None, True, True),
