@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sipserver.store.database import Database
+from sipserver.store.reader import of_user
 from sipserver.store.retention import Kept, delete
 from sipserver.store.schema import calls, events, webhook_messages
 
@@ -53,13 +54,12 @@ class PersonRows:
 
 
 def _traces(users: Sequence[str]) -> sa.ColumnElement[bool]:
-    """A user in a URI stands between `:` and `@`, in a field of an event also alone."""
+    """Of an event's fields, those that hold a URI with the user, or the user alone."""
     told = sa.cast(events.c.fields, sa.Text)
     found: list[sa.ColumnElement[bool]] = []
     named: list[sa.ColumnElement[bool]] = []
     for user in users:
-        for column in (calls.c.from_uri, calls.c.to_uri):
-            found += [column.contains(f":{user}@", autoescape=True), column == user]
+        found += [of_user(calls.c.from_uri, user), of_user(calls.c.to_uri, user)]
         named += [told.contains(f":{user}@", autoescape=True), told.contains(f'"{user}"', autoescape=True)]
     mentioned: Any = sa.exists().where(events.c.call_id == calls.c.id, sa.or_(*named))
     return sa.or_(*found, mentioned)

@@ -192,13 +192,18 @@ class Reader:
             return [CallRow(**row) for row in (await connection.execute(query)).mappings()]
 
 
+def of_user(column: sa.ColumnElement[str], user: str) -> sa.ColumnElement[bool]:
+    """Whether a column with a URI has this user, exactly: it stands between `:` and `@`, or alone."""
+    return sa.or_(column.contains(f":{user}@", autoescape=True), column == user)
+
+
 def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     if wanted.direction:
         found.append(calls.c.direction == wanted.direction)
     for column, user in ((calls.c.from_uri, wanted.from_user), (calls.c.to_uri, wanted.to_user)):
         if user:
-            found.append(sa.or_(column.contains(f":{user}@", autoescape=True), column == user))
+            found.append(of_user(column, user))
     if wanted.open is not None:
         found.append(calls.c.ended_at.is_(None) if wanted.open else calls.c.ended_at.is_not(None))
     if wanted.end_reason:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from pydantic import BaseModel
+
 from sipserver.api.rest import models
 from sipserver.api.rest.operations import Does, Operation
 from sipserver.tenants.keys import Scope
@@ -20,137 +22,102 @@ class Sends(Protocol):
 
 
 def errands(does: Sends) -> Sequence[Operation]:
-    write = Scope.CALLS_WRITE
     return [
-        Operation(
+        _errand(
             "transferCall",
-            "POST",
-            "/calls/{id}/transfer",
-            write,
+            "transfer",
             does("transfer"),
+            "call.transferred",
             "Hand the call over",
             "It interrupts the step that runs. `transfer.ended` tells the outcome, as a far end said it; on any "
             "but `answered` the flow goes on with the step that was interrupted, from its beginning.",
             body=models.TransferCall,
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.transferred",
-            of="call",
         ),
-        Operation(
+        _errand(
             "sayText",
-            "POST",
-            "/calls/{id}/say",
-            write,
+            "say",
             does("say"),
+            "call.said",
             "Say something",
             "It interrupts the step that runs, which then begins again.",
             body=models.SayText,
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.said",
-            of="call",
         ),
-        Operation(
+        _errand(
             "playSound",
-            "POST",
-            "/calls/{id}/play",
-            write,
+            "play",
             does("play"),
+            "call.played",
             "Play a sound file",
             "It interrupts the step that runs, which then begins again.",
             body=models.PlaySound,
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.played",
-            of="call",
         ),
-        Operation(
+        _errand(
             "sendDigits",
-            "POST",
-            "/calls/{id}/digits",
-            write,
+            "digits",
             does("digits"),
+            "call.digits_sent",
             "Send digits to the far end",
             "They are told as `digit.sent`.",
             body=models.SendDigits,
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.digits_sent",
-            of="call",
         ),
-        Operation(
+        _errand(
             "recordCall",
-            "POST",
-            "/calls/{id}/record",
-            write,
+            "record",
             does("record"),
+            "call.recorded",
             "Start, stop, pause or resume the recording",
             "An action that changes nothing is no error.",
             body=models.RecordCall,
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.recorded",
-            of="call",
         ),
-        Operation(
+        _errand(
             "muteCall",
-            "POST",
-            "/calls/{id}/mute",
-            write,
+            "mute",
             does("mute", on=True),
+            "call.muted",
             "Let nobody hear the caller",
             "Not those whom the call is joined with, no agent, no recording. Digits are heard.",
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.muted",
-            of="call",
         ),
-        Operation(
+        _errand(
             "unmuteCall",
-            "POST",
-            "/calls/{id}/unmute",
-            write,
+            "unmute",
             does("mute", on=False),
+            "call.unmuted",
             "Let the caller be heard again",
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.unmuted",
-            of="call",
         ),
-        Operation(
+        _errand(
             "holdCall",
-            "POST",
-            "/calls/{id}/hold",
-            write,
+            "hold",
             does("hold", on=True),
+            "call.held",
             "Put the caller on hold",
             "Nobody hears the caller, who hears music. A call that is joined with another party stays joined; "
             "otherwise it interrupts the step that runs, which begins again after `resume`.",
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.held",
-            of="call",
         ),
-        Operation(
+        _errand(
             "resumeCall",
-            "POST",
-            "/calls/{id}/resume",
-            write,
+            "resume",
             does("hold", on=False),
+            "call.resumed",
             "End the hold",
-            answer=models.Accepted,
-            status=202,
-            refusals=(400, 409),
-            deed="call.resumed",
-            of="call",
         ),
     ]
+
+
+def _errand(
+    name: str, verb: str, does: Does, deed: str, summary: str, detail: str = "", *, body: type[BaseModel] | None = None
+) -> Operation:
+    return Operation(
+        name,
+        "POST",
+        f"/calls/{{id}}/{verb}",
+        Scope.CALLS_WRITE,
+        does,
+        summary,
+        detail,
+        body=body,
+        answer=models.Accepted,
+        status=202,
+        refusals=(400, 409),
+        deed=deed,
+        of="call",
+    )

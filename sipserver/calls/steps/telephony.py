@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sipserver.audio.hold_music import gentle
-from sipserver.calls.music import Music
+from sipserver.calls import music
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason
 from sipserver.dialplan import steps
@@ -31,13 +31,8 @@ async def wait(step: steps.Wait, scene: Scene) -> Left:
 
 
 async def hold(_step: steps.Hold, scene: Scene) -> Left:
-    music = Music(scene.call.leg.playout, gentle(), f"hold: {scene.call.id}")
-    music.start()
-    try:
+    async with music.playing(scene.call.leg.playout, gentle(), f"hold: {scene.call.id}"):
         await scene.call.wiring.aside.resumed()
-    finally:
-        music.stop()
-        await music.close()
     return Left()
 
 
