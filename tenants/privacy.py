@@ -21,6 +21,7 @@ from pathlib import Path
 import phonenumbers
 
 from sipserver.errors import CallerError
+from sipserver.store import transcript
 from sipserver.store.persons import PersonRows
 from sipserver.store.reader import CallRow, EventRow, Reader
 from sipserver.tenants.audit_log import AuditLog
@@ -28,7 +29,6 @@ from sipserver.tenants.retention import digest
 
 BATCH = 200
 _SIGNS = " -./()"
-SAID = {"stt.transcript": ("caller", "text"), "tts.spoken": ("server", "heard")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +134,9 @@ def forms(number: str, country: str = "") -> tuple[str, ...]:
 
 
 def _told(call: CallRow, events: Sequence[EventRow], sounds: Sequence[str]) -> dict[str, object]:
-    transcript = [
-        {"at_ms": event.at_ms, "who": SAID[event.kind][0], "text": event.fields.get(SAID[event.kind][1], "")}
-        for event in events
-        if event.kind in SAID
-    ]
+    said = [dataclasses.asdict(line) for event in events if (line := transcript.line(event)) is not None]
     happened = [{"seq": each.seq, "at_ms": each.at_ms, "kind": each.kind, "fields": each.fields} for each in events]
-    return {"call": dataclasses.asdict(call), "recordings": sounds, "transcript": transcript, "events": happened}
+    return {"call": dataclasses.asdict(call), "recordings": sounds, "transcript": said, "events": happened}
 
 
 def _sounds(call: CallRow, events: Sequence[EventRow], folder: Path) -> list[Path]:

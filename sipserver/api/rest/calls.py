@@ -23,13 +23,13 @@ from sipserver.api.rest.errands import errands
 from sipserver.api.rest.operations import Answered, Asked, Does, Operation
 from sipserver.api.rest.problems import problem
 from sipserver.errors import CallerError, NotFound, SipServerError
+from sipserver.store import transcript
 from sipserver.store.reader import CallRow, EventRow, Filter, Reader
 from sipserver.tenants.keys import Scope
 
 _ONCE_S = 86_400.0
 """So long is an Idempotency-Key remembered."""
 _NAMES = uuid.UUID("4d8bbd2e-52d5-4f0e-a0a4-8f2b7a7a1a55")
-_TRANSCRIPT = ("stt.transcript", "tts.spoken")
 MOST_LINES = 10_000
 NEW_S, LOOK_S, LOOKS = 10.0, 0.05, 40
 """For so long a call is new; the record of such a one is looked for again, so often."""
@@ -203,8 +203,9 @@ class CallOperations:
 
     async def _transcript(self, asked: Asked) -> Answered:
         row = await self._row(asked)
-        events = await self._reader.events(row.id, kinds=_TRANSCRIPT, limit=MOST_LINES)
-        lines = [line for event in events if (line := _said(event)) is not None]
+        events = await self._reader.events(row.id, kinds=transcript.KINDS, limit=MOST_LINES)
+        said = [line for event in events if (line := transcript.line(event)) is not None]
+        lines = [models.Said(at_ms=line.at_ms, who=line.who, text=line.text) for line in said]
         return Answered(models.CallTranscript(lines=lines))
 
     async def _recording(self, asked: Asked) -> web.StreamResponse:
@@ -336,15 +337,6 @@ def _call(row: CallRow) -> models.Call:
 def _event(row: EventRow) -> models.CallEvent:
     moment = None if row.at_us is None else datetime.fromtimestamp(row.at_us / 1e6, UTC)
     return models.CallEvent(seq=row.seq, at_ms=row.at_ms, kind=row.kind, timestamp=moment, fields=row.fields)
-
-
-def _said(event: EventRow) -> models.Said | None:
-    """A line of the transcript; None: an interim one, or nothing was heard."""
-    if event.kind == "stt.transcript":
-        text = str(event.fields.get("text", "")) if event.fields.get("final", True) else ""
-        return models.Said(at_ms=event.at_ms, who="caller", text=text) if text else None
-    text = str(event.fields.get("heard", ""))
-    return models.Said(at_ms=event.at_ms, who="server", text=text) if text else None
 
 
 def _inside(path: Path, folder: Path) -> Path | None:
