@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -56,7 +56,9 @@ class Times:
     refused: int = 0
 
     def as_figures(self) -> Figures:
-        return asdict(self)
+        named = (("status", self.status), ("late", self.late), ("invite", self.invite), ("webhook", self.webhook))
+        spread = {name: {"p50_ms": median(each), "p99_ms": percentile(each, 0.99)} for name, each in named if each}
+        return {**spread, "refused": self.refused}
 
 
 def measure(folder: Path, options: Options) -> Finding:
