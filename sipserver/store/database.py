@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,16 @@ def _pool(connections: int) -> dict[str, Any]:
 
 class _Connection(sqlite3.Connection):
     """Rolls back when it is closed. SQLite itself does so only when the last cursor is gone (sqlite3_close_v2), and the
-    exception of a cancelled task may keep one: its transaction would go on, and lock the file."""
+    exception of a cancelled task may keep one: its transaction would go on, and lock the file. Made on the driver's own
+    thread, which may wait."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        try:
+            _write_ahead(self)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         try:
@@ -232,6 +242,22 @@ class _Connection(sqlite3.Connection):
                 self.rollback()
         finally:
             super().close()
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Blocks. While others open a new file at the same moment SQLite refuses this at once, whatever `busy_timeout` is:
+    each of them waits for the other's lock.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 _FILE: dict[str, Any] = {"connect_args": {"factory": _Connection}}
@@ -261,7 +287,6 @@ def _configure(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in (
         f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
         "synchronous = NORMAL",
         "foreign_keys = ON",
     ):

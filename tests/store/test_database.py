@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
@@ -30,6 +31,20 @@ async def test_sqlite_runs_in_wal_mode_with_foreign_keys_and_patience(tmp_path: 
     assert found == ["wal", 1, 2000, 1]
     assert database.file == tmp_path / "deep/down/records.db"
     await database.close()
+
+
+async def test_a_new_file_is_opened_by_several_at_the_same_moment(tmp_path: Path) -> None:
+    async def look(database: Database) -> None:
+        for _ in range(6):
+            async with database.engine.connect() as connection:
+                await connection.execute(sa.text("SELECT count(*) FROM sqlite_master"))
+
+    for number in range(40):  # without patience about one in ten of these fails
+        settings = StoreSettings(url=f"sqlite+aiosqlite:///{tmp_path}/{number}.db")
+        opened = [Database(settings) for _ in range(5)]
+        await asyncio.gather(opened[0].open(), *map(look, opened[1:]))
+        for database in opened:
+            await database.close()
 
 
 async def test_a_database_in_memory_needs_no_file() -> None:
