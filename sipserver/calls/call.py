@@ -132,7 +132,7 @@ class Call:
         gone or refused.
         """
         if self.state in (State.RINGING, State.EARLY):
-            self._answer_sent = True
+            self._answer_sent = not self.outbound
             await self.leg.answer()
             self._is_answered()
 
@@ -226,6 +226,8 @@ class Call:
             match event:
                 case events.LegDisconnected():
                     self._gone.set()
+                    if event.by_peer and self._answer_sent and event.code != SIP_CODES[EndReason.CANCELLED]:
+                        self._is_answered()  # it was, however late this loop hears of both
                     code = event.code if self.outbound else 0
                     self.end(self._why_gone(event), f"{event.code} {event.cause}", code=code)
                 case events.LegProgress(media=True) if self.state is State.RINGING:
@@ -273,7 +275,7 @@ class Call:
         if event.by_peer and self.outbound:
             return EndReason.CALLEE_HANGUP
         if event.by_peer:
-            return EndReason.CALLER_HANGUP if self._answer_sent else EndReason.CANCELLED
+            return EndReason.CALLER_HANGUP if self._answered else EndReason.CANCELLED
         return EndReason.MEDIA_TIMEOUT if self._stalled else EndReason.LEG_LOST
 
     def _watch_media(self, silent_ms: int | None) -> None:

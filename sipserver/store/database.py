@@ -13,21 +13,18 @@ import asyncio
 import json
 import math
 import os
-import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sipserver.errors import SettingsError
 from sipserver.store import migrations
 from sipserver.store.settings import StoreSettings
+from sipserver.store.sqlite_driver import Drivers
 
-BUSY_TIMEOUT_MS = 2_000
 CONNECT_S = 5.0
 ANSWER_S = 5.0
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
@@ -61,17 +58,17 @@ class Database:
 
     def __init__(self, settings: StoreSettings, *, connections: int = 2) -> None:
         """Raises SettingsError for a URL that names no driver."""
+        self._drivers = Drivers()
         try:
             self._url = _url(settings)
             self._password_env = settings.password_env
+            options = {"connect_args": {"async_creator_fn": self._drivers.connect}}
             self.engine: AsyncEngine = create_async_engine(
-                self._url, json_serializer=_json, **(_FILE if self.is_sqlite else _pool(connections))
+                self._url, json_serializer=_json, **(options if self.is_sqlite else _pool(connections))
             )
             self.reading = self.engine if self.is_sqlite else self._reading(connections)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as problem:
             raise SettingsError(f"not a database that can be used: {problem}", key="store.url") from problem
-        if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _configure)
 
     def _reading(self, connections: int) -> AsyncEngine:
         return create_async_engine(
@@ -158,6 +155,7 @@ class Database:
         await self.engine.dispose()
         if self.reading is not self.engine:
             await self.reading.dispose()
+        await self._drivers.gone()
 
     def _refusal(self, problem: BaseException) -> SettingsError:
         """What the operator is told. The URL and what the driver says are shown without the password."""
@@ -223,46 +221,6 @@ def _pool(connections: int) -> dict[str, Any]:
     }
 
 
-class _Connection(sqlite3.Connection):
-    """Rolls back when it is closed. SQLite itself does so only when the last cursor is gone (sqlite3_close_v2), and the
-    exception of a cancelled task may keep one: its transaction would go on, and lock the file. Made on the driver's own
-    thread, which may wait."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        try:
-            _write_ahead(self)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        try:
-            if self.in_transaction:
-                self.rollback()
-        finally:
-            super().close()
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Blocks. While others open a new file at the same moment SQLite refuses this at once, whatever `busy_timeout` is:
-    each of them waits for the other's lock.
-    """
-    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").close()
-        except sqlite3.OperationalError as problem:
-            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-        else:
-            return
-
-
-_FILE: dict[str, Any] = {"connect_args": {"factory": _Connection}}
-
-
 def _json(value: Any) -> str:
     """Escaped to ASCII, so that half characters survive; without NUL and NaN, which PostgreSQL does not keep."""
     text = json.dumps(value, default=str)
@@ -281,14 +239,3 @@ def _fit(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_fit(each) for each in value]
     return value
-
-
-def _configure(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()

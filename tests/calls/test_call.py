@@ -58,15 +58,22 @@ async def test_caller_was_gone_before_the_call_attached(stage: Stage) -> None:
     assert leg.actions == []
 
 
-async def test_caller_leaves_between_the_200_and_the_ack(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason", "answered"), [(200, "caller_hangup", True), (487, "cancelled", False)], ids=["BYE", "CANCEL"]
+)
+async def test_caller_leaves_before_the_dialplan_hears_of_the_answer(
+    stage: Stage, code: int, reason: str, answered: bool
+) -> None:
     leg = FakeLeg()
     leg.slow_answer = True
     _, call = stage.call(WAITING, leg)
     await stage.until(lambda: leg.actions == ["answer"], leg)
-    leg.peer_leaves()
+    leg.gone = True
+    leg.tell(events.LegDisconnected(code=code, cause="Normal", by_peer=True))
     leg.go_on.set()
-    assert await stage.ended(leg) == "caller_hangup"
-    assert not call.answered
+    assert await stage.ended(leg) == reason
+    assert call.answered is answered
+    assert [told for told, _ in stage.records.calls].count("answered") == int(answered)
     assert outcomes(stage) == [("answer", "gone")]
 
 

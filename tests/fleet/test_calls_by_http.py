@@ -47,7 +47,11 @@ routes:
 
 @asynccontextmanager
 async def fleet_at(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, port: int = 9, streams: Mapping[str, Any] | None = None
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    port: int = 9,
+    streams: Mapping[str, Any] | None = None,
+    drain_s: float = 5,
 ) -> AsyncIterator[FleetProcess]:
     monkeypatch.setenv("TEST_TOKEN_SECRET", SECRET)
     pbx = {"name": "pbx", "host": f"127.0.0.1:{port}", "number_format": "as_is", "sources": ["127.0.0.1/32"]}
@@ -58,7 +62,8 @@ async def fleet_at(
         "sip": {"host": "127.0.0.9"},
         "edge": {"inside": "127.0.0.9"},
     }
-    fleet = FleetProcess(folder, {"acme.yaml": PLAN}, {**overrides, "streams": streams or {}}, calls=3)
+    overrides |= {"streams": streams or {}, "calls": {"drain_s": drain_s}}
+    fleet = FleetProcess(folder, {"acme.yaml": PLAN}, overrides, calls=3)
     fleet.settings["gate"]["public_url"] = f"http://127.0.0.1:{fleet.http_port}"
     fleet.settings_file.write_text(yaml.safe_dump(fleet.settings, sort_keys=False))
     try:
@@ -156,7 +161,7 @@ async def test_a_client_comes_back_to_its_call_whichever_gateway_it_meets(
 
 
 async def test_a_client_comes_back_to_a_gateway_that_drains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with fleet_at(tmp_path, monkeypatch) as fleet, calling(fleet, "echo") as client:
+    async with fleet_at(tmp_path, monkeypatch, drain_s=PATIENCE_S) as fleet, calling(fleet, "echo") as client:
         before = {part.pid for part in fleet.of("gateway")}
         await asyncio.to_thread(fleet.ask, "restart")
         await asyncio.to_thread(

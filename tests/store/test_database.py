@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -45,6 +46,34 @@ async def test_a_new_file_is_opened_by_several_at_the_same_moment(tmp_path: Path
         await asyncio.gather(opened[0].open(), *map(look, opened[1:]))
         for database in opened:
             await database.close()
+
+
+@pytest.mark.parametrize("turns", [3, 20], ids=["while it connects", "while it waits for a lock"])
+async def test_no_thread_of_a_cancelled_statement_outlives_the_database(
+    sqlite_settings: StoreSettings, turns: int
+) -> None:
+    before = set(threading.enumerate())
+    database = Database(sqlite_settings)
+    await database.open()
+    await database.engine.dispose()
+
+    async def write() -> None:
+        async with database.engine.begin() as connection:
+            await connection.execute(sa.text("DELETE FROM calls"))
+
+    assert database.file is not None
+    with contextlib.closing(sqlite3.connect(database.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.create_task(write())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert not writing.done()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        await database.close()
+    left = [thread for thread in threading.enumerate() if thread not in before and "_connection_worker" in thread.name]
+    assert not left
 
 
 async def test_a_database_in_memory_needs_no_file() -> None:

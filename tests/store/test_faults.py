@@ -18,8 +18,9 @@ import pytest
 import structlog
 
 from sipserver import events
-from sipserver.store import batch, database
+from sipserver.store import batch, sqlite_driver
 from sipserver.store import records as records_module
+from sipserver.store.database import Database
 from sipserver.store.records import CallFile, Records
 from sipserver.store.settings import StoreSettings
 from tests.fakes.told import start, tell
@@ -27,7 +28,7 @@ from tests.fakes.told import start, tell
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(sqlite_driver, "BUSY_TIMEOUT_MS", 20)
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ async def test_close_gives_up_in_time_and_names_the_calls_that_are_lost(
 
 async def test_a_connection_that_is_given_up_keeps_no_lock(sqlite_settings: StoreSettings) -> None:
     """The way to where a task was cancelled ends in a cursor, and lives as long as its exception."""
-    opened = database.Database(sqlite_settings)
+    opened = Database(sqlite_settings)
     await opened.open()
     async with opened.engine.connect() as connection:
         raw = (await connection.get_raw_connection()).driver_connection

@@ -142,7 +142,7 @@ async def test_recordings_are_mended_before_entries_count_as_kept(kept: Kept) ->
 async def test_a_single_server_stops_while_its_database_is_locked_and_loses_nothing(
     sqlite_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sipserver.store.database.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("sipserver.store.sqlite_driver.BUSY_TIMEOUT_MS", 20)
     records = Records(sqlite_settings, node="one", spool=tmp_path / "spool")
     await records.open()
     start(records)
