@@ -32,7 +32,7 @@ call: setup  ## call the running demo, ask it something, record both sides (SAY=
 
 test: check  ## set up, check and run all tests; fails under 85 % coverage
 	@mkdir -p build
-	@$(PYTHON) -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85 $(PYTEST)
+	@$(if $(PYTEST),$(PYTHON) -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85 $(PYTEST),tools/test)
 
 check: setup-test  ## style, types, rooms, security (offline: without the advisory database)
 	@echo "ruff" && $(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet .
