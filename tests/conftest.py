@@ -35,8 +35,8 @@ REAL_TIME = frozenset({
     "agent", "api", "bus", "calls", "cli", "e2e", "edge", "faults", "fleet", "gate", "peers", "sip", "speech", "store",
     "ops", "streams", "tenants", "webhooks", "webrtc",
 })  # fmt: skip
-"""Folders whose tests have processes, sockets and clocks of a machine that others share: one that fails is tried once
-more, and the summary names it (RERUN). docs/decisions/0019 says why."""
+"""Folders whose tests have processes, sockets and clocks of a machine that others share: one that fails is tried up
+to twice more, and the summary names it (RERUN). docs/decisions/0019 says why."""
 
 hypothesis.settings.register_profile(
     "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -63,7 +63,7 @@ class Holdings:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if REAL_TIME.intersection(item.path.parts):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture(autouse=True)
