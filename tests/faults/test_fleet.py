@@ -316,4 +316,4 @@ def test_an_operator_sees_and_ends_a_call_from_another_process(fleet: FleetProce
 
 def sipserver(fleet: FleetProcess, *words: str) -> str:
     command = [sys.executable, "-m", "sipserver", *words, "--config", str(fleet.settings_file)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, cwd=ROOT).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT).stdout
