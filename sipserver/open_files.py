@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import resource
 import socket
 from typing import Any
@@ -46,22 +47,30 @@ def raise_limit() -> None:
         )
 
 
-def lifted(low: socket.socket) -> socket.socket:
-    """The same socket under a number from SELECT_FILES on; `low` is closed. Itself, where the limit of open files
+def lifted_file(low: int) -> int:
+    """The same open file under a number from SELECT_FILES on; `low` is closed. Itself, where the limit of open files
     permits no such number. Any thread. Raises OSError (EMFILE) when they are all taken; `low` is closed then, too.
     """
-    if low.fileno() >= SELECT_FILES:
+    if low >= SELECT_FILES:
         return low
     try:
-        number = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, SELECT_FILES)
+        high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, SELECT_FILES)
     except OSError as problem:
         if problem.errno == errno.EINVAL:
             return low
-        low.close()
+        os.close(low)
         raise
-    with low:
-        high = socket.socket(low.family, low.type, low.proto, fileno=number)
-        high.setblocking(low.gettimeout() != 0.0)
+    os.close(low)
+    return high
+
+
+def lifted(low: socket.socket) -> socket.socket:
+    """`lifted_file` for a socket; use what comes back, not `low`."""
+    if low.fileno() >= SELECT_FILES:
+        return low
+    family, kind, protocol, timeout_s = low.family, low.type, low.proto, low.gettimeout()
+    high = socket.socket(family, kind, protocol, fileno=lifted_file(low.detach()))
+    high.settimeout(timeout_s)
     return high
 
 

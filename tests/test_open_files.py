@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from sipserver.open_files import SELECT_FILES, high_socket, lifted
+from sipserver.open_files import SELECT_FILES, high_socket, lifted, lifted_file
 
 
 @pytest.fixture
@@ -51,8 +52,22 @@ def test_a_connection_that_we_open_is_high() -> None:
 def test_where_no_high_number_is_permitted_it_stays(limit: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (SELECT_FILES, limit[1]))
     with socket.socket() as low:
-        assert lifted(low) is low
-        assert low.fileno() >= 0
+        number = low.fileno()
+        with lifted(low) as same:
+            assert same.fileno() == number
+
+
+def test_a_file_is_lifted_as_sockets_are(tmp_path: Path) -> None:
+    low = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+    high = lifted_file(low)
+    try:
+        assert high >= SELECT_FILES > low
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(low)
+        assert os.readlink(f"/proc/self/fd/{high}") == str(tmp_path / "file")
+        assert lifted_file(high) == high
+    finally:
+        os.close(high)
 
 
 def test_when_all_high_numbers_are_taken_it_is_closed(limit: tuple[int, int]) -> None:
