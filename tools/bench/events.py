@@ -132,6 +132,7 @@ async def _calls(server: ServerProcess, clients: Sequence[Client]) -> None:
 
 
 async def _measure(server: ServerProcess, key: str) -> Sequence[Row]:
+    busy = os.getloadavg()[0]
     loop = asyncio.get_running_loop()
     hello = _HELLO.format(tenant=TENANT, port=server.http_port, key=key)
     clients: list[Client] = []
@@ -161,8 +162,9 @@ async def _measure(server: ServerProcess, key: str) -> Sequence[Row]:
         used_s = server.cpu_s() - used_s
         crowd = [latency for client in clients for latency in client.latencies_ms()]
     await asyncio.gather(*(client.gone.wait() for client in clients))
-    how = f"{len(alone)} events of {CALLS} calls, one after the other"
-    all_of = f"{len(clients)} clients, {len(crowd)} messages, the clients beside the server in one process"
+    load = f"load of the machine before: {busy:.1f}"
+    how = f"{len(alone)} events of {CALLS} calls, one after the other; {load}"
+    all_of = f"{len(clients)} clients, {len(crowd)} messages, the clients on the server's machine; {load}"
     return (
         Row("Event from call to client, median", f"{percentile(alone, 0.5):.1f} ms", "", how),
         Row("Event from call to client, 99 of 100", f"{percentile(alone, 0.99):.1f} ms", "<= 20 ms", how),
