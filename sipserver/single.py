@@ -31,6 +31,7 @@ from sipserver.engines import EngineRoom
 from sipserver.events import Stamped
 from sipserver.exchange import Exchange
 from sipserver.log import logger
+from sipserver.open_files import raise_limit
 from sipserver.settings import Settings
 from sipserver.store.records import Records
 
@@ -38,6 +39,7 @@ from sipserver.store.records import Records
 def run(loaded: Settings) -> int:
     """Serve until a signal says stop; returns the exit code. Raises ConfigError, CarrierError (a port is taken)."""
     log.setup(loaded.log.level, loaded.log.format, loaded.log.private)
+    raise_limit()
     with log.background():
         uvloop.run(_serve(loaded))
     return 0

@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver
 
 from sipserver import __version__
 from sipserver.errors import CallerError
+from sipserver.open_files import high_socket
 from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webhooks.targets import CheckedResolver, Forbidden, Targets
 
@@ -108,6 +109,7 @@ class Sender:
                 limit=self._settings.connections,
                 keepalive_timeout=KEPT_S,
                 ssl=self._trust or True,
+                socket_factory=high_socket,
             )
             timeout = aiohttp.ClientTimeout(
                 total=self._settings.timeout_s, sock_connect=self._settings.connect_timeout_s

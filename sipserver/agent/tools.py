@@ -20,6 +20,7 @@ from sipserver.agent.chain import Clock, milliseconds
 from sipserver.agent.llm.contract import ToolCall, ToolSpec
 from sipserver.agent.options import DigitSource, HttpToolOptions, Outcome
 from sipserver.events import Emit, ToolSpan
+from sipserver.open_files import high_socket
 
 MAX_RESPONSE_BYTES = 64 * 1024
 MAX_RESULT_CHARACTERS = 4_000
@@ -169,7 +170,7 @@ class Toolbox:
 
     async def _request(self, tool: HttpToolOptions, arguments: dict[str, Any]) -> str:
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=high_socket))
         headers = {name: fill(value, self._variables) for name, value in tool.headers.items()}
         sent: dict[str, Any] = {"json": arguments}
         if tool.method == "GET":

@@ -6,9 +6,8 @@ Refuses to know calls, engines and sockets of other rooms; what it shows comes f
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from aiohttp import web, web_response
 from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
+from sipserver.api.acceptor import Site, bound, bound_at
 from sipserver.api.health import Readiness
 from sipserver.api.health import routes as health_routes
 from sipserver.api.settings import HttpSettings
@@ -91,7 +91,7 @@ class HttpServer:
         self._socket_path, self._side_path = socket_path, side_path
         app = application(readiness, metrics, trunks, routes, middlewares, apps)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
-        self._site: web.BaseSite | None = None
+        self._site: Site | None = None
         self._port = 0
 
     @property
@@ -105,24 +105,22 @@ class HttpServer:
         host, port, path = self._settings.host, self._settings.port, self._socket_path
         try:
             if self._side_path is not None:
-                await self._listen_at(self._side_path)
+                await self._listen([bound_at(self._side_path)])
             if path is not None:
-                self._site = await self._listen_at(path)
+                self._site = await self._listen([bound_at(path)])
             else:
-                self._site = web.TCPSite(self._runner, host, port, reuse_port=self._reuse_port or None)
-                await self._site.start()
-                self._port = int(self._runner.addresses[-1][1])
+                listeners = await bound(host, port, reuse_port=self._reuse_port)
+                self._port = int(listeners[-1].getsockname()[1])
+                self._site = await self._listen(listeners)
         except OSError as problem:
             await self._runner.cleanup()
+            self._port = 0
             where = path or f"{host}:{port}"
             raise SettingsError(f"cannot listen on {where}: {problem.strerror}", key="http.port") from problem
 
-    async def _listen_at(self, path: Path) -> web.BaseSite:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        site = web.UnixSite(self._runner, path)
+    async def _listen(self, listeners: Sequence[socket.socket]) -> Site:
+        site = Site(self._runner, listeners)
         await site.start()
-        os.chmod(path, 0o600)
         return site
 
     async def close_door(self) -> None:

@@ -12,6 +12,7 @@ import struct
 from pathlib import Path
 
 from sipserver.audio.frame import RATE_HZ
+from sipserver.open_files import lifted_file
 
 HEADER_BYTES = 44
 _SAMPLE_BYTES = 2
@@ -32,7 +33,7 @@ class WavWriter:
     def __init__(self, path: Path, channels: int) -> None:
         """Create the file, mode 0600, in a folder that is made if need be, mode 0700. An existing file is an error."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._file = lifted_file(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         self._channels = channels
         self._written = 0
         try:

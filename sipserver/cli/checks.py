@@ -12,7 +12,6 @@ import errno
 import http.client
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from sipserver.agent.settings import LlamaCppSettings
 from sipserver.cli import models as models_command
 from sipserver.dialplan import book
 from sipserver.errors import ConfigError
+from sipserver.open_files import ENOUGH, MOST, reachable
 from sipserver.settings import Settings
 from sipserver.speech import models
 from sipserver.speech.catalogue import CATALOGUE
@@ -34,7 +34,6 @@ from sipserver.speech.settings import EspeakSettings
 PROBE_S = 2.0
 PJSIP_S = 30.0
 FREE_BYTES = 1 << 30
-FILES = 4096
 PORTS_A_CALL = 2
 OLDEST = 1_767_225_600  # 2026-01-01: a clock before this is wrong, and certificates and records are wrong with it
 
@@ -244,11 +243,11 @@ def _folder(subject: str, folder: Path) -> Finding:
 
 
 def limits(_settings: Settings) -> list[Finding]:
-    """Open files: a call needs about a dozen, the engines some hundred."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FILES // 4:
-        return [warning("open files", f"limit {soft}", f"ulimit -n {FILES}, or LimitNOFILE={FILES} in the unit")]
-    return [ok("open files", f"limit {'none' if soft == resource.RLIM_INFINITY else soft}")]
+    """Open files: a call needs about a dozen, the engines some hundred, each HTTP client one."""
+    limit = reachable()
+    if limit < ENOUGH:
+        return [warning("open files", f"limit {limit}", f"ulimit -Hn {MOST}, or LimitNOFILE={MOST} in the unit")]
+    return [ok("open files", f"limit {limit}")]
 
 
 def clock(_settings: Settings) -> list[Finding]:

@@ -22,6 +22,7 @@ from sipserver.edge.rtpengine import Rtpengine
 from sipserver.fleet.process import become_subreaper, node_name, set_process_name
 from sipserver.fleet.programs import Program
 from sipserver.fleet.supervisor import State, Supervisor
+from sipserver.open_files import raise_limit
 from sipserver.settings import Settings
 from sipserver.trunks import secrets
 
@@ -30,6 +31,7 @@ def run(loaded: Settings, settings_file: Path) -> int:
     """Supervise until a signal says stop; returns the exit code. Raises ConfigError, InternalError."""
     node = node_name(loaded)
     log.setup(loaded.log.level, loaded.log.format, loaded.log.private, process="supervisor", node=node)
+    raise_limit()
     become_subreaper()
     set_process_name("sipserver-fleet")
     with log.background():

@@ -159,6 +159,23 @@ class Connection:
         self.sent_bytes += len(payload)
         return True
 
+    def send_frames(self, frames: bytes, count: int) -> bool:
+        """As `send`, so many text messages that many clients get, made once for all by `frames.text_frame`. Only of a
+        client that came to us: a client's frames are masked, each in its own way.
+        """
+        if self._code:
+            return False
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > self._settings.queue_bytes and not self._may_wait(waiting + len(frames), droppable=False):
+            self.dropped += count
+            return False
+        if self._transport.is_closing():  # `receive` will say so
+            return False
+        self._transport.write(frames)
+        self.sent += count
+        self.sent_bytes += len(frames)
+        return True
+
     def _may_wait(self, would_wait: int, droppable: bool) -> bool:
         """The peer is slow: whether a message may join the queue all the same."""
         if self._slow_watch is None:

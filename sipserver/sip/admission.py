@@ -16,10 +16,10 @@ REFUSAL_HEADER = "X-Sipserver-Refusal"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """code: 0 for no answer at all. why: source | challenge | codec | trunk_pace | limit | draining | pace | ports, the
-    key under which it is counted. kind: what the edge reads in `X-Sipserver-Refusal`, so that it tries another cell;
-    empty where no cell would take the call. Those that have a kind pass and carry `Retry-After`. extra: more headers, a
-    name as often as needed.
+    """code: 0 for no answer at all. why: source | challenge | codec | trunk_pace | limit | draining | pace | ports |
+    files, the key under which it is counted. kind: what the edge reads in `X-Sipserver-Refusal`, so that it tries
+    another cell; empty where no cell would take the call. Those that have a kind pass and carry `Retry-After`. extra:
+    more headers, a name as often as needed.
     """
 
     code: int
@@ -38,6 +38,7 @@ LIMIT = Refusal(486, "limit", "full")
 DRAINING = Refusal(503, "draining", "draining")
 PACE = Refusal(503, "pace", "full")
 NO_PORTS = Refusal(503, "ports", "full")
+NO_FILES = Refusal(503, "files", "full")
 
 
 class Admission:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sipserver.log import logger
 from sipserver.sip import native
-from sipserver.sip.admission import DRAINING, LIMIT, NO_PORTS, PACE, Refusal
+from sipserver.sip.admission import DRAINING, LIMIT, NO_FILES, NO_PORTS, PACE, Refusal
 from sipserver.sip.native import PjString
 from sipserver.sip.pj_module import OnMessage, PjList, PjModule
 
@@ -70,7 +70,7 @@ class MethodGate:
         self._endpoint = endpoint()
         self._pool = self._new_pool(self._name, 1024, 1024)
         self._headers[NO_METHOD] = self._header_list([("Allow", ", ".join(SERVED))], self._pool, self._kept)
-        for refusal in (LIMIT, DRAINING, PACE, NO_PORTS):
+        for refusal in (LIMIT, DRAINING, PACE, NO_PORTS, NO_FILES):
             fields = refusal.headers(self._retry_after_s).items()
             self._headers[refusal] = self._header_list(fields, self._pool, self._kept)
         if register(self._endpoint, byref(self._module)) != 0 or self._module.id < 0:

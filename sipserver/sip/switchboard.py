@@ -17,8 +17,9 @@ import pjsua2 as pj
 from sipserver.audio.playout import Playout
 from sipserver.errors import CapacityError, CarrierError
 from sipserver.log import logger
+from sipserver.open_files import SELECT_FILES
 from sipserver.sip import capacity, pcm, rtp_reader, targets
-from sipserver.sip.admission import DRAINING, NO_PORTS, PACE, SILENCE, SOURCE, Admission, Refusal
+from sipserver.sip.admission import DRAINING, NO_FILES, NO_PORTS, PACE, SILENCE, SOURCE, Admission, Refusal
 from sipserver.sip.call_sound import CallSound
 from sipserver.sip.challenges import ChallengeLimit
 from sipserver.sip.endpoint import SipEndpoint
@@ -45,6 +46,10 @@ REPLACED_LINGER_S = 4.0
 """How long the peer of a replaced call has to hang it up."""
 
 _CHALLENGE = 401
+_NO_FILES = (
+    f"PJSIP's sockets need descriptors below {SELECT_FILES}, and this process has none left: fewer calls, or "
+    "more processes (mode: fleet)"
+)
 _ANY = ("0.0.0.0", "")  # noqa: S104
 
 
@@ -156,6 +161,8 @@ class Switchboard:
         self, serial: int, line: MediaLine, uri: str, headers: Mapping[str, str], from_uri: str, trunk: str = ""
     ) -> str:
         """Send an INVITE; returns its Call-ID. Raises CapacityError when no account is left, else pj.Error."""
+        if not self._rtp_ports.any_files():
+            raise CapacityError(_NO_FILES)
         call = PjCall(self, serial, self._trunks.for_outgoing(trunk, self.busy_trunks()), line)
         self._trunks.assign(call, trunk)
         self._calls[serial] = call
@@ -361,6 +368,9 @@ class Switchboard:
             return refusal
         if not self._pace.take():
             return self._admission.counted(PACE)  # not logged: it is a flood
+        if not self._rtp_ports.any_files():
+            logger("sip").warning("call refused", why=NO_FILES.why, code=NO_FILES.code, advice=_NO_FILES)
+            return self._admission.counted(NO_FILES)
         if not self._rtp_ports.any_free():
             logger("sip").warning("no free ports for sound, somebody else has them", ports=self._settings.rtp_ports)
             return self._admission.counted(NO_PORTS)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sipserver.open_files import lifted
+
 _LONGEST_PATH = 100
 BACKLOG = 512
 """All streams of a machine come at the same moment when a worker was restarted."""
@@ -57,7 +59,7 @@ async def connect(uri: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     parts = urlsplit(uri)
     if parts.scheme == "tcp":
         return await asyncio.open_connection(parts.hostname, parts.port)
-    connected = socket.socket(socket.AF_UNIX)
+    connected = lifted(socket.socket(socket.AF_UNIX))
     try:
         connected.setblocking(False)
         with _reachable(Path(parts.path)) as name:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import wave
 from pathlib import Path
 
 import pytest
 
 from sipserver.calls import wav
+from sipserver.open_files import SELECT_FILES
 
 
 def test_a_torn_sample_is_cut_off_and_the_rest_readable(tmp_path: Path) -> None:
@@ -50,3 +52,17 @@ def test_repair_refuses_what_is_no_recording(tmp_path: Path, content: bytes) -> 
 
 def test_a_size_beyond_the_format_stays_at_the_largest() -> None:
     assert wav.header(2, 2**33)[40:44] == (0xFFFF_FFFF - 44).to_bytes(4, "little")
+
+
+def test_its_file_leaves_the_low_descriptors_to_calls(tmp_path: Path) -> None:
+    writer = wav.WavWriter(tmp_path / "high.wav", 1)
+    held = [name for name in os.listdir("/proc/self/fd") if _file_of(name) == str(tmp_path / "high.wav")]
+    writer.close()
+    assert [int(name) >= SELECT_FILES for name in held] == [True]
+
+
+def _file_of(name: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{name}")
+    except FileNotFoundError:  # the descriptor of the listing itself
+        return ""

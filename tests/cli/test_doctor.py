@@ -287,11 +287,22 @@ def test_folder_that_cannot_be_written(site: Site) -> None:
     assert finding.verdict is Verdict.PROBLEM
 
 
-def test_open_files(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _what: (256, 256))
-    assert checks.limits(site.settings())[0].verdict is Verdict.WARNING
-    monkeypatch.setattr(resource, "getrlimit", lambda _what: (65536, 65536))
-    assert checks.limits(site.settings())[0].verdict is Verdict.OK
+@pytest.mark.parametrize(
+    ("soft", "hard", "says"),
+    [
+        (256, 256, (Verdict.WARNING, "limit 256")),
+        (1024, 1024, (Verdict.WARNING, "limit 1024")),
+        (1024, 524_288, (Verdict.OK, "limit 65536")),
+        (1024, resource.RLIM_INFINITY, (Verdict.OK, "limit 65536")),
+        (100_000, 100_000, (Verdict.OK, "limit 100000")),
+    ],
+)
+def test_open_files(
+    site: Site, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, says: tuple[Verdict, str]
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (soft, hard))
+    finding = checks.limits(site.settings())[0]
+    assert (finding.verdict, finding.what) == says
 
 
 def test_clock(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from sipserver.api.live.cursor import Cursor, named
-from sipserver.api.live.listener import Listener, Told
+from sipserver.api.live.listener import Listener, Together, Told
 from sipserver.api.live.missing import FeedSource, missing
 from sipserver.bus.contract import Live, Subscription
 from sipserver.journal import Entry, micros
@@ -33,6 +33,10 @@ AGAIN_S = 0.1
 HELD = 10_000
 """Live events that wait for one that is missing; beyond it all come from the database."""
 PAGE = 2_000
+TOGETHER = 100
+"""Events that go out in one piece, at most."""
+AT_A_TIME = 256
+"""Clients that are told in one turn of the loop."""
 
 
 def now_us() -> int:
@@ -50,6 +54,9 @@ class Feed:
         self._held_count = 0
         self._opened = False
         self._listeners: list[Listener] = []
+        self._fresh: list[Told] = []
+        self._together, self._untold = Together(()), list[Listener]()
+        self._telling: asyncio.Handle | None = None
         self._wake = asyncio.Event()
         self._hearing: Subscription | None = None
         self._filling: asyncio.Task[None] | None = None
@@ -60,7 +67,8 @@ class Feed:
         return self._listeners
 
     def reached(self) -> Cursor:
-        """What all have by now who are live."""
+        """What all have by now who are live. Tells them first what waits to be told."""
+        self._tell_all()
         return Cursor(self._base_us, dict(self._marks))
 
     def add(self, listener: Listener) -> None:
@@ -87,6 +95,9 @@ class Feed:
     async def close(self) -> None:
         if self._hearing is not None:
             await self._hearing.close()
+        self._tell_all()
+        if self._telling is not None:
+            self._telling.cancel()
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
@@ -139,9 +150,30 @@ class Feed:
 
     def _deliver(self, run: str, row: FeedRow) -> None:
         self._marks[run] = row.at_us
-        told = Told(self._tenant, row, self.reached())
-        for listener in self._listeners:
-            listener.take(told)
+        self._fresh.append(Told(self._tenant, row, Cursor(self._base_us, dict(self._marks))))
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        """AT_A_TIME clients, and the next ones in the loop's next turn: to write to a thousand sockets takes the kernel
+        tens of milliseconds, for which no call is to wait. What happens meanwhile is told together after that.
+        """
+        self._telling = None
+        self._tell_some(AT_A_TIME)
+        if self._untold or self._fresh:
+            self._telling = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell_some(self, most: int) -> None:
+        if not self._untold and self._fresh:
+            self._together = Together(self._fresh[:TOGETHER])
+            del self._fresh[:TOGETHER]
+            self._untold = self._listeners[::-1]
+        for _ in range(min(most, len(self._untold))):
+            self._untold.pop().take(self._together)
+
+    def _tell_all(self) -> None:
+        while self._untold or self._fresh:
+            self._tell_some(len(self._untold) or AT_A_TIME)
 
     # --- what the database has ----------------------------------------------------------------------------------------
 

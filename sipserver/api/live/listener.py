@@ -19,6 +19,7 @@ from sipserver.api.live.cursor import Cursor, named
 from sipserver.api.live.missing import FeedSource, missing
 from sipserver.errors import CapacityError
 from sipserver.gate.connection import Connection
+from sipserver.gate.frames import text_frame
 from sipserver.store.database import UNAVAILABLE
 from sipserver.store.feed_rows import FeedRow
 
@@ -41,7 +42,7 @@ _json = json.JSONEncoder(separators=(",", ":"), default=str, check_circular=Fals
 class Wanted:
     """kinds: patterns of which one must match; none: all. call: this one only; empty: all."""
 
-    kinds: Sequence[str] = ()
+    kinds: tuple[str, ...] = ()
     call: str = ""
 
     def has(self, row: FeedRow) -> bool:
@@ -55,14 +56,32 @@ class Told:
 
     def __init__(self, tenant: str, row: FeedRow, cursor: Cursor) -> None:
         self._tenant, self.row, self.cursor = tenant, row, cursor
-        self._text = ""
+        self._frame = b""
 
-    def text(self) -> str:
-        self._text = self._text or as_json(self._tenant, self.row, self.cursor)
-        return self._text
+    def frame(self) -> bytes:
+        self._frame = self._frame or text_frame(self.text_for(self.cursor))
+        return self._frame
 
     def text_for(self, cursor: Cursor) -> str:
         return as_json(self._tenant, self.row, cursor)
+
+
+class Together:
+    """Events that are told at the same moment. Those who want the same get the same bytes, made once for all: a
+    thousand clients cost a thousand writes, not a thousand for each event.
+    """
+
+    def __init__(self, events: Sequence[Told]) -> None:
+        self.events = events
+        self._frames: dict[Wanted, tuple[bytes, int]] = {}
+
+    def frames(self, wanted: Wanted) -> tuple[bytes, int]:
+        """For a client that is neither behind nor ahead, and how many messages they are."""
+        made = self._frames.get(wanted)
+        if made is None:
+            frames = [told.frame() for told in self.events if wanted.has(told.row)]
+            made = self._frames[wanted] = b"".join(frames), len(frames)
+        return made
 
 
 def as_json(tenant: str, row: FeedRow, cursor: Cursor) -> str:
@@ -92,18 +111,24 @@ class Listener:
         self._ahead: dict[str, int] = {}
         self._sent_before = -1
 
-    def take(self, told: Told) -> None:
+    def take(self, together: Together) -> None:
         if self._held is not None:
-            if len(self._held) < HELD and not self._overflown:
-                self._held.append(told)
-            else:
-                self._overflown = True
-                self._held.clear()
-            return
-        if self._ahead and self._has(told):
-            return
-        if self._wanted.has(told.row):
-            self.connection.send(told.text() if not self._ahead else told.text_for(self._merged(told.cursor)))
+            self._hold(self._held, together.events)
+        elif self._ahead:
+            for told in together.events:
+                if not self._has(told) and self._wanted.has(told.row):
+                    self.connection.send(told.text_for(self._merged(told.cursor)))
+        else:
+            frames, count = together.frames(self._wanted)
+            if count:
+                self.connection.send_frames(frames, count)
+
+    def _hold(self, held: list[Told], events: Sequence[Told]) -> None:
+        if len(held) + len(events) <= HELD and not self._overflown:
+            held.extend(events)
+        else:
+            self._overflown = True
+            held.clear()
 
     def remind(self, cursor: Cursor) -> None:
         """Called from time to time."""
@@ -120,8 +145,8 @@ class Listener:
         base_us = reached.base_us if since is None else since.base_us
         if since is not None or self._overflown:
             await self._read(base_us, marks, reached, now, source)
+        shared = now()  # tells what has not been told yet: it is held, too
         held, self._held = self._held or [], None
-        shared = now()
         for told in held:
             run = named(told.row.run)
             if told.row.at_us > max(marks.get(run, 0), base_us):

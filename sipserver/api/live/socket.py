@@ -200,9 +200,9 @@ class _Shared:
             return await self._source.newest(tenant, after_us)
 
 
-def _kinds(request: web.Request) -> Sequence[str]:
+def _kinds(request: web.Request) -> tuple[str, ...]:
     given = ",".join(request.query.getall("kinds", [])).split(",")
     kinds = [kind for each in given if (kind := each.strip())]
     if len(kinds) > MOST_KINDS:
         raise CallerError(f"`kinds` has {len(kinds)} patterns; {MOST_KINDS} are taken at most")
-    return kinds
+    return tuple(kinds)

@@ -24,6 +24,7 @@ from sipserver.errors import BadPayload, ProviderError, ProviderRejected, Provid
 from sipserver.events import Emit, Fault
 from sipserver.events.streams import BotConnected, BotDisconnected, BotMark
 from sipserver.log import logger
+from sipserver.open_files import high_socket
 from sipserver.streams.bots.asterisk import AsteriskDialect
 from sipserver.streams.bots.contract import (
     Ask,
@@ -98,7 +99,9 @@ class BotClient:
         Use the link as an async context: leaving it closes.
         """
         began_s = time.monotonic()
-        session = aiohttp.ClientSession(auto_decompress=False)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(socket_factory=high_socket), auto_decompress=False
+        )
         try:
             dialect = DIALECTS[order.protocol](order)
             async with asyncio.timeout(order.connect_s):

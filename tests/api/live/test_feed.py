@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 
 from sipserver import events
+from sipserver.api.live import feed as feeding
 from sipserver.api.live import listener as listening
 from sipserver.api.live.cursor import Cursor
 from sipserver.api.live.feed import Feed, now_us
@@ -287,9 +288,14 @@ async def test_many_events_while_a_client_catches_up(world: World, monkeypatch: 
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_any_course(world: World, seed: int) -> None:
-    """Several processes, a bus that loses a third, a writer that lags, clients that break off anywhere."""
+async def test_any_course(world: World, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes, a bus that loses a third, a writer that lags, clients that break off anywhere; and a crowd,
+    where a client is a crowd, that is told in turns.
+    """
     lot = random.Random(seed)
+    if seed % 2:
+        monkeypatch.setattr(feeding, "AT_A_TIME", 1)
+        monkeypatch.setattr(feeding, "TOGETHER", 2)
     runs = [Run(f"{number}" * 32, world) for number in (1, 2, 3)]
     strangers = Run("f" * 32, world, tenant="other")
     strangers.call("s")
