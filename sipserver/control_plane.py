@@ -195,13 +195,11 @@ class ControlPlane:
 
     def _config(self, loaded: Settings, asking: Asking) -> list[Operation]:
         """What a tenant configures."""
-        tenants = loaded.tenants.items()
-        allowed = {name: Allowed(each.numbers, each.targets, each.hosts) for name, each in tenants}
+        allowed = {name: Allowed(each.numbers, each.targets, each.hosts) for name, each in loaded.tenants.items()}
         engines = Engines(loaded.speech.stt, loaded.speech.tts, loaded.llm)
-        checks = PlanChecks(loaded.dialplans, allowed, engines)
+        checks = PlanChecks(loaded.dialplans, allowed, engines, loaded.most_agents)
         self._plans = Plans(VersionRows(self._database), loaded.dialplans, checks, self._note_by_hand)
-        limits = {name: each.calls for name, each in tenants}
-        looking = ConfigOperations(self._plans, asking, limits, allowed)
+        looking = ConfigOperations(self._plans, asking, loaded.tenants)
         return [*DialplanOperations(self._plans).operations(), *looking.operations()]
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:
