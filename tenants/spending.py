@@ -1,4 +1,5 @@
-"""How much tenants have spent, told to whoever counts limits: from what calls that are over cost.
+"""How much tenants have spent and keep, told to whoever counts limits: from what calls that are over cost, and have of
+recordings.
 
 Owns how often it looks. Refuses to know what becomes of a tenant whose limit is reached.
 """
@@ -14,7 +15,18 @@ from typing import Protocol
 from sipserver import log
 from sipserver.store.database import UNAVAILABLE, brief
 from sipserver.store.usage_rows import UsageRows
-from sipserver.tenants.allowances import DAY_S, MONTH_S, day_begin, micro, minutes_scope, month_begin, spend_scope
+from sipserver.tenants.allowances import (
+    DAY_S,
+    MONTH_S,
+    STORED_S,
+    day_begin,
+    micro,
+    minutes_scope,
+    month_begin,
+    spend_scope,
+    storage_scope,
+)
+from sipserver.tenants.nearness import Nearness
 from sipserver.tenants.prices import Rating
 from sipserver.tenants.settings import TenantLimits
 
@@ -38,14 +50,16 @@ class Spending:
         rating: Rating,
         tenants: Mapping[str, TenantLimits],
         meters: Meters,
+        nearness: Nearness,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._rows, self._rating, self._meters, self._now = rows, rating, meters, now
+        self._nearness = nearness
         self._tenants = {
             name: limits
             for name, limits in tenants.items()
-            if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month
+            if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month or limits.storage_bytes
         }
         self._log = log.logger("tenants")
 
@@ -66,7 +80,12 @@ class Spending:
     async def look(self) -> None:
         """Once. Raises SQLAlchemy's errors when the database does not answer."""
         for tenant, limits in self._tenants.items():
-            await self._look_at(tenant, limits)
+            if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month:
+                await self._look_at(tenant, limits)
+            if limits.storage_bytes:
+                stored = await self._rows.stored(tenant)
+                await self._meters.put(storage_scope(tenant), stored, STORED_S, lower=True)
+                await self._nearness.seen(tenant, "storage_bytes", stored, limits.storage_bytes)
 
     async def _look_at(self, tenant: str, limits: TenantLimits) -> None:
         now_s = self._now()

@@ -1,4 +1,6 @@
-"""Rows of what calls used, read. Refuses to know prices, and how the rows come to be (`store.usage`)."""
+"""Rows of what calls used and what is kept of them, read. Refuses to know prices, and how the rows come to be
+(`store.usage`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sipserver.store.database import Database
-from sipserver.store.schema import usage
+from sipserver.store.schema import stored, usage
 from sipserver.store.settings import StoreSettings
 
 PAGE = 500
@@ -46,6 +48,12 @@ class UsageRows:
 
     async def of_call(self, call_id: str) -> Sequence[UsageRow]:
         return await self._found(sa.select(*_COLUMNS).where(usage.c.call_id == call_id).order_by(*_ORDER))
+
+    async def stored(self, tenant: str) -> int:
+        """Bytes of sound that are kept of the tenant's calls that are over."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(stored.c.bytes), 0)).where(stored.c.tenant == tenant)
+        async with self._database.engine.connect() as connection:
+            return int((await connection.execute(query)).scalar_one())
 
     async def between(self, tenant: str, since: datetime, until: datetime) -> AsyncIterator[UsageRow]:
         """Of all calls that began then, until not within, in order of their beginning. Read in pages of PAGE."""

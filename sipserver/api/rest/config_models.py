@@ -186,6 +186,11 @@ class AgentCount(Given):
     used: int = Field(description="That the dialplan has now.")
 
 
+class Storage(Given):
+    limit: int | None = Field(description="Bytes of recordings and voicemail; null: no limit.")
+    used: int = Field(description="Bytes that calls which are over have.")
+
+
 class Branding(Given):
     """As the settings have it (`tenants.NAME.branding`); null: there is none."""
 
@@ -204,6 +209,7 @@ class Tenant(Given):
     name: str
     calls: Calls
     agents: AgentCount
+    storage_bytes: Storage
     numbers: list[str] = Field(description="What routes of a dialplan that comes by REST may take, by the settings.")
     targets: list[str] = Field(description="Where its calls may go, by the settings.")
     hosts: list[str] = Field(description="Which servers it may name, by the settings.")

@@ -21,10 +21,12 @@ class Live(Protocol):
 
 
 class ConfigOperations:
-    """Loop thread. tenants: as the settings have them; a tenant may be missing."""
+    """Loop thread. tenants: as the settings have them; a tenant may be missing. stored: how many bytes one keeps."""
 
-    def __init__(self, plans: Plans, live: Live, tenants: Mapping[str, TenantLimits]) -> None:
-        self._plans, self._live, self._tenants = plans, live, tenants
+    def __init__(
+        self, plans: Plans, live: Live, tenants: Mapping[str, TenantLimits], stored: Callable[[str], Awaitable[int]]
+    ) -> None:
+        self._plans, self._live, self._tenants, self._stored = plans, live, tenants, stored
 
     def operations(self) -> Sequence[Operation]:
         def reads(name: str, path: str, does: Callable[[Asked], Awaitable[Answered]], summary: str, **more: Any) -> Any:
@@ -83,6 +85,7 @@ class ConfigOperations:
                 name=name,
                 calls=models.Calls(limit=limits.calls or None, used=used),
                 agents=models.AgentCount(limit=limits.agents or None, used=len(plan.agents) if plan else 0),
+                storage_bytes=models.Storage(limit=limits.storage_bytes or None, used=await self._stored(name)),
                 numbers=list(limits.numbers),
                 targets=list(limits.targets),
                 hosts=list(limits.hosts),
