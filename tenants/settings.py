@@ -128,8 +128,8 @@ class LoginSettings(BaseModel):
 
 class TenantLimits(BaseModel):
     """On all machines together; 0: no limit. calls: at a time. calls_per_s: that begin within a second of the clock.
-    minutes_a_day: of calls, each begun minute as a whole, by days in UTC. spend_a_day, spend_a_month: what calls that
-    are over cost by `prices`. api_per_s: requests to the REST API with any of the tenant's keys. agents: in the
+    minutes_a_day: of calls, each begun minute as a whole, by days in UTC. spend_a_day, spend_a_month: what calls
+    cost by `prices`. api_per_s: requests to the REST API with any of the tenant's keys. agents: in the
     tenant's dialplan. storage_bytes: of recordings and voicemail that are kept. on_exceeded: what
     becomes of calls that run when minutes or spend are used up. stripe_customer: whom meter events name (`cus_...`).
     redact: what is replaced in events, records, webhooks and logs: card numbers, all digits, or nothing.

@@ -1,5 +1,5 @@
-"""How much tenants have spent and keep, told to whoever counts limits: from what calls that are over cost, and have of
-recordings.
+"""How much tenants have spent and keep, told to whoever counts limits: from what calls that are over
+cost, what those that run have cost so far, and what is kept of recordings.
 
 Owns how often it looks. Refuses to know what becomes of a tenant whose limit is reached.
 """
@@ -31,6 +31,8 @@ from sipserver.tenants.prices import Rating
 from sipserver.tenants.settings import TenantLimits
 
 EVERY_S = 5.0
+LONGEST = timedelta(days=1)
+"""A call that runs for longer is not looked for until it is over."""
 SHARE = 20
 """A look that took long is followed by a pause of so many times its length: a twentieth of the time is spent on it."""
 
@@ -89,15 +91,22 @@ class Spending:
 
     async def _look_at(self, tenant: str, limits: TenantLimits) -> None:
         now_s = self._now()
+        now = datetime.fromtimestamp(now_s, UTC)
         day = day_begin(now_s)
         since = month_begin(now_s) if limits.spend_a_month else day
         of_day = of_month = minutes = 0
-        async for row in self._rows.between(tenant, since, datetime.fromtimestamp(now_s, UTC) + timedelta(days=1)):
+        async for row in self._rows.between(tenant, since, now + timedelta(days=1)):
             cost = micro(self._rating.rate(row).cost)
             of_month += cost
             if row.at >= day:
                 of_day += cost
                 minutes += -(-row.quantity // 60_000) if row.part in ("call.inbound", "call.outbound") else 0
+        if limits.spend_a_day or limits.spend_a_month:
+            # Read after the others: one that ends between is missing this time, instead of being counted twice.
+            for row in await self._rows.running(tenant, max(since, now - LONGEST), now):
+                cost = micro(self._rating.rate(row).cost)
+                of_month += cost
+                of_day += cost if row.at >= day else 0
         if limits.minutes_a_day:
             await self._meters.put(minutes_scope(tenant, now_s), minutes, 2 * DAY_S)
         if limits.spend_a_day:

@@ -31,6 +31,8 @@ _FIRST = happened.CallStarted, happened.CallCarried, happened.PartyDialed, happe
 _FURTHER = happened.LegDisconnected, happened.EngineUsed, happened.ModelSpan, happened.VoicemailLeft
 _RECORDING = happened.RecordingStarted, happened.RecordingStopped, happened.RecordingFailed
 KINDS = tuple(each.kind for each in (*_FIRST, *_FURTHER, *_RECORDING))
+TALKING = tuple(each.kind for each in (*_FIRST, happened.LegDisconnected))
+"""Kinds of events that say who is connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,13 @@ class Told:
     at_ms: int
     kind: str
     fields: Mapping[str, Any]
+
+
+def talked(row: Mapping[str, Any], told: Iterable[Told], now: datetime) -> Mapping[Item, int]:
+    """What a call that is not over has used of connections until now, from its columns and its events of TALKING.
+    Pure.
+    """
+    return _account({**row, "ended_at": now}, told).used
 
 
 def _account(row: Mapping[str, Any], told: Iterable[Told]) -> _Account:

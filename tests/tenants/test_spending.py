@@ -136,3 +136,27 @@ async def test_what_is_kept_is_told_as_it_rises_and_falls(office: Office) -> Non
     await office.keeps("c", 600)
     await office.look(storage_bytes=1000)
     assert office.told[1:] == [("acme", "storage_bytes", "950")]
+
+
+async def test_calls_that_run_cost_what_they_have_used_so_far(office: Office) -> None:
+    minute = timedelta(minutes=1)
+    await office.used("over", timedelta(hours=1), "call.inbound", 60_000)
+    await office.call("talks", 5 * minute, answered_at=NOW - 3 * minute)
+    await office.event("talks", 0, 0, "call.started", direction="inbound", trunk="cheap")
+    await office.event("talks", 1, 180_000, "party.dialed", party="party-1", to="sip:x@y", trunk="cheap")
+    await office.event("talks", 2, 240_000, "leg.answered", leg="party-1")
+    await office.event("talks", 3, 250_000, "usage.engine", part="tts", quantity=9, engine="voice")
+    await office.call("dear", 2 * minute, answered_at=NOW - timedelta(seconds=1), direction="outbound")
+    await office.event("dear", 0, 0, "call.started", direction="outbound", trunk="")
+    await office.event("dear", 1, 60_000, "call.carried", trunk="dear")
+    await office.call("rings", minute)
+    await office.call("theirs", minute, answered_at=NOW - minute, tenant="zenith")
+    await office.call("yesterday", timedelta(hours=13), answered_at=NOW - minute)
+    await office.call("forgotten", timedelta(days=3), answered_at=NOW - timedelta(days=3))
+    await office.look(spend_a_day=50, spend_a_month=50)
+    talks, leg, dear, over = Decimal("1.80"), Decimal("1.20"), Decimal(6), Decimal("0.60")
+    assert await office.meter(DAY) == micro(over + talks + leg + dear)
+    assert await office.meter(MONTH) == micro(over + talks + leg + dear + Decimal("0.60"))
+    await office.erase("talks")
+    await office.look(spend_a_day=50, spend_a_month=50)
+    assert await office.meter(DAY) == micro(over + dear), "what it comes to is set right"

@@ -19,8 +19,12 @@ from tests.harness.server import ServerProcess
 
 
 def plan(tenant: str) -> str:
-    flows = "flows:\n  main: [answer, {echo: {max_s: 60}}]\n"
-    return f"tenant: {tenant}\n{flows}routes:\n  - {{match: {{to: {tenant}}}, flow: main}}\n"
+    """Calls to the tenant's name are answered; those to it with `probe` in front are not, and cost nothing."""
+    flows = "flows:\n  main: [answer, {echo: {max_s: 60}}]\n  probe: [{hangup: 486}]\n"
+    routes = "".join(
+        f"  - {{match: {{to: {to}{tenant}}}, flow: {flow}}}\n" for to, flow in (("", "main"), ("probe-", "probe"))
+    )
+    return f"tenant: {tenant}\n{flows}routes:\n{routes}"
 
 
 TENANTS = {
@@ -97,6 +101,20 @@ async def test_minutes_are_used_up_and_stay_so_and_everybody_is_told(server: Ser
     await asyncio.to_thread(server.start)
     answer = await asyncio.to_thread(until_refused, server, "echo")
     assert answer.code == 403
+
+
+async def test_spend_counts_calls_that_still_run(server: ServerProcess) -> None:
+    with Phone(server.sip_port) as phone:
+        assert (await asyncio.to_thread(phone.invite, "spender")).code == 200
+
+        async def probed() -> tuple[int, str]:
+            answer = await asyncio.to_thread(refused, server, "probe-spender")
+            assert answer is not None
+            return answer.code, answer.reason
+
+        await eventually(probed, lambda answer: answer == (403, "Spend Of The Day Used Up"))
+        assert not next(each for each in records(server.database, phone.call_id)).reason, "it goes on"
+        await asyncio.to_thread(phone.bye)
 
 
 async def test_spend_is_what_calls_that_are_over_cost(server: ServerProcess) -> None:
