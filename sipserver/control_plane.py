@@ -33,10 +33,10 @@ from sipserver.api.rest.usage import UsageOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
-from sipserver.bus.contract import Bus, Live
+from sipserver.bus.contract import Bus, Draw, Live
 from sipserver.dialplan.bounds import Allowed
 from sipserver.errors import TooMany
-from sipserver.events import LimitExceeded
+from sipserver.events import LimitExceeded, LimitNear
 from sipserver.gate.gate import Gate
 from sipserver.journal import Entry
 from sipserver.settings import Settings
@@ -54,11 +54,13 @@ from sipserver.store.usage_meters import UsageMeters
 from sipserver.store.usage_rows import UsageRows
 from sipserver.store.users import UserRows
 from sipserver.tenants import audit_secret, metering
+from sipserver.tenants.allowances import Told
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.audit_trail import AuditTrail
 from sipserver.tenants.bills import Bills
 from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.metering import MeterEvent, Metering
+from sipserver.tenants.nearness import CallsWatch, Nearness
 from sipserver.tenants.oidc import Providers
 from sipserver.tenants.passwords import Passwords
 from sipserver.tenants.prices import Rating
@@ -92,7 +94,10 @@ class Telling:
     def __init__(self, loaded: Settings, bus: Bus, node: str) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         self.outgoing = Outgoing(self._database, loaded.webhooks)
-        self._spending = Spending(UsageRows(self._database), Rating(loaded.prices), loaded.tenants, bus.meters)
+        nearness = Nearness(bus.meters, Draw, self._near)
+        usage = UsageRows(self._database)
+        self._spending = Spending(usage, Rating(loaded.prices), loaded.tenants, bus.meters, nearness)
+        self._calls = CallsWatch(loaded.tenants, bus.limits.used, nearness)
         self._metering = Metering(UsageMeters(self._database), loaded.tenants, self._meter)
         self._beside: list[asyncio.Task[None]] = []
         self._trail = AuditTrail(AuditRows(self._database), loaded.audit)
@@ -120,8 +125,18 @@ class Telling:
         """Deliver from now on, also what an earlier process left, and delete what is too old."""
         self.outgoing.start()
         self.retention.start()
-        for work, name in ((self._spending.run(), "what tenants spend"), (self._metering.run(), "meter events")):
+        for work, name in (
+            (self._spending.run(), "what tenants spend and keep"),
+            (self._calls.run(), "calls at a time"),
+            (self._metering.run(), "meter events"),
+        ):
             self._beside.append(asyncio.create_task(work, name=name))
+
+    async def _near(self, tenant: str, told: Told) -> None:
+        at, event = datetime.now(UTC), LimitNear(told.limit, told.most, told.used)
+        await self.outgoing.publish(
+            [Notice(tenant, event.kind, at, event.fields(), key=f"near/{told.limit}/{at.isoformat()}")]
+        )
 
     async def _meter(self, events: Sequence[MeterEvent]) -> None:
         await self.outgoing.publish(
@@ -195,13 +210,11 @@ class ControlPlane:
 
     def _config(self, loaded: Settings, asking: Asking) -> list[Operation]:
         """What a tenant configures."""
-        tenants = loaded.tenants.items()
-        allowed = {name: Allowed(each.numbers, each.targets, each.hosts) for name, each in tenants}
+        allowed = {name: Allowed(each.numbers, each.targets, each.hosts) for name, each in loaded.tenants.items()}
         engines = Engines(loaded.speech.stt, loaded.speech.tts, loaded.llm)
-        checks = PlanChecks(loaded.dialplans, allowed, engines)
+        checks = PlanChecks(loaded.dialplans, allowed, engines, loaded.most_agents)
         self._plans = Plans(VersionRows(self._database), loaded.dialplans, checks, self._note_by_hand)
-        limits = {name: each.calls for name, each in tenants}
-        looking = ConfigOperations(self._plans, asking, limits, allowed)
+        looking = ConfigOperations(self._plans, asking, loaded.tenants, UsageRows(self._database).stored)
         return [*DialplanOperations(self._plans).operations(), *looking.operations()]
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:

@@ -24,6 +24,7 @@ SipServerError
 ├── Draining               ours: shutting down, running calls go on         503 with Retry-After
 ├── NotFound               the asker's: no such call, run or machine        404
 ├── DiskFull               ours: no room for what was to be kept           507
+├── StorageFull            the tenant's: no more may be kept                507
 ├── BusDown                ours: the bus between the processes is away      503
 ├── IdentityError          an OpenID provider's: no answer, or none to believe   502, retry
 ├── RemoteError            what another process raised; has its codes
@@ -203,6 +204,14 @@ class NotFound(SipServerError):
 class DiskFull(SipServerError):
     retry = True
     sip_code = 503
+    http_code = 507
+
+
+class StorageFull(SipServerError):
+    """The tenant's limit, not the disk's end."""
+
+    fault = Fault.CALLER
+    sip_code = 403
     http_code = 507
 
 

@@ -78,7 +78,11 @@ class Exchange:
         self.engines = engines
         self.recorder = Recorder(loaded.calls.recordings)
         self.watcher = Watcher(
-            loaded.dialplans, on_change=self._on_book, on_problem=self._on_problem, snapshot=snapshot
+            loaded.dialplans,
+            on_change=self._on_book,
+            on_problem=self._on_problem,
+            snapshot=snapshot,
+            most_agents=loaded.most_agents,
         )
         self.cell = Cell(loaded.sip, self._on_leg, capacity_hint=capacity_hint, trunks=loaded.trunks)
         self.outbound = TrunkOutbound(

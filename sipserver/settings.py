@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -96,6 +97,11 @@ class Settings(BaseModel):
     def calls_by_http(self) -> bool:
         """Whether calls may come in on the HTTP port: a carrier's streams, the phone page, or whoever has a token."""
         return bool(self.streams.names or self.http.phone or os.environ.get(self.gate.secret_env))
+
+    @property
+    def most_agents(self) -> Mapping[str, int]:
+        """How many agents the dialplan of a tenant may have; 0: any number."""
+        return {name: limits.agents for name, limits in self.tenants.items()}
 
     def resolved(self, folder: Path) -> Settings:
         """The same settings with absolute paths, `folder` being the folder of the file."""

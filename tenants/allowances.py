@@ -1,4 +1,5 @@
-"""What a tenant may still use: calls of a second, minutes of a day, spend of a day and a month, requests to the API.
+"""What a tenant may still use: calls of a second, minutes of a day, spend of a day and a month, requests to the API,
+room for recordings.
 
 Owns the limits' names and words, when they begin anew, and who is told how often. Declares what it needs of whoever
 counts for all processes (the bus does). Refuses to know calls and requests.
@@ -23,6 +24,10 @@ AGAIN_S = 60.0
 """A limit that is reached is told no more often than that."""
 NEAR_PERCENT = 80
 _MOST_TOLD = 10_000
+STORED_S = DAY_S
+"""How long it matters what was kept when somebody looked last."""
+_USED_UP = ("minutes_a_day", "spend_a_day", "spend_a_month")
+"""Limits of what only grows within its time. Those that fall again are watched (`nearness`)."""
 
 
 class Meters(Protocol):
@@ -82,6 +87,7 @@ _CODES = {
     "spend_a_day": (403, "Spend Of The Day Used Up", 0),
     "spend_a_month": (403, "Spend Of The Month Used Up", 0),
     "api_per_s": (503, "Too Many Requests", 1),
+    "storage_bytes": (403, "No Room For Recordings", 0),
 }
 
 
@@ -136,6 +142,15 @@ class Allowances:
         scope = f"api_per_s/{tenant}/{int(self._now())}"
         return await self._ask(tenant, limits, {scope: self._draw(limits.api_per_s, 1, SECOND_S)})
 
+    async def recording(self, tenant: str) -> Allowed:
+        """One more recording, or message of voicemail. How long it will be nobody knows: it may be begun while anything
+        is left.
+        """
+        limits = self._tenants.get(tenant)
+        if limits is None or not limits.storage_bytes:
+            return _FREE
+        return await self._ask(tenant, limits, {storage_scope(tenant): self._draw(limits.storage_bytes, 0, STORED_S)})
+
     async def full(self, tenant: str, most: int) -> Sequence[Told]:
         """The tenant has no place for one more call at a time (which the bus counts)."""
         return await self._told(tenant, "calls", str(most), str(most))
@@ -176,7 +191,7 @@ class Allowances:
         found: list[Told] = []
         for scope, draw in wanted.items():
             name = scope.partition("/")[0]
-            near = name not in ("calls_per_s", "api_per_s") and 100 * used[scope] >= NEAR_PERCENT * draw.limit
+            near = name in _USED_UP and 100 * used[scope] >= NEAR_PERCENT * draw.limit
             if not near or scope in self._near:
                 continue
             self._near[scope] = None
@@ -195,6 +210,10 @@ def spend_scope(name: str, tenant: str, at_s: float) -> str:
     """name: spend_a_day | spend_a_month."""
     form = "%Y-%m-%d" if name == "spend_a_day" else "%Y-%m"
     return f"{name}/{tenant}/{datetime.fromtimestamp(at_s, UTC):{form}}"
+
+
+def storage_scope(tenant: str) -> str:
+    return f"storage_bytes/{tenant}"
 
 
 def micro(amount: Decimal) -> int:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sipserver.tenants.branding import BrandingSettings
 from sipserver.tenants.roles import Role
 
 
@@ -127,10 +128,12 @@ class LoginSettings(BaseModel):
 
 class TenantLimits(BaseModel):
     """On all machines together; 0: no limit. calls: at a time. calls_per_s: that begin within a second of the clock.
-    minutes_a_day: of calls, each begun minute as a whole, by days in UTC. spend_a_day, spend_a_month: what calls that
-    are over cost by `prices`. api_per_s: requests to the REST API with any of the tenant's keys. on_exceeded: what
+    minutes_a_day: of calls, each begun minute as a whole, by days in UTC. spend_a_day, spend_a_month: what calls
+    cost by `prices`. api_per_s: requests to the REST API with any of the tenant's keys. agents: in the
+    tenant's dialplan. storage_bytes: of recordings and voicemail that are kept. on_exceeded: what
     becomes of calls that run when minutes or spend are used up. stripe_customer: whom meter events name (`cus_...`).
     redact: what is replaced in events, records, webhooks and logs: card numbers, all digits, or nothing.
+    branding: how pages and programs show the tenant.
 
     numbers: globs of numbers or users that are this tenant's alone: calls to them ask no other routes. Of dialplans
     that come by REST, numbers: what their routes may take; targets: globs of where calls may go; hosts: globs of
@@ -145,9 +148,12 @@ class TenantLimits(BaseModel):
     spend_a_day: Decimal = Field(default=Decimal(0), ge=0, max_digits=15, decimal_places=6)
     spend_a_month: Decimal = Field(default=Decimal(0), ge=0, max_digits=15, decimal_places=6)
     api_per_s: int = Field(default=0, ge=0)
+    agents: int = Field(default=0, ge=0)
+    storage_bytes: int = Field(default=0, ge=0)
     on_exceeded: Literal["finish", "hangup"] = "finish"
     stripe_customer: str = Field(default="", pattern=r"^[A-Za-z0-9_]{0,255}$")
     numbers: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     redact: Literal["cards", "digits", "off"] = "cards"
+    branding: BrandingSettings = BrandingSettings()

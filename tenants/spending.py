@@ -1,4 +1,5 @@
-"""How much tenants have spent, told to whoever counts limits: from what calls that are over cost.
+"""How much tenants have spent and keep, told to whoever counts limits: from what calls that are over
+cost, what those that run have cost so far, and what is kept of recordings.
 
 Owns how often it looks. Refuses to know what becomes of a tenant whose limit is reached.
 """
@@ -14,11 +15,24 @@ from typing import Protocol
 from sipserver import log
 from sipserver.store.database import UNAVAILABLE, brief
 from sipserver.store.usage_rows import UsageRows
-from sipserver.tenants.allowances import DAY_S, MONTH_S, day_begin, micro, minutes_scope, month_begin, spend_scope
+from sipserver.tenants.allowances import (
+    DAY_S,
+    MONTH_S,
+    STORED_S,
+    day_begin,
+    micro,
+    minutes_scope,
+    month_begin,
+    spend_scope,
+    storage_scope,
+)
+from sipserver.tenants.nearness import Nearness
 from sipserver.tenants.prices import Rating
 from sipserver.tenants.settings import TenantLimits
 
 EVERY_S = 5.0
+LONGEST = timedelta(days=1)
+"""A call that runs for longer is not looked for until it is over."""
 SHARE = 20
 """A look that took long is followed by a pause of so many times its length: a twentieth of the time is spent on it."""
 
@@ -38,14 +52,16 @@ class Spending:
         rating: Rating,
         tenants: Mapping[str, TenantLimits],
         meters: Meters,
+        nearness: Nearness,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._rows, self._rating, self._meters, self._now = rows, rating, meters, now
+        self._nearness = nearness
         self._tenants = {
             name: limits
             for name, limits in tenants.items()
-            if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month
+            if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month or limits.storage_bytes
         }
         self._log = log.logger("tenants")
 
@@ -66,19 +82,31 @@ class Spending:
     async def look(self) -> None:
         """Once. Raises SQLAlchemy's errors when the database does not answer."""
         for tenant, limits in self._tenants.items():
-            await self._look_at(tenant, limits)
+            if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month:
+                await self._look_at(tenant, limits)
+            if limits.storage_bytes:
+                stored = await self._rows.stored(tenant)
+                await self._meters.put(storage_scope(tenant), stored, STORED_S, lower=True)
+                await self._nearness.seen(tenant, "storage_bytes", stored, limits.storage_bytes)
 
     async def _look_at(self, tenant: str, limits: TenantLimits) -> None:
         now_s = self._now()
+        now = datetime.fromtimestamp(now_s, UTC)
         day = day_begin(now_s)
         since = month_begin(now_s) if limits.spend_a_month else day
         of_day = of_month = minutes = 0
-        async for row in self._rows.between(tenant, since, datetime.fromtimestamp(now_s, UTC) + timedelta(days=1)):
+        async for row in self._rows.between(tenant, since, now + timedelta(days=1)):
             cost = micro(self._rating.rate(row).cost)
             of_month += cost
             if row.at >= day:
                 of_day += cost
                 minutes += -(-row.quantity // 60_000) if row.part in ("call.inbound", "call.outbound") else 0
+        if limits.spend_a_day or limits.spend_a_month:
+            # Read after the others: one that ends between is missing this time, instead of being counted twice.
+            for row in await self._rows.running(tenant, max(since, now - LONGEST), now):
+                cost = micro(self._rating.rate(row).cost)
+                of_month += cost
+                of_day += cost if row.at >= day else 0
         if limits.minutes_a_day:
             await self._meters.put(minutes_scope(tenant, now_s), minutes, 2 * DAY_S)
         if limits.spend_a_day:

@@ -1,4 +1,4 @@
-"""The users of all tenants: made, changed, let in by their password or by a provider's word.
+"""The users of all tenants: made, changed, deleted, let in by their password or by a provider's word.
 
 Owns what an attempt to log in costs whoever guesses. Refuses to know tables, requests and who may do this.
 """
@@ -109,6 +109,16 @@ class UserBook:
         if not values:
             return user_of(before)
         row = await self._rows.change(user_id, values, ends_sessions=enabled is False or password is not None)
+        if row is None:
+            raise NotFound("there is no such user")
+        return user_of(row)
+
+    async def delete(self, user_id: str, *, tenant: str) -> User:
+        """The user that was; sessions end at once, and the address is free again. Raises NotFound, and CallerError for
+        the last owner.
+        """
+        await self._row(user_id, tenant)
+        row = await self._rows.delete(user_id)
         if row is None:
             raise NotFound("there is no such user")
         return user_of(row)

@@ -15,7 +15,7 @@ from sipserver import yaml_file
 from sipserver.dialplan import bounds, load
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.bounds import Allowed
-from sipserver.dialplan.load import Sounds
+from sipserver.dialplan.load import NO_LIMITS, MostAgents, Sounds
 from sipserver.dialplan.plan import Plan
 from sipserver.errors import ConfigError, DialplanError, TooMany
 
@@ -48,8 +48,14 @@ class Checked:
 class PlanChecks:
     """Loop thread; the work is done in a thread. Raises TooMany when too many wait already."""
 
-    def __init__(self, folder: Path, allowed: Mapping[str, Allowed], engines: Engines) -> None:
-        self._folder, self._allowed, self._engines = folder, allowed, engines
+    def __init__(
+        self,
+        folder: Path,
+        allowed: Mapping[str, Allowed],
+        engines: Engines,
+        most_agents: MostAgents = NO_LIMITS,
+    ) -> None:
+        self._folder, self._allowed, self._engines, self._most_agents = folder, allowed, engines, most_agents
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -62,6 +68,10 @@ class PlanChecks:
         """What stands in a dialplan that is there already; None: it is wrong."""
         async with self._free():
             return (await asyncio.to_thread(checked, text, self._file)).plan
+
+    def by_hand(self, text: str, file: Path) -> Plan | None:
+        """What the server reads in a file that the operator changed; None: it is wrong. Blocks on the disk."""
+        return checked(text, file, most_agents=self._most_agents).plan
 
     @contextlib.asynccontextmanager
     async def _free(self) -> AsyncIterator[None]:
@@ -83,7 +93,7 @@ class PlanChecks:
         before = None if operators is None else checked(operators, self._file).plan
         if too_many := _too_many(text, self._file):
             return Checked(None, too_many)
-        found = checked(text, self._file, Sounds((SHARED_SOUNDS, tenant), bounds.sounds_of(before)))
+        found = checked(text, self._file, Sounds((SHARED_SOUNDS, tenant), bounds.sounds_of(before)), self._most_agents)
         plan = found.plan
         if plan is None:
             return found
@@ -116,10 +126,10 @@ def _too_many(text: str, file: Path) -> list[ConfigError]:
     ]
 
 
-def checked(text: str, file: Path, sounds: Sounds | None = None) -> Checked:
+def checked(text: str, file: Path, sounds: Sounds | None = None, most_agents: MostAgents = NO_LIMITS) -> Checked:
     """As the server reads it, and no more. Blocks on the disk, where its sounds are."""
     try:
-        report = load.check_document(yaml_file.parse_text(text, file, DialplanError), sounds)
+        report = load.check_document(yaml_file.parse_text(text, file, DialplanError), sounds, most_agents)
     except ConfigError as problem:
         return Checked(None, (problem,))
     return Checked(report.plan, report.errors, report.warnings)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sipserver.api.plan_checks import Checked, PlanChecks, checked
+from sipserver.api.plan_checks import Checked, PlanChecks
 from sipserver.dialplan.plan import Plan
 from sipserver.dialplan.shelf import Found, Mark, Shelf, digest_of
 from sipserver.errors import ConfigError, Conflict, DialplanError, NotFound, Outdated, SipServerError
@@ -221,7 +221,7 @@ class Plans:
         if found is not None and found.text is not None:
             if found.age_s < SETTLE_S:
                 return False
-            plan = (await asyncio.to_thread(checked, found.text, found.file)).plan
+            plan = await asyncio.to_thread(self._checks.by_hand, found.text, found.file)
             return plan is not None and plan.tenant == tenant
         known, unknown = await asyncio.to_thread(self._shelf.count)
         now_s = time.monotonic()

@@ -152,6 +152,12 @@ class Limits(Protocol):
         """Back with them; never blocks."""
         ...
 
+    async def used(self, scopes: Sequence[str]) -> Mapping[str, int]:
+        """How many places of each are in use in all processes, as far as these have told: of those with many free some
+        taken or given back within a lease may be missing. Raises BusDown.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:

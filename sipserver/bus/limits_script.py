@@ -52,6 +52,23 @@ end
 FORGET = _COMMON + "forget(ARGV[1])"
 """KEYS: prefix. ARGV: run."""
 
+USED = (
+    _COMMON
+    + """
+local answer = {}
+for index, scope in ipairs(ARGV) do
+  local used = 0
+  local all = redis.call('HGETALL', hash(scope))
+  for place = 1, #all, 2 do
+    if all[place] ~= 'sum' then used = used + tonumber(string.match(all[place + 1], '%d+ (%d+)')) end
+  end
+  answer[index] = used
+end
+return answer
+"""
+)
+"""KEYS: prefix. ARGV: scopes. Answers how many places of each are in use."""
+
 TELL = (
     _COMMON
     + """

@@ -253,6 +253,9 @@ class _Limits:
             if self._counts[scope][self._run] > 0:
                 self._counts[scope][self._run] -= 1
 
+    async def used(self, scopes: Sequence[str]) -> Mapping[str, int]:
+        return {scope: self._counts[scope].total() if scope in self._counts else 0 for scope in scopes}
+
 
 # --- live events ------------------------------------------------------------------------------------------------------
 

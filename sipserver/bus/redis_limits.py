@@ -52,7 +52,7 @@ class RedisLimits:
         self._log = logger("bus", run=run)
         self._scopes: dict[str, _Scope] = {}
         self._script = Script(limits_script.TELL)
-        self._forget = Script(limits_script.FORGET)
+        self._forget, self._used = Script(limits_script.FORGET), Script(limits_script.USED)
         self._talking = asyncio.Lock()
         self._number = 0
         self._born = 0
@@ -92,6 +92,12 @@ class RedisLimits:
             scope.used_at = time.monotonic()
             if scope.quota - scope.own > scope.spare:
                 self._tell_soon()
+
+    async def used(self, scopes: Sequence[str]) -> Mapping[str, int]:
+        if not scopes:
+            return {}
+        answer = await self._link.do(lambda redis: self._used.run(redis, self._link.prefix, scopes))
+        return {scope: int(count) for scope, count in zip(scopes, answer, strict=True)}
 
     # --- taking -------------------------------------------------------------------------------------------------------
 

@@ -46,10 +46,20 @@ class Allowance:
         if self.reached is not None:
             _refuse(call, self.reached)
             return False
+        if self._allowances is not None:
+            call.tape.refused = lambda: self._recording(call)
         if self._allowances is not None and self._allowances.limits_minutes(self._tenant):
             allowances = self._allowances
             call.when_answered = lambda: call.beside(_minutes(call, allowances), "minutes")
         return True
+
+    async def _recording(self, call: Call) -> str:
+        """Why one more recording may not be; empty: it may."""
+        if self._allowances is None:
+            return ""
+        allowed = await self._allowances.recording(self._tenant)
+        _tell(call, allowed.told)
+        return "" if allowed.reached is None else allowed.reached.text
 
     async def over(self, call: Call) -> None:
         """The call has ended: one that nobody answered has used no minute."""

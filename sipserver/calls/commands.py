@@ -18,7 +18,7 @@ from sipserver.calls.runner import Busy
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.steps import Amd, Handover, Play, Record, Say, Step
 from sipserver.dialplan.steps.parties import HeaderName
-from sipserver.errors import CallerError, CarrierError
+from sipserver.errors import CallerError, CarrierError, StorageFull
 from sipserver.events import CallMuted, CallOnHold, Fault
 
 Json = Mapping[str, Any]
@@ -140,7 +140,8 @@ class CallCommands:
     async def _record(self, arguments: Json) -> Json:
         call = self._answered(arguments)
         wanted = _checked(Record, arguments)
-        await call.tape.act(wanted.action, stereo=wanted.stereo)
+        if reason := await call.tape.act(wanted.action, stereo=wanted.stereo):
+            raise StorageFull(reason)
         return {"call": call.id}
 
     async def _digits(self, arguments: Json) -> Json:

@@ -83,6 +83,10 @@ class Allowances(Protocol):
         """One more minute of a call that runs."""
         ...
 
+    async def recording(self, tenant: str) -> Allowed:
+        """One more recording, or message of voicemail."""
+        ...
+
     async def unused(self, tenant: str) -> None:
         """The first minute of a call was not needed."""
         ...

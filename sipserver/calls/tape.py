@@ -6,7 +6,7 @@ Owns at most one running `Recording` and the names of the call's files. Refuses 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -17,13 +17,18 @@ from sipserver.events import (
     Emit,
     RecordingFailed,
     RecordingPaused,
+    RecordingRefused,
     RecordingResumed,
     RecordingStarted,
     RecordingStopped,
 )
 
 NoteRecording = Callable[[str, str], None]
-"""(path, status: recording | complete | failed), for the call's record."""
+"""(path, status: recording | complete | failed | refused), for the call's record; a refused one has no path."""
+
+
+async def _never() -> str:
+    return ""
 
 
 def file_name(tenant: str, day: datetime, call_id: str, number: int) -> Path:
@@ -44,11 +49,15 @@ class Tape:
         self._emit, self._note = emit, note
         self._running: Recording | None = None
         self._number = 0
+        self._wish = 0
+        """Grows with every start and stop: one that had to wait is out of date when another one has come."""
         self._secured = False
         self._paused = False
         """By the dialplan; a recording is silent then and while it is secured."""
         self.watchers: list[Callable[[], None]] = []
         """Called when a recording begins or has ended."""
+        self.refused: Callable[[], Awaitable[str]] = _never
+        """Asked before one begins: why it may not; empty: it may."""
 
     @property
     def running(self) -> bool:
@@ -59,24 +68,45 @@ class Tape:
         if self._running is not None:
             self._running.hear(inbound, outbound)
 
-    async def act(self, action: RecordAction, *, stereo: bool = True) -> None:
-        """start | stop | pause | resume, as the step `record` says it. One that changes nothing is no mistake."""
+    async def act(self, action: RecordAction, *, stereo: bool = True) -> str:
+        """start | stop | pause | resume, as the step `record` says it. One that changes nothing is no mistake. Returns
+        why nothing is recorded that should be; empty: it is as was wanted.
+        """
         match action:
             case "start":
-                self.start(stereo=stereo)
+                return await self.start(stereo=stereo)
             case "pause":
                 self.pause()
             case "resume":
                 self.resume()
             case "stop":
                 await self.stop()
+        return ""
 
-    def start(self, *, stereo: bool = True) -> None:
-        """Begin a file, or go on with a paused one."""
+    async def start(self, *, stereo: bool = True) -> str:
+        """Begin a file, or go on with a paused one. Returns why it may not be, which the record says then; empty: it
+        runs, or somebody has stopped it meanwhile. Safe to cancel.
+        """
         self._paused = False
         if self._running is not None:
             self._settle()
-            return
+            return ""
+        self._wish = wish = self._wish + 1
+        if reason := await self.refused():
+            if self._wish == wish:
+                self.refuse(reason)
+                if not self._number:
+                    self._note("", "refused")
+            return reason
+        if self._wish == wish:
+            self._begin(stereo)
+        return ""
+
+    def refuse(self, reason: str) -> None:
+        """Something of the call is not recorded."""
+        self._emit(RecordingRefused(reason))
+
+    def _begin(self, stereo: bool) -> None:
         self._number += 1
         path = self._recorder.folder / file_name(self._tenant, self._day, self._call_id, self._number)
         self._running = self._recorder.start(path, stereo=stereo, on_failure=lambda why: self._failed(path, why))
@@ -110,6 +140,7 @@ class Tape:
 
     async def stop(self) -> None:
         """Close the file and wait for it (a few seconds at most). Safe to cancel: the next stop goes on waiting."""
+        self._wish += 1
         recording = self._running
         if recording is None:
             return

@@ -240,6 +240,7 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "recording.paused": ("record", _words("paused at sample {at_sample}")),
     "recording.resumed": ("record", _words("resumed at sample {at_sample}")),
     "recording.stopped": ("record", _words("stopped: {samples} samples, {dropped_frames} frames dropped")),
+    "recording.refused": ("record", _words("not begun: {reason}")),
     "recording.failed": ("record", _words("FAILED: {reason}")),
     "voice.started": ("caller", _words("speaks (probability {probability})")),
     "voice.stopped": ("caller", _words("silent for {silence_ms} ms after {voiced_ms} ms of voice")),

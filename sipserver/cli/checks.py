@@ -147,7 +147,7 @@ def _running(settings: Settings) -> bool:
 def dialplans(settings: Settings) -> list[Finding]:
     """Every file valid, every engine that they name in the settings, at least one file."""
     try:
-        reading = book.read(settings.dialplans)
+        reading = book.read(settings.dialplans, settings.most_agents)
     except ConfigError as unreadable:
         return [problem("dialplans", str(unreadable), "the key `dialplans` of the settings names the folder")]
     engines = reading.book.unknown_engines(settings.speech.stt, settings.speech.tts, settings.llm)

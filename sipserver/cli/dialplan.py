@@ -33,7 +33,7 @@ def check(
 ) -> None:
     """Print every mistake as `file:line: key: reason`. Exit code 1 if there is one; warnings alone are 0."""
     settings = _settings(config)
-    reading = _read(path or settings.dialplans)
+    reading = _read(path or settings.dialplans, settings)
     missing = reading.book.unknown_engines(settings.speech.stt, settings.speech.tts, settings.llm)
     for warning in reading.warnings:
         typer.echo(f"warning: {warning}")
@@ -69,7 +69,8 @@ def explain(
 
     Exit code 1 if no route takes the call.
     """
-    reading = _read(path or _settings(config).dialplans)
+    settings = _settings(config)
+    reading = _read(path or settings.dialplans, settings)
     for error in reading.errors:
         typer.echo(f"left out: {error}", err=True)
     facts = CallFacts.of(
@@ -103,13 +104,13 @@ def _settings(config: Path | None) -> Settings:
     return all_settings.load(file)
 
 
-def _read(path: Path) -> book.Reading:
+def _read(path: Path, settings: Settings) -> book.Reading:
     if path.is_dir():
-        reading = book.read(path)
+        reading = book.read(path, settings.most_agents)
         if not (reading.book.plans or reading.errors):
             raise DialplanError("no dialplan (*.yaml) is in this folder", file=path)
         return reading
-    report = load.check(path)
+    report = load.check(path, settings.most_agents)
     return book.Reading(book.Book((report.plan,) if report.plan else ()), report.errors, report.warnings)
 
 

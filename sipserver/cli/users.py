@@ -1,4 +1,4 @@
-"""`sipserver users`: make users, list them, change their roles, shut them out, give them a new password.
+"""`sipserver users`: make users, list them, change their roles, shut them out, give them a new password, delete them.
 
 Owns the words on the terminal. A password is asked for, or is the first line of standard input: never an argument,
 which others on the machine could read. The database is worked on directly, so that a server need not run.
@@ -32,7 +32,7 @@ from sipserver.tenants.roles import Role, role_of
 from sipserver.tenants.user_book import UserBook
 from sipserver.tenants.users import User
 
-app = typer.Typer(help="Make users, list and change them.", no_args_is_help=True)
+app = typer.Typer(help="Make users, list, change and delete them.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
 Tenant = Annotated[str, typer.Option(help="Whose user.")]
@@ -116,6 +116,25 @@ def enable(email: Email, tenant: Tenant, config: Config = settings.DEFAULT_FILE)
 def reset_password(email: Email, tenant: Tenant, config: Config = settings.DEFAULT_FILE) -> None:
     """Give a new password, asked for or a line of standard input; sessions end at once, a lock is taken away."""
     typer.echo(_told(_change(config, tenant, email, password=_password())))
+
+
+@app.command()
+def delete(
+    email: Email,
+    tenant: Tenant,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: Config = settings.DEFAULT_FILE,
+) -> None:
+    """Delete a user; sessions end at once. The last owner stays. The audit log keeps who it was."""
+    if not yes:
+        typer.confirm(clean(f"delete {email} of {tenant}?"), abort=True)
+
+    async def work(book: UserBook, log: AuditLog) -> User:
+        user = await book.delete((await book.by_email(tenant, email)).id, tenant=tenant)
+        await _note(log, user, "user.deleted", name=user.name, role=user.role)
+        return user
+
+    typer.echo(f"deleted {clean(_run(config, work).email)} of {clean(tenant)}")
 
 
 def _change(config: Path, tenant: str, email: str, **changes: Any) -> User:

@@ -159,9 +159,9 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def read(folder: Path) -> Reading:
+def read(folder: Path, most_agents: load.MostAgents = load.NO_LIMITS) -> Reading:
     """Read a whole folder. Raises DialplanError only if the folder cannot be read. Blocks on the disk."""
-    reports = [load.check(file) for file in files(folder)]
+    reports = [load.check(file, most_agents) for file in files(folder)]
     plans, clashes = unique([report.plan for report in reports if report.plan is not None])
     errors = [problem for report in reports for problem in report.errors]
     warnings = [problem for report in reports for problem in report.warnings]

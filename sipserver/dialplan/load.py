@@ -41,10 +41,15 @@ def load(file: Path) -> Plan:
     return report.plan
 
 
-def check(file: Path) -> Report:
+MostAgents = Mapping[str, int]
+"""How many agents a tenant may have; 0, or not named: any number."""
+NO_LIMITS: MostAgents = {}
+
+
+def check(file: Path, most_agents: MostAgents = NO_LIMITS) -> Report:
     """All mistakes and warnings of a file. Never raises. Blocks on the disk."""
     try:
-        return check_document(yaml_file.parse(file, DialplanError))
+        return check_document(yaml_file.parse(file, DialplanError), most_agents=most_agents)
     except ConfigError as problem:
         return Report(file, None, (problem,))
 
@@ -69,19 +74,19 @@ class Sounds:
             return False
 
 
-def check_document(document: Document, sounds: Sounds | None = None) -> Report:
+def check_document(document: Document, sounds: Sounds | None = None, most_agents: MostAgents = NO_LIMITS) -> Report:
     """As `check`, for a file that was parsed. sounds: None: wherever the file says."""
     if not isinstance(document.value, dict):
         problem = DialplanError("is empty; a dialplan has `tenant`, `flows` and `routes`", file=document.file, line=1)
         return Report(document.file, None, (problem,))
-    return _Check(document, sounds).report()
+    return _Check(document, sounds, most_agents).report()
 
 
 class _Check:
     """One pass over one document; keeps what it finds."""
 
-    def __init__(self, document: Document, sounds: Sounds | None) -> None:
-        self.document, self.sounds = document, sounds
+    def __init__(self, document: Document, sounds: Sounds | None, most_agents: MostAgents) -> None:
+        self.document, self.sounds, self.most_agents = document, sounds, most_agents
         self.errors: list[ConfigError] = []
         self.placed: list[tuple[KeyPath, Step]] = []
 
@@ -92,6 +97,7 @@ class _Check:
         self._names(flows)
         if head is not None:
             self._calendars(head)
+            self._agents(head)
         if not self.errors:
             self._loops(flows)
         warnings: list[ConfigError] = []
@@ -191,6 +197,14 @@ class _Check:
         for index, route in enumerate(head.routes):
             for name in map(bare, route.match.calendar or ()):
                 self._named(("routes", index, "match", "calendar"), "calendar", name, head.calendars)
+
+    def _agents(self, head: PlanFile) -> None:
+        """Too many are told of once, at the first that is one too many."""
+        most = self.most_agents.get(head.tenant, 0)
+        if 0 < most < len(head.agents):
+            first = list(head.agents)[most]
+            told = f"{len(head.agents)} agents, and the tenant {head.tenant} may have {most}"
+            self._error(("agents", first), f"{told} (`tenants.{head.tenant}.agents` in the settings)")
 
     def _part(self, key: str) -> Mapping[str, Any]:
         written = self.document.at((key,))

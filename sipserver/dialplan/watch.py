@@ -33,14 +33,14 @@ class Snapshot:
     stamps: Stamps
 
 
-def snapshot(folder: Path, *, strict: bool = True) -> Snapshot:
+def snapshot(folder: Path, *, strict: bool = True, most_agents: load.MostAgents = load.NO_LIMITS) -> Snapshot:
     """Read the folder. Blocks on the disk.
 
     Raises DialplanError with the first mistake: a server does not start with half of its dialplans, or with none. Not
     strict: without the wrong ones, for a server that runs and must not end because of them.
     """
     stamps = _stamps(folder)
-    reading = book.read(folder)
+    reading = book.read(folder, most_agents)
     if reading.errors and strict:
         raise reading.errors[0]
     if not reading.book.plans:
@@ -64,10 +64,11 @@ class Watcher:
         on_problem: Callable[[ConfigError], None] = lambda _problem: None,
         interval_s: float = 1.0,
         snapshot: Snapshot | None = None,
+        most_agents: load.MostAgents = load.NO_LIMITS,
     ) -> None:
         self.folder = folder
         self.book = Book()
-        self._given = snapshot
+        self._given, self._most_agents = snapshot, most_agents
         self._on_change, self._on_problem, self._interval_s = on_change, on_problem, interval_s
         self._stamps: Stamps = {}
         self._lock = asyncio.Lock()
@@ -78,7 +79,7 @@ class Watcher:
         async with self._lock:
             taken = self._given
             if taken is None:
-                taken = await asyncio.to_thread(snapshot, self.folder)
+                taken = await asyncio.to_thread(snapshot, self.folder, most_agents=self._most_agents)
             self.book, self._stamps = taken.book, taken.stamps
         if self._given is not None:
             return self.book
@@ -126,7 +127,7 @@ class Watcher:
             return
         changed = [file for file, stamp in stamps.items() if everything or self._stamps.get(file) != stamp]
         self._stamps = stamps
-        reports = await asyncio.to_thread(lambda: [load.check(file) for file in changed])
+        reports = await asyncio.to_thread(lambda: [load.check(file, self._most_agents) for file in changed])
         for report in reports:
             for problem in report.errors:
                 self._on_problem(problem)

@@ -94,6 +94,7 @@ from sipserver.events.parties import (
 from sipserver.events.recording import (
     RecordingFailed,
     RecordingPaused,
+    RecordingRefused,
     RecordingResumed,
     RecordingStarted,
     RecordingStopped,
@@ -184,6 +185,7 @@ __all__ = [
     "QueueServed",
     "RecordingFailed",
     "RecordingPaused",
+    "RecordingRefused",
     "RecordingResumed",
     "RecordingStarted",
     "RecordingStopped",

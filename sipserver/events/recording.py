@@ -44,6 +44,16 @@ class RecordingStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingRefused(Event):
+    """A recording, or a message of voicemail, was not begun, and the call went on without: the tenant may keep no more.
+    reason: which limit, and what is used of it.
+    """
+
+    kind: ClassVar[str] = "recording.refused"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordingFailed(Event):
     """The call is not recorded, or no longer."""
 

@@ -25,8 +25,8 @@ class EngineUsed(Event):
 @dataclass(frozen=True, slots=True)
 class LimitExceeded(Event):
     """A limit of the tenant was reached: of this call, or of something that belongs to none. Told once a minute.
-    limit: as in the settings (calls, calls_per_s, minutes_a_day, spend_a_day, spend_a_month, api_per_s). most, used: as
-    the settings count it, decimal.
+    limit: as in the settings (calls, calls_per_s, minutes_a_day, spend_a_day, spend_a_month, api_per_s, storage_bytes).
+    most, used: as the settings count it, decimal.
     """
 
     kind: ClassVar[str] = "limit.exceeded"
@@ -37,7 +37,9 @@ class LimitExceeded(Event):
 
 @dataclass(frozen=True, slots=True)
 class LimitNear(Event):
-    """Four fifths are used of minutes or spend. Told once for each day or month."""
+    """Four fifths are used: of minutes or spend, told once for each day or month, of a call; of calls at a time or of
+    storage, told of no call, and again only after less than 65 % were used.
+    """
 
     kind: ClassVar[str] = "limit.near"
     limit: str

@@ -27,7 +27,7 @@ def preload(settings: Settings, strict: bool) -> Snapshot:
     engines.preload(settings)
     hold_music.gentle()
     table.preload(settings.bus)
-    return watch.snapshot(settings.dialplans, strict=strict)
+    return watch.snapshot(settings.dialplans, strict=strict, most_agents=settings.most_agents)
 
 
 async def main(spec: ChildSpec, control: Control) -> None:

@@ -205,15 +205,20 @@ class SpeechWorker:
 
     async def _read(self) -> Book:
         """The dialplans as far as they are right."""
-        taken = self._snapshot
+        taken, most_agents = self._snapshot, self._settings.most_agents
         if taken is None:
             try:
-                taken = await asyncio.to_thread(snapshot_of, self._settings.dialplans, strict=False)
+                folder = self._settings.dialplans
+                taken = await asyncio.to_thread(snapshot_of, folder, strict=False, most_agents=most_agents)
             except DialplanError as problem:
                 self._on_problem(problem)
                 taken = Snapshot(Book(), {})
         self._watcher = Watcher(
-            self._settings.dialplans, on_change=self._on_book, on_problem=self._on_problem, snapshot=taken
+            self._settings.dialplans,
+            on_change=self._on_book,
+            on_problem=self._on_problem,
+            snapshot=taken,
+            most_agents=most_agents,
         )
         return await self._watcher.start()
 

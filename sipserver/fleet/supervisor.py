@@ -99,7 +99,12 @@ class Supervisor:
             Keeper(name, program, fleet, self.alarms, self.front.edge_started) for name, program in served.items()
         ]
         self._troubles = Troubles(self.crew, bus, self.alarms, (loaded.bus.spool, loaded.calls.recordings))
-        self._watcher = Watcher(loaded.dialplans, on_change=self._on_book, on_problem=self._on_problem)
+        self._watcher = Watcher(
+            loaded.dialplans,
+            on_change=self._on_book,
+            on_problem=self._on_problem,
+            most_agents=loaded.most_agents,
+        )
         self._admin = AdminServer(
             fleet.runtime,
             {

@@ -92,7 +92,9 @@ class JournalSink:
         self._tell(Entry(Kind.EVENT, self._node, self._run, stamped.call_id, self._last_us / 1e6, fields))
 
     def recording(self, *, call_id: str, path: str, status: str) -> None:
-        """status: recording | complete | failed. Also for calls of an earlier run, whose recording was repaired."""
+        """status: recording | complete | failed | refused (no path). Also for calls of an earlier run, whose recording
+        was repaired.
+        """
         self._write(Kind.RECORDING, call_id, {"path": path, "status": status})
 
     def ended(self, *, call_id: str, reason: str, sip_code: int) -> None:

@@ -14,6 +14,7 @@ from sipserver.journal import Entry, Kind, micros
 from sipserver.store.schema import calls
 
 CRASH = "crash"
+REFUSED = "refused"
 
 Row = dict[str, Any]
 
@@ -108,7 +109,11 @@ class OpenCall:
                 row["faults"] += 1
 
     def _recording(self, path: str, status: str) -> None:
-        """What is told again of its beginning does not undo its end."""
+        """What is told again of its beginning does not undo its end. One that was refused is no file."""
+        if status == REFUSED:
+            if self.row["recording_status"] is None:
+                self._set(recording_status=status)
+            return
         ended = self.row["recording_status"] in ("complete", "failed")
         if not (ended and status == "recording" and self.row["recording_path"] == fitting("recording_path", path)):
             self._set(recording_path=path, recording_status=status)

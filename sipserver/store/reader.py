@@ -22,9 +22,9 @@ from sipserver.store.settings import StoreSettings
 class CallRow:
     """One call. Moments are aware and in UTC; what has not happened is None. Counts are totals so far.
 
-    node: the machine that has the call; run: the life of its process. recording_status: recording | complete | failed.
-    events counts those in the record, events_dropped those that were lost on the way, because a full disk refused them;
-    the missing numbers in the events' seq tell where.
+    node: the machine that has the call; run: the life of its process. recording_status: recording | complete | failed |
+    refused. events counts those in the record, events_dropped those that were lost on the way, because a full disk
+    refused them; the missing numbers in the events' seq tell where.
     """
 
     id: str

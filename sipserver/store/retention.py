@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sipserver.store import usage
 from sipserver.store.database import Database
-from sipserver.store.schema import calls, doomed_files, duties, events, webhook_messages
+from sipserver.store.schema import calls, doomed_files, duties, events, stored, webhook_messages
 
 
 class Kept(enum.StrEnum):
@@ -37,6 +38,8 @@ SAID = (
 )
 """Kinds of events that hold what was said and typed."""
 MESSAGES = ("voicemail.left", "voicemail.transcribed")
+FILES = ("voicemail.left", "recording.started")
+"""Kinds of events that say which files a call has: they stay until the call goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +107,21 @@ async def delete(connection: AsyncConnection, kind: Kept, ids: Sequence[str], no
     if kind is Kept.WEBHOOKS:
         await connection.execute(sa.delete(webhook_messages).where(webhook_messages.c.id.in_(ids)))
         return 0
+    sound = []
     if kind in (Kept.RECORDS, Kept.RECORDINGS):
         doomed += await _doom_recordings(connection, ids, now, reason)
+        sound.append(usage.RECORDING)
     if kind in (Kept.RECORDS, Kept.VOICEMAIL):
         doomed += await _doom_messages(connection, ids, now, reason)
+        sound.append(usage.VOICEMAIL)
+    await connection.execute(sa.delete(stored).where(stored.c.call_id.in_(ids), stored.c.kind.in_(sound)))
     if kind is Kept.RECORDS:
         await connection.execute(sa.delete(calls).where(calls.c.id.in_(ids)))
     elif kind is Kept.RECORDINGS:
         gone = {"recording_path": None, "recording_status": None}
         await connection.execute(sa.update(calls).where(calls.c.id.in_(ids)).values(**gone))
     else:
-        which = {Kept.EVENTS: events.c.kind.not_in(MESSAGES[:1]), Kept.TRANSCRIPTS: events.c.kind.in_(SAID)}
+        which = {Kept.EVENTS: events.c.kind.not_in(FILES), Kept.TRANSCRIPTS: events.c.kind.in_(SAID)}
         chosen = which.get(kind, events.c.kind.in_(MESSAGES))
         await connection.execute(sa.delete(events).where(events.c.call_id.in_(ids), chosen))
         left = sa.select(sa.func.count()).where(events.c.call_id == calls.c.id).scalar_subquery()
@@ -132,22 +139,28 @@ def _query(tenant: str, kind: Kept, before: datetime) -> sa.Select[Any]:
     if kind is Kept.RECORDINGS:
         query = query.where(calls.c.recording_path.is_not(None))
     elif kind is not Kept.RECORDS:
-        kinds = {Kept.TRANSCRIPTS: events.c.kind.in_(SAID), Kept.EVENTS: events.c.kind.not_in(MESSAGES[:1])}
+        kinds = {Kept.TRANSCRIPTS: events.c.kind.in_(SAID), Kept.EVENTS: events.c.kind.not_in(FILES)}
         chosen = kinds.get(kind, events.c.kind.in_(MESSAGES))
         query = query.where(sa.exists().where(events.c.call_id == calls.c.id, chosen))
     return query.order_by(calls.c.ended_at, calls.c.id)
 
 
 async def _doom_recordings(connection: AsyncConnection, ids: Sequence[str], now: datetime, reason: str) -> int:
-    columns = calls.c
-    query = sa.select(columns.tenant, columns.node, columns.id, columns.recording_path)
-    rows = await connection.execute(query.where(columns.id.in_(ids), columns.recording_path.is_not(None)))
-    return await _doom(connection, [(*row, "recording") for row in rows], now, reason)
+    """All of a call's files: its row names the last one, its events each."""
+    where = sa.and_(calls.c.id.in_(ids), calls.c.recording_path.is_not(None))
+    whose = (calls.c.tenant, calls.c.node, calls.c.id)
+    named = await connection.execute(sa.select(*whose, calls.c.recording_path).where(where))
+    found = dict.fromkeys((*row, "recording") for row in named)
+    begun = sa.select(*whose, events.c.fields).join(events).where(where, events.c.kind == FILES[1])
+    for *who, fields in await connection.execute(begun):
+        if path := str(fields.get("path", "")):
+            found[(*who, path, "recording")] = None
+    return await _doom(connection, list(found), now, reason)
 
 
 async def _doom_messages(connection: AsyncConnection, ids: Sequence[str], now: datetime, reason: str) -> int:
     query = sa.select(calls.c.tenant, calls.c.node, calls.c.id, events.c.fields).join(events)
-    rows = await connection.execute(query.where(calls.c.id.in_(ids), events.c.kind == MESSAGES[0]))
+    rows = await connection.execute(query.where(calls.c.id.in_(ids), events.c.kind == FILES[0]))
     found = [
         (tenant, node, call_id, str(fields.get("path", "")), "voicemail") for tenant, node, call_id, fields in rows
     ]

@@ -1,5 +1,6 @@
 """The tables: a row for each call, event, API key, user, session, version of a dialplan and entry of the audit log;
-webhooks and what waits for them; what calls used; what is to be deleted. Works on SQLite and PostgreSQL.
+webhooks and what waits for them; what calls used, and what is kept of them; what is to be deleted. Works on SQLite and
+PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -275,6 +276,16 @@ usage = sa.Table(  # stays when the call's record is deleted: bills are made of 
     sa.Column("metering", sa.BigInteger, nullable=False),  # what is being told
     sa.Index("usage_tenant_at", "tenant", "at", "call_id"),
     sa.Index("usage_unmetered", "tenant", "at", postgresql_where=UNMETERED, sqlite_where=UNMETERED),
+)
+
+stored = sa.Table(  # sound that is kept of calls: goes with it
+    "stored",
+    metadata,
+    sa.Column("call_id", sa.String(64), sa.ForeignKey("calls.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),  # recording, voicemail
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Index("stored_tenant", "tenant", "bytes"),  # with all that a sum needs
 )
 
 doomed_files = sa.Table(  # what nobody refers to any more, until the machine that has it has deleted it

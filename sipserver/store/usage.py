@@ -1,7 +1,8 @@
-"""What a call used, by part, from its row and its events; and the rows that say so. Exactly once, because it is a
-function of what is recorded: made anew when a call is over, and again when an event comes later.
+"""What a call used, by part, and how many bytes of sound are kept of it, from its row and its events; and the rows that
+say so. Exactly once, because it is a function of what is recorded: made anew when a call is over, and again when an
+event comes later.
 
-Owns which event says what was used. Refuses to know prices. Quantities only grow.
+Owns which event says what was used. Refuses to know prices. Quantities only grow; what is kept goes with the sound.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sipserver import events as happened
 from sipserver.store.parts import UNITS
-from sipserver.store.schema import events, usage
+from sipserver.store.schema import events, stored, usage
 
 SAMPLES_A_MS = 16
 _SAMPLE_BYTES, _HEADER_BYTES = 2, 44
+RECORDING, VOICEMAIL = "recording", "voicemail"
+"""Kinds of sound that is kept."""
 _WIDTHS = {"leg": 64, "engine": 128, "vendor": 64, "model": 128}
 _FIRST = happened.CallStarted, happened.CallCarried, happened.PartyDialed, happened.LegAnswered
 _FURTHER = happened.LegDisconnected, happened.EngineUsed, happened.ModelSpan, happened.VoicemailLeft
 _RECORDING = happened.RecordingStarted, happened.RecordingStopped, happened.RecordingFailed
 KINDS = tuple(each.kind for each in (*_FIRST, *_FURTHER, *_RECORDING))
+TALKING = tuple(each.kind for each in (*_FIRST, happened.LegDisconnected))
+"""Kinds of events that say who is connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,16 @@ class Told:
     fields: Mapping[str, Any]
 
 
-def used(row: Mapping[str, Any], told: Iterable[Told]) -> Mapping[Item, int]:
-    """By item, from the columns of a call that is over and its events in order. Pure. An event that is not as it should
-    be says nothing.
+def talked(row: Mapping[str, Any], told: Iterable[Told], now: datetime) -> Mapping[Item, int]:
+    """What a call that is not over has used of connections until now, from its columns and its events of TALKING.
+    Pure.
+    """
+    return _account({**row, "ended_at": now}, told).used
+
+
+def _account(row: Mapping[str, Any], told: Iterable[Told]) -> _Account:
+    """From the columns of a call that is over and its events in order. Pure. An event that is not as it should be says
+    nothing.
     """
     account = _Account()
     for event in told:
@@ -60,12 +72,13 @@ def used(row: Mapping[str, Any], told: Iterable[Told]) -> Mapping[Item, int]:
             account.take(event)
         except (LookupError, TypeError, ValueError):
             continue
-    return account.close(row)
+    account.close(row)
+    return account
 
 
 async def settle(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Note what calls that are over have used. rows: columns of `calls`, whose rows the transaction has locked: so what
-    is noted last is of all events.
+    """Note what calls that are over have used, and what is kept of them. rows: columns of `calls`, whose rows the
+    transaction has locked: so what is noted last is of all events.
     """
     if not rows:
         return
@@ -77,6 +90,7 @@ async def settle(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]])
     told: dict[str, list[Told]] = {}
     for call_id, at_ms, kind, fields in await connection.execute(query):
         told.setdefault(call_id, []).append(Told(at_ms, kind, fields))
+    accounts = [(row, _account(row, told.get(row["id"], ()))) for row in rows]
     new = [
         {
             "call_id": row["id"],
@@ -89,11 +103,18 @@ async def settle(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]])
             "metered": 0,
             "metering": 0,
         }
-        for row in rows
-        for item, quantity in used(row, told.get(row["id"], ())).items()
+        for row, account in accounts
+        for item, quantity in account.used.items()
     ]
     if new:
         await connection.execute(_upsert(connection.dialect.name), new)
+    sound = [
+        {"call_id": row["id"], "kind": kind, "tenant": row["tenant"], "bytes": size}
+        for row, account in accounts
+        for kind, size in account.kept.items()
+    ]
+    if sound:
+        await connection.execute(_upsert_stored(connection.dialect.name), sound)
 
 
 @functools.cache
@@ -106,9 +127,17 @@ def _upsert(dialect: str) -> Any:
     )
 
 
+@functools.cache
+def _upsert_stored(dialect: str) -> Any:
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(stored)
+    keys = [column.name for column in stored.primary_key]
+    return statement.on_conflict_do_update(index_elements=keys, set_={"bytes": statement.excluded.bytes})
+
+
 class _Account:
     def __init__(self) -> None:
         self._used: Counter[Item] = Counter()
+        self._kept: Counter[str] = Counter()
         self._trunk = ""
         self._trunks: dict[str, str] = {}
         """By party."""
@@ -136,15 +165,25 @@ class _Account:
                 self._tapes[str(fields["path"])] = event.at_ms, int(fields.get("channels", 2))
             case happened.RecordingStopped.kind:
                 channels = self._tapes.pop(str(fields["path"]), (0, 2))[1]
-                self._recorded(_count(fields["samples"]) // SAMPLES_A_MS, channels)
+                self._recorded(RECORDING, _count(fields["samples"]) // SAMPLES_A_MS, channels)
             case happened.RecordingFailed.kind:
                 self._cut_off(str(fields["path"]), event.at_ms)
             case happened.VoicemailLeft.kind:
-                self._recorded(_count(fields["duration_ms"]), 1)
+                self._recorded(VOICEMAIL, _count(fields["duration_ms"]), 1)
             case _:
                 pass
 
-    def close(self, row: Mapping[str, Any]) -> Mapping[Item, int]:
+    @property
+    def used(self) -> Mapping[Item, int]:
+        """By item."""
+        return {item: quantity for item, quantity in self._used.items() if quantity}
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """Bytes of sound that are there still, by kind."""
+        return {kind: size for kind, size in self._kept.items() if size}
+
+    def close(self, row: Mapping[str, Any]) -> None:
         ended_ms = _milliseconds(row["ended_at"] - row["started_at"])
         for leg in tuple(self._talking):
             self._hung_up(leg, ended_ms)
@@ -154,7 +193,8 @@ class _Account:
         if answered is not None:
             part = "call.outbound" if row["direction"] == "outbound" else "call.inbound"
             self._used[Item(part, engine=self._trunk)] = max(0, _milliseconds(row["ended_at"] - answered))
-        return {item: quantity for item, quantity in self._used.items() if quantity}
+        if row["recording_path"] is None:  # deleted since, or never begun
+            self._kept.pop(RECORDING, None)
 
     def _hung_up(self, leg: str, at_ms: int) -> None:
         since_ms = self._talking.pop(leg, None)
@@ -173,12 +213,13 @@ class _Account:
         """A file whose end nobody told is as long as it ran."""
         began = self._tapes.pop(path, None)
         if began is not None:
-            self._recorded(max(0, at_ms - began[0]), began[1])
+            self._recorded(RECORDING, max(0, at_ms - began[0]), began[1])
 
-    def _recorded(self, ms: int, channels: int) -> None:
+    def _recorded(self, kind: str, ms: int, channels: int) -> None:
         self._used[Item("recording")] += ms
-        size = ms * SAMPLES_A_MS * _SAMPLE_BYTES * channels
-        self._used[Item("recording.size")] += size + _HEADER_BYTES if ms else 0
+        size = ms * SAMPLES_A_MS * _SAMPLE_BYTES * channels + _HEADER_BYTES if ms else 0
+        self._used[Item("recording.size")] += size
+        self._kept[kind] += size
 
     @staticmethod
     def _by_engine(part: str, fields: Mapping[str, Any]) -> Item:

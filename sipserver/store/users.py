@@ -81,12 +81,22 @@ class UserRows:
             if before is None:
                 return None
             await connection.execute(sa.update(users).where(users.c.id == user_id).values(**values))
-            if _is_owner(before) and not await self._has_owner(connection, before.tenant):
-                raise CallerError(f"{before.email} is the last owner of {before.tenant}: make somebody else one first")
+            await self._keep_owner(connection, before)
             if ends_sessions:
                 await connection.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
             found = (await connection.execute(sa.select(users).where(users.c.id == user_id))).mappings().one()
             return UserRow(**found)
+
+    async def delete(self, user_id: str) -> UserRow | None:
+        """The user that was, sessions included; None: there is none. Raises CallerError for the tenant's last owner."""
+        async with self._database.engine.begin() as connection:
+            before = await self._locked(connection, user_id)
+            if before is None:
+                return None
+            # His row first, with which his sessions go: whoever begins one takes the rows in this order, too.
+            await connection.execute(sa.delete(users).where(users.c.id == user_id))
+            await self._keep_owner(connection, before)
+            return before
 
     async def attempt(self, user_id: str, now: datetime, locks: Mapping[int, datetime]) -> UserRow | None:
         """Count one more attempt before it is looked at, so that many at the same moment are counted as well. None: the
@@ -142,11 +152,15 @@ class UserRows:
         await connection.execute(owners.order_by(users.c.id).with_for_update())
         return UserRow(**(await connection.execute(query)).mappings().one())
 
-    async def _has_owner(self, connection: AsyncConnection, tenant: str) -> bool:
+    async def _keep_owner(self, connection: AsyncConnection, before: UserRow) -> None:
+        """Raises CallerError when the tenant of this owner, as he was, has none any more who can come in."""
+        if not _is_owner(before):
+            return
         query = sa.select(users.c.id).where(
-            users.c.tenant == tenant, users.c.role == OWNER, users.c.disabled_at.is_(None)
+            users.c.tenant == before.tenant, users.c.role == OWNER, users.c.disabled_at.is_(None)
         )
-        return (await connection.execute(query.limit(1))).first() is not None
+        if (await connection.execute(query.limit(1))).first() is None:
+            raise CallerError(f"{before.email} is the last owner of {before.tenant}: make somebody else one first")
 
     async def _one(self, *conditions: sa.ColumnElement[bool]) -> UserRow | None:
         rows = await self._found(sa.select(users).where(*conditions))

@@ -271,3 +271,20 @@ async def test_giving_too_much_back_makes_no_places(one: Bus) -> None:
     one.limits.give(["tenant/a"])
     assert await one.limits.take({"tenant/a": 1}) is None
     assert await one.limits.take({"tenant/a": 1}) is not None
+
+
+async def test_how_many_are_in_use_everywhere_is_known(one: Bus, two: Bus) -> None:
+    assert await one.limits.used([]) == {}
+    for bus in (one, two, one):
+        assert await bus.limits.take({"tenant/a": 4, "trunk/t": 9}) is None
+    scopes = ["tenant/a", "tenant/b", "trunk/t"]
+
+    async def are(count: int) -> bool:
+        found = [await bus.limits.used(scopes) for bus in (one, two)]
+        return found == [{"tenant/a": count, "tenant/b": 0, "trunk/t": count}] * 2
+
+    await until(lambda: are(3))
+    one.limits.give(["tenant/a", "trunk/t"])
+    await until(lambda: are(2))
+    await two.forget_run("r1")
+    await until(lambda: are(1))

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from sipserver.calls import allowed as allowed_module
+from sipserver.calls.commands import CallCommands
 from sipserver.calls.registry import Registry
 from sipserver.calls.states import State
-from sipserver.errors import TooMany
-from sipserver.events import LimitExceeded, LimitNear
+from sipserver.errors import StorageFull, TooMany
+from sipserver.events import LimitExceeded, LimitNear, RecordingRefused, RecordingStarted, StepEntered
 from tests.calls.conftest import Stage
 from tests.calls.test_originate import ORDER, Placing
 from tests.calls.test_registry import FakeLimits
@@ -52,6 +53,7 @@ class FakeAllowances:
 
     first: Allowed = Allowed()
     later: list[Allowed] = field(default_factory=lambda: [Allowed()])
+    room: Allowed = Allowed()
     minutes: int = 0
     back: int = 0
 
@@ -61,6 +63,9 @@ class FakeAllowances:
     async def minute(self, tenant: str) -> Allowed:
         self.minutes += 1
         return self.later.pop(0) if len(self.later) > 1 else self.later[0]
+
+    async def recording(self, tenant: str) -> Allowed:
+        return self.room
 
     async def unused(self, tenant: str) -> None:
         self.back += 1
@@ -149,3 +154,35 @@ async def test_a_tenant_without_a_place_is_told_as_well(stage: Stage) -> None:
     made(stage, FakeAllowances()).begin(leg)
     assert await stage.ended(leg) == "limit"
     assert stage.records.of(LimitExceeded) == [LimitExceeded("calls", "9", "9")]
+
+
+NO_ROOM = "the limit storage_bytes is reached: 21 of 20"
+FULL = Allowed(Reached(text=NO_ROOM), (Told(False, "storage_bytes", "20", "21"),))
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        "[answer, {record: start}, {echo: {max_s: 600}}]",
+        "[answer, {voicemail: {box: sales, on: {failed: other}}}]\n  other: [{echo: {max_s: 600}}]",
+    ],
+)
+async def test_a_call_whose_tenant_may_keep_no_more_goes_on_without_a_recording(stage: Stage, flow: str) -> None:
+    allowances = FakeAllowances(room=FULL)
+    stage.allowances = allowances
+    leg, call = stage.call(f"  main: {flow}")
+    await stage.until(lambda: "echo" in [event.step for event in stage.records.of(StepEntered)], leg)
+    assert stage.records.of(RecordingRefused) == [RecordingRefused(NO_ROOM)]
+    assert stage.records.of(LimitExceeded) == [LimitExceeded("storage_bytes", "20", "21")]
+    assert not stage.records.of(RecordingStarted)
+    assert not list(stage.recorder.folder.rglob("*.wav"))
+    commands = CallCommands(stage.registries[-1])
+    with pytest.raises(StorageFull, match="21 of 20") as refused:
+        await commands.handle("record", {"call": call.id, "action": "start"})
+    assert refused.value.http_code == 507
+    assert call.state is State.ANSWERED
+    allowances.room = Allowed()
+    await commands.handle("record", {"call": call.id, "action": "start"})
+    assert len(stage.records.of(RecordingStarted)) == 1
+    leg.peer_leaves()
+    assert await stage.ended(leg) == "caller_hangup"

@@ -759,7 +759,7 @@ async def test_ticks_that_one_side_lost_are_silence_and_shift_nothing(tmp_path: 
 async def test_a_recording_may_begin_and_end_while_they_talk(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
         call, party = await joined(three)
-        call.tape.start()
+        await call.tape.start()
         assert three.leg.heard
         assert party.heard
         await three.tick(5, level(11), level(22))

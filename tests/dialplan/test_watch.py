@@ -13,7 +13,7 @@ import pytest
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.plan import Plan
-from sipserver.dialplan.watch import Watcher, merge
+from sipserver.dialplan.watch import Watcher, merge, snapshot
 from sipserver.errors import ConfigError, DialplanError
 from tests.fakes.dialplans import plan, written
 
@@ -79,6 +79,46 @@ async def test_a_bad_file_changes_nothing_and_is_reported(watcher: Watcher, writ
     renewed = await asyncio.wait_for(seen.books.get(), 10)
     assert first_steps(renewed) == {"acme": "answer", "beta": "early"}
     assert seen.problems.empty()
+
+
+async def test_a_dialplan_with_more_agents_than_its_tenant_may_have_changes_nothing(
+    tmp_path: Path, write: Write, seen: Seen
+) -> None:
+    def put(*names: str, tenant: str = "acme") -> None:
+        agents = "".join(f"\n  {name}: {{prompt: x}}" for name in names)
+        hidden = tmp_path / ".hidden"
+        hidden.write_text(written("main: [answer]", head=f"agents:{agents}", tenant=tenant))
+        hidden.rename(tmp_path / f"{tenant}.yaml")
+
+    put("a", "b")
+    watcher = Watcher(
+        tmp_path,
+        on_change=seen.books.put_nowait,
+        on_problem=seen.problems.put_nowait,
+        interval_s=0.01,
+        most_agents={"acme": 2, "free": 0},
+    )
+    before = await watcher.start()
+    put("a", "b", "c", "d")
+    problem = await asyncio.wait_for(seen.problems.get(), 10)
+    assert (Path(problem.file).name, problem.line, problem.key) == ("acme.yaml", 5, "agents.c")
+    assert "4 agents, and the tenant acme may have 2 (`tenants.acme.agents`" in problem.reason
+    assert watcher.book is before
+    put("a", "b", "c", tenant="free")
+    put("a", "b", "c", tenant="unnamed")
+    while {plan.tenant for plan in watcher.book.plans} != {"acme", "free", "unnamed"}:
+        await asyncio.wait_for(seen.books.get(), 10)
+    put("c")
+    await asyncio.wait_for(seen.books.get(), 10)
+    assert next(list(plan.agents) for plan in watcher.book.plans if plan.tenant == "acme") == ["c"]
+    await watcher.stop()
+    put("a", "b", "c")
+    with pytest.raises(DialplanError, match="3 agents"):
+        await Watcher(tmp_path, most_agents={"acme": 2}).start()
+    assert [plan.tenant for plan in snapshot(tmp_path, strict=False, most_agents={"acme": 2}).book.plans] == [
+        "free",
+        "unnamed",
+    ]
 
 
 async def test_files_come_and_go(watcher: Watcher, write: Write, seen: Seen, tmp_path: Path) -> None:

@@ -80,6 +80,38 @@ async def test_an_older_database_is_brought_up_with_its_calls(empty_settings: St
     await records.close()
 
 
+async def test_what_earlier_calls_kept_is_counted_as_far_as_it_is_there(empty_settings: StoreSettings) -> None:
+    def to_tenth(connection: sa.Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(FOLDER))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0010")
+
+    database = Database(empty_settings)
+    if database.file is not None:
+        database.file.parent.mkdir()
+    message = {"seq": 0, "at_ms": 0, "kind": "voicemail.left", "fields": {"path": "/r/m.wav"}}
+    used = dict.fromkeys(("leg", "engine", "vendor", "model"), "") | {"unit": "bytes", "metered": 0, "metering": 0}
+    async with database.engine.begin() as connection:
+        await connection.run_sync(to_tenth)
+        for name, path, left in (("kept", "/r/k.wav", False), ("gone", None, False), ("message", None, True)):
+            row = {**OpenCall.opened(one_call(name)[0]).row, "recording_path": path}
+            await connection.execute(sa.insert(schema.calls).values(row))
+            if left:
+                await connection.execute(sa.insert(schema.events).values({**message, "call_id": name}))
+            for part, quantity in (("recording.size", 1000), ("recording", 30)):
+                of = {"call_id": name, "tenant": "acme", "at": row["started_at"], "part": part, "quantity": quantity}
+                await connection.execute(sa.insert(schema.usage).values({**used, **of}))
+    await database.close()
+    database = Database(empty_settings)
+    await database.open()
+    async with database.engine.connect() as connection:
+        columns = (schema.stored.c.call_id, schema.stored.c.kind, schema.stored.c.bytes)
+        found = {tuple(row) for row in await connection.execute(sa.select(*columns))}
+    await database.close()
+    assert found == {("kept", "recording", 1000), ("message", "voicemail", 1000)}
+
+
 async def _written_by_the_first_server(connection: AsyncConnection, told: Sequence[Entry]) -> None:
     call = OpenCall.opened(told[0])
     rows = [row for entry in told if (row := call.fold(entry)) is not None]

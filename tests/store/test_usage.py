@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -15,8 +16,11 @@ from sipserver.store import crashed
 from sipserver.store.database import Database
 from sipserver.store.journal_sink import JournalSink
 from sipserver.store.ledger import Ledger
-from sipserver.store.schema import usage
+from sipserver.store.reader import Reader
+from sipserver.store.retention import Kept, RetentionRows
+from sipserver.store.schema import doomed_files, stored, usage
 from sipserver.store.settings import StoreSettings
+from sipserver.store.usage_rows import UsageRows
 from tests.fakes.told import start, tell
 from tests.store.told import clock, gone, seconds, unfinished
 
@@ -152,3 +156,76 @@ async def test_rubbish_in_an_event_costs_nothing_but_itself(database: Database) 
     broken = events.EngineUsed("stt", "much", "ears")  # type: ignore[arg-type]
     await Ledger(database).apply(entries([(1, broken), (2, events.EngineUsed("stt", 10, "ears"))]))
     assert (await used(database))[("stt", "", "ears", "")] == 10
+
+
+async def stored_of(database: Database, call_id: str = "c1") -> dict[str, int]:
+    async with database.engine.connect() as connection:
+        query = sa.select(stored.c.kind, stored.c.bytes).where(stored.c.call_id == call_id, stored.c.tenant == "acme")
+        return {row.kind: row.bytes for row in await connection.execute(query)}
+
+
+def with_sound(call_id: str = "c1") -> list[Entry]:
+    """A call with two recordings and a message."""
+    told: list[Entry] = []
+    sink = JournalSink("one", "r1", told.append, now=clock(), clock=seconds())
+    start(sink, call_id)
+    for number, samples in ((1, 16_000), (2, 32_000)):
+        path = f"/nowhere/{call_id}-{number}.wav"
+        tell(sink, events.RecordingStarted(path), call_id, at_ms=number)
+        sink.recording(call_id=call_id, path=path, status="recording")
+        tell(sink, events.RecordingStopped(path, samples), call_id, at_ms=number)
+        sink.recording(call_id=call_id, path=path, status="complete")
+    tell(sink, events.VoicemailLeft("box", f"/nowhere/{call_id}-m.wav", 500, "key"), call_id, at_ms=4)
+    sink.ended(call_id=call_id, reason="caller_hangup", sip_code=200)
+    return told
+
+
+async def test_sound_that_is_kept_is_counted_until_it_goes(database: Database) -> None:
+    rows, retention = UsageRows(database), RetentionRows(database)
+    for call_id in ("c1", "c2", "c3"):
+        await Ledger(database).apply(with_sound(call_id))
+    recorded, message = 3 * 64_000 + 2 * 44, 16_000 + 44
+    assert await stored_of(database) == {"recording": recorded, "voicemail": message}
+    await Ledger(database).apply(with_sound())
+    assert (await rows.stored("acme"), await rows.stored("zenith")) == (3 * (recorded + message), 0)
+    now = datetime.now(UTC)
+    assert await retention.delete(Kept.EVENTS, ["c1"], now) == 0
+    assert await retention.delete(Kept.RECORDINGS, ["c1"], now) == 2, "both files of the call"
+    assert await stored_of(database) == {"voicemail": message}
+    assert await retention.delete(Kept.VOICEMAIL, ["c1"], now) == 1
+    assert await stored_of(database) == {}
+    assert await retention.delete(Kept.RECORDS, ["c2"], now) == 3
+    assert await rows.stored("acme") == recorded + message
+    assert (await used(database, "c2"))[("recording.size", "", "", "")] == recorded + message, "bills stay"
+    async with database.engine.connect() as connection:
+        doomed = await connection.execute(sa.select(doomed_files.c.path))
+        assert {path for (path,) in doomed} == {f"/nowhere/c{n}-{what}.wav" for n in (1, 2) for what in (1, 2, "m")}
+
+
+async def test_what_comes_late_brings_no_deleted_sound_back(database: Database) -> None:
+    told = with_sound()
+    await Ledger(database).apply(told)
+    await RetentionRows(database).delete(Kept.RECORDINGS, ["c1"], datetime.now(UTC))
+    sink = JournalSink("one", "r1", told.append, now=clock(), clock=seconds())
+    for number in range(6):
+        tell(sink, events.CallMuted(True), at_ms=number)
+    await Ledger(database).apply(told[-1:])
+    assert set(await stored_of(database)) == {"voicemail"}
+
+
+async def test_a_recording_that_was_refused_is_in_the_record_and_no_file(database: Database) -> None:
+    told: list[Entry] = []
+    sink = JournalSink("one", "r1", told.append, now=clock(), clock=seconds())
+    start(sink, "c1")
+    sink.recording(call_id="c1", path="", status="refused")
+    await Ledger(database).apply(told)
+    reader = Reader(database)
+    row = await reader.get("c1")
+    assert row is not None
+    assert (row.recording_path, row.recording_status) == (None, "refused")
+    sink.recording(call_id="c1", path="/nowhere/c1.wav", status="recording")
+    sink.recording(call_id="c1", path="", status="refused")
+    await Ledger(database).apply(told)
+    row = await reader.get("c1")
+    assert row is not None
+    assert (row.recording_path, row.recording_status) == ("/nowhere/c1.wav", "recording")

@@ -8,7 +8,15 @@ from typing import Any
 
 from sipserver.bus.contract import Draw
 from sipserver.bus.memory import MemoryBus
-from sipserver.tenants.allowances import Allowances, day_begin, micro, month_begin, spend_scope
+from sipserver.tenants.allowances import (
+    STORED_S,
+    Allowances,
+    day_begin,
+    micro,
+    month_begin,
+    spend_scope,
+    storage_scope,
+)
 from sipserver.tenants.settings import TenantLimits
 
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
@@ -94,6 +102,25 @@ async def test_near_is_told_once_a_day_and_reached_once_a_minute() -> None:
     desk.now = MIDNIGHT
     told = [(await desk.allowances.call("acme")).told for _ in range(4)]
     assert [len(some) for some in told] == [0, 0, 0, 1]
+
+
+async def test_recordings_may_begin_while_anything_is_left() -> None:
+    desk = Desk(storage_bytes=1000)
+    scope = storage_scope("acme")
+    assert (await desk.allowances.recording("acme")).reached is None, "nobody has looked yet"
+    assert (await desk.allowances.recording("zenith")).reached is None
+    await desk.bus.meters.put(scope, 999, STORED_S, lower=True)
+    allowed = await desk.allowances.recording("acme")
+    assert (allowed.reached, list(allowed.told)) == (None, []), "that it is near is told by whoever watches it"
+    await desk.bus.meters.put(scope, 1001, STORED_S, lower=True)
+    found = [await desk.allowances.recording("acme") for _ in range(2)]
+    assert [each.reached is not None and each.reached.text for each in found] == [
+        "the limit storage_bytes is reached: 1001 of 1000"
+    ] * 2
+    assert [[(told.near, told.used) for told in each.told] for each in found] == [[(False, "1001")], []]
+    assert await desk.calls(1) == [""], "calls are another matter"
+    await desk.bus.meters.put(scope, 500, STORED_S, lower=True)
+    assert (await desk.allowances.recording("acme")).reached is None
 
 
 def test_days_and_months_are_those_of_utc() -> None:

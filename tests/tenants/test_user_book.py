@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from sipserver.errors import CallerError, NotFound, TooMany
 from sipserver.store.database import Database
-from sipserver.store.schema import users
+from sipserver.store.schema import sessions, users
 from sipserver.store.sessions import SessionRows
 from sipserver.store.settings import StoreSettings
 from sipserver.store.users import UserRows
@@ -163,6 +163,42 @@ async def test_the_last_owner_stays_one(people: People) -> None:
     found = await asyncio.gather(*goes, return_exceptions=True)
     assert len([each for each in found if isinstance(each, CallerError)]) == 1, "one of them, however close they are"
     assert [user.role for user in await people.book.list("acme")].count(Role.OWNER) == 1
+
+
+async def test_who_is_deleted_is_gone_with_all_sessions_and_may_come_back(people: People) -> None:
+    anna, bob = await people.one(), await people.one("bob@example.com", Role.VIEWER)
+    begun = await people.sessions.begin(await people.comes(email="bob@example.com"), "", "")
+    assert begun is not None
+    came = await people.comes(email="bob@example.com")
+    deleted = await people.book.delete(bob.id, tenant="acme")
+    assert (deleted.id, deleted.email) == (bob.id, "bob@example.com")
+    assert await people.sessions.recognise(begun[1]) is None
+    assert await people.sessions.begin(came, "", "") is None, "who was on the way in stays outside"
+    async with people.database.engine.connect() as connection:
+        left = [tuple(row) for row in await connection.execute(sa.select(users.c.id, users.c.email))]
+        assert left == [(anna.id, anna.email)]
+        assert not (await connection.execute(sa.select(sessions.c.id))).all()
+    for gone in (people.book.get, people.book.delete):
+        with pytest.raises(NotFound):
+            await gone(bob.id, tenant="acme")
+    again = await people.one("bob@example.com", Role.ADMIN)
+    assert again.id != bob.id
+    assert (await people.comes(email="bob@example.com")).user is not None
+
+
+async def test_the_last_owner_is_not_deleted_however_close_two_are(people: People) -> None:
+    anna = await people.one()
+    await people.one("other@example.com", tenant="zenith")
+    with pytest.raises(CallerError, match="last owner"):
+        await people.book.delete(anna.id, tenant="acme")
+    bob = await people.one("bob@example.com")
+    goes = [people.book.delete(each.id, tenant="acme") for each in (anna, bob)]
+    found = await asyncio.gather(*goes, return_exceptions=True)
+    assert len([each for each in found if isinstance(each, CallerError)]) == 1
+    assert [user.role for user in await people.book.list("acme")] == [Role.OWNER]
+    (left,) = await people.book.list("acme")
+    with pytest.raises(NotFound):
+        await people.book.delete(left.id, tenant="zenith")
 
 
 async def test_nobody_reaches_another_tenants_user(people: People) -> None:

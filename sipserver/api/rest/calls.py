@@ -211,7 +211,8 @@ class CallOperations:
     async def _recording(self, asked: Asked) -> web.StreamResponse:
         row = await self._row(asked)
         if not row.recording_path:
-            raise NotFound("this call was not recorded")
+            full = row.recording_status == "refused"
+            raise NotFound("the call was not recorded: no more may be kept" if full else "this call was not recorded")
         if row.recording_status == "recording":
             return problem(409, "the call is still being recorded")
         path = await asyncio.to_thread(_inside, Path(row.recording_path), self._recordings)

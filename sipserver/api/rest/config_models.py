@@ -15,6 +15,7 @@ from sipserver.dialplan.agents import AgentSpec
 from sipserver.dialplan.plan import Route
 from sipserver.errors import ConfigError
 from sipserver.store.dialplans import Head
+from sipserver.tenants.branding import BrandingSettings
 from sipserver.tenants.keys import ApiKey, Scope
 
 
@@ -180,12 +181,39 @@ class Calls(Given):
     used: int
 
 
+class AgentCount(Given):
+    limit: int | None = Field(description="In the dialplan; null: no limit.")
+    used: int = Field(description="That the dialplan has now.")
+
+
+class Storage(Given):
+    limit: int | None = Field(description="Bytes of recordings and voicemail; null: no limit.")
+    used: int = Field(description="Bytes that calls which are over have.")
+
+
+class Branding(Given):
+    """As the settings have it (`tenants.NAME.branding`); null: there is none."""
+
+    display_name: str | None
+    logo_url: str | None = Field(description="https, or an image as `data:image/...;base64,`.")
+    accent_colour: str | None = Field(description="`#rrggbb`.")
+    support_url: str | None
+    support_email: str | None
+
+    @classmethod
+    def of(cls, known: BrandingSettings) -> Branding:
+        return cls(**{name: value or None for name, value in known.model_dump().items()})
+
+
 class Tenant(Given):
     name: str
     calls: Calls
+    agents: AgentCount
+    storage_bytes: Storage
     numbers: list[str] = Field(description="What routes of a dialplan that comes by REST may take, by the settings.")
     targets: list[str] = Field(description="Where its calls may go, by the settings.")
     hosts: list[str] = Field(description="Which servers it may name, by the settings.")
+    branding: Branding
 
 
 class CreateKey(Taken):

@@ -66,8 +66,9 @@ def errands(does: Sends) -> Sequence[Operation]:
             does("record"),
             "call.recorded",
             "Start, stop, pause or resume the recording",
-            "An action that changes nothing is no error.",
+            "An action that changes nothing is no error. 507: the tenant may keep no more; the call goes on without.",
             body=models.RecordCall,
+            refusals=(400, 409, 507),
         ),
         _errand(
             "muteCall",
@@ -104,7 +105,15 @@ def errands(does: Sends) -> Sequence[Operation]:
 
 
 def _errand(
-    name: str, verb: str, does: Does, deed: str, summary: str, detail: str = "", *, body: type[BaseModel] | None = None
+    name: str,
+    verb: str,
+    does: Does,
+    deed: str,
+    summary: str,
+    detail: str = "",
+    *,
+    body: type[BaseModel] | None = None,
+    refusals: tuple[int, ...] = (400, 409),
 ) -> Operation:
     return Operation(
         name,
@@ -117,7 +126,7 @@ def _errand(
         body=body,
         answer=models.Accepted,
         status=202,
-        refusals=(400, 409),
+        refusals=refusals,
         deed=deed,
         of="call",
     )

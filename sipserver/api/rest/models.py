@@ -127,7 +127,10 @@ class Call(Given):
     sip_code: int | None = None
     sip_call_id: str = ""
     flow: str | None = None
-    recording: str | None = Field(default=None, description="`recording`, `complete` or `failed`; null: there is none.")
+    recording: str | None = Field(
+        default=None,
+        description="`recording`, `complete`, `failed`, or `refused`: nothing more may be kept; null: there is none.",
+    )
     mos: float | None = Field(default=None, description="How it sounded, 1 to 4.5.")
     turns: int = 0
     digits: int = 0

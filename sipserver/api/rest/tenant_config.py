@@ -1,4 +1,4 @@
-"""What is there for a tenant, by REST: agents, numbers, trunks, limits. Only looks."""
+"""What is there for a tenant, by REST: agents, numbers, trunks, limits, how it is shown. Only looks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from sipserver.api.plans import Plans
 from sipserver.api.rest import config_models as models
 from sipserver.api.rest.operations import Answered, Asked, Operation
-from sipserver.dialplan.bounds import Allowed
 from sipserver.errors import NotFound
 from sipserver.tenants.keys import Scope
+from sipserver.tenants.settings import TenantLimits
 
 
 class Live(Protocol):
@@ -21,10 +21,12 @@ class Live(Protocol):
 
 
 class ConfigOperations:
-    """Loop thread. limits: calls at a time by tenant; 0 or none: no limit."""
+    """Loop thread. tenants: as the settings have them; a tenant may be missing. stored: how many bytes one keeps."""
 
-    def __init__(self, plans: Plans, live: Live, limits: Mapping[str, int], allowed: Mapping[str, Allowed]) -> None:
-        self._plans, self._live, self._limits, self._allowed = plans, live, limits, allowed
+    def __init__(
+        self, plans: Plans, live: Live, tenants: Mapping[str, TenantLimits], stored: Callable[[str], Awaitable[int]]
+    ) -> None:
+        self._plans, self._live, self._tenants, self._stored = plans, live, tenants, stored
 
     def operations(self) -> Sequence[Operation]:
         def reads(name: str, path: str, does: Callable[[Asked], Awaitable[Answered]], summary: str, **more: Any) -> Any:
@@ -42,7 +44,13 @@ class ConfigOperations:
                 answer=models.Numbers,
             ),
             reads("listTrunks", "/trunks", self._trunks, "List the trunks and their state", answer=models.Trunks),
-            reads("getTenant", "/tenant", self._tenant, "Look at limits and what is used", answer=models.Tenant),
+            reads(
+                "getTenant",
+                "/tenant",
+                self._tenant,
+                "Look at limits, what is used, and how it is shown",
+                answer=models.Tenant,
+            ),
         ]
 
     async def _agents(self, asked: Asked) -> Answered:
@@ -71,13 +79,16 @@ class ConfigOperations:
     async def _tenant(self, asked: Asked) -> Answered:
         name = asked.key.tenant
         used = sum(1 for call in await self._live.live() if call["tenant"] == name)
-        allowed = self._allowed.get(name, Allowed())
+        limits, plan = self._tenants.get(name, TenantLimits()), await self._plans.plan(name)
         return Answered(
             models.Tenant(
                 name=name,
-                calls=models.Calls(limit=self._limits.get(name) or None, used=used),
-                numbers=list(allowed.numbers),
-                targets=list(allowed.targets),
-                hosts=list(allowed.hosts),
+                calls=models.Calls(limit=limits.calls or None, used=used),
+                agents=models.AgentCount(limit=limits.agents or None, used=len(plan.agents) if plan else 0),
+                storage_bytes=models.Storage(limit=limits.storage_bytes or None, used=await self._stored(name)),
+                numbers=list(limits.numbers),
+                targets=list(limits.targets),
+                hosts=list(limits.hosts),
+                branding=models.Branding.of(limits.branding),
             )
         )

@@ -1,6 +1,7 @@
-"""Users by REST: made, listed, changed; and what an auditor reads: the audit log.
+"""Users by REST: made, listed, changed, deleted; and what an auditor reads: the audit log.
 
-Owns that nobody gives a role above his own, or changes somebody who has one. Refuses to know passwords and tables.
+Owns that nobody gives a role above his own, or changes or deletes somebody who has one. Refuses to know passwords and
+tables.
 """
 
 from __future__ import annotations
@@ -58,6 +59,19 @@ class UserOperations:
                 of="user",
             ),
             Operation(
+                "deleteUser",
+                "DELETE",
+                one,
+                write,
+                self._delete,
+                "Delete a user",
+                "Not the last owner. Sessions end at once; the audit log keeps who it was.",
+                status=204,
+                refusals=(400,),
+                deed="user.deleted",
+                of="user",
+            ),
+            Operation(
                 "listAuditEntries",
                 "GET",
                 "/audit",
@@ -102,6 +116,12 @@ class UserOperations:
         detail = {"email": user.email, **changed, **({} if wanted.password is None else {"renewed": "password"})}
         return Answered(models.User.of(user), detail=detail)
 
+    async def _delete(self, asked: Asked) -> Answered:
+        before = await self._users.get(asked.path["user"], tenant=asked.key.tenant)
+        _may_manage(asked, before.role)
+        user = await self._users.delete(before.id, tenant=before.tenant)
+        return Answered(None, 204, detail={"email": user.email, "name": user.name, "role": user.role})
+
     async def _list_entries(self, asked: Asked) -> Answered:
         wanted: models.EntriesAsked = asked.query
         entries = await self._audit.newest(
@@ -112,4 +132,4 @@ class UserOperations:
 
 def _may_manage(asked: Asked, role: Role) -> None:
     if not may_manage(asked.key.role, role):
-        raise NotAllowed(f"{asked.key.called} may not make or change users with the role {role}")
+        raise NotAllowed(f"{asked.key.called} may not make, change or delete users with the role {role}")

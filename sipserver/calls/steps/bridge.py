@@ -57,7 +57,7 @@ async def _recorded(step: steps.Bridge, scene: Scene) -> AsyncIterator[None]:
     if not step.record or tape.running:
         yield
         return
-    tape.start()
+    await tape.start()
     try:
         yield
     finally:

@@ -94,7 +94,7 @@ async def _stay(step: steps.Conference, scene: Scene, member: Member) -> str:
     call, room = scene.call, member.room
     begins = step.record and not call.tape.running
     if begins:
-        call.tape.start()
+        await call.tape.start()
     telling = asyncio.create_task(_announce(step, scene, member), name=f"announcement of {call.id}")
     try:
         return await member.over()

@@ -36,6 +36,9 @@ async def voicemail(step: steps.Voicemail, scene: Scene) -> Left:
     call, box = scene.call, scene.text(step.box)
     if not is_name(box):
         return scene.failed("voicemail", CallerError("the variables make no name of a box"))
+    if reason := await call.tape.refused():
+        call.tape.refuse(reason)
+        return Left("failed")
     await _greet(step, scene)
     call.digits.clear()
     beep = call.leg.playout.begin("beep")

@@ -40,6 +40,8 @@ flows:
 routes:
   - {match: {to: "1*", transport: udp}, flow: FLOW}
 """
+ENGINES = "stt: [cloud], llm: {use: cloud}, tts: {use: espeak, fallback: []}"
+AGENTS = {"agents": 2, "branding": {"display_name": "Acme", "accent_colour": "#0A7CFF"}}
 NEW = "tenant: fresh\nflows: {main: [answer]}\nroutes: [{match: {to: 77}, flow: main}]\n"
 BROTHER = "tenant: brother\nflows: {main: [answer]}\nroutes: [{match: {to: b}, flow: main}]\n"
 
@@ -61,7 +63,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
                 "tts": {"espeak": {"vendor": "espeak", "processes": 1}},
             },
             "llm": {"cloud": {"vendor": "openai", "model": "m", "api_key_env": "PATH"}},
-            "tenants": {"fresh": {"calls": 7, "numbers": ["77"], "targets": ["+43*"], "hosts": ["*.fresh.example"]}},
+            "tenants": {
+                "fresh": {"calls": 7, "numbers": ["77"], "targets": ["+43*"], "hosts": ["*.fresh.example"]},
+                "acme": AGENTS,
+            },
         },
     )
     (made.dialplans / "sounds").mkdir()
@@ -405,10 +410,40 @@ async def test_agents_numbers_trunks_and_limits_are_shown_without_secrets(
     numbers = (await get(client, "/numbers"))["numbers"]
     assert numbers[0] == {"to": ["1*"], "flow": "main", "match": "to=1* transport=udp"}
     assert (await get(client, "/trunks"))["trunks"] == []
-    assert (await get(client, "/tenant"))["calls"] == {"limit": None, "used": 0}
+    told = await get(client, "/tenant")
+    assert (told["calls"], told["agents"]) == ({"limit": None, "used": 0}, {"limit": 2, "used": 1})
+    assert told["branding"] == {
+        "display_name": "Acme",
+        "logo_url": None,
+        "accent_colour": "#0a7cff",
+        "support_url": None,
+        "support_email": None,
+    }
     async with client_of(server, "fresh") as fresh:
         told = await get(fresh, "/tenant")
         assert (told["name"], told["calls"]["limit"], told["numbers"]) == ("fresh", 7, ["77"])
+        assert told["agents"] == {"limit": None, "used": 0}
+        assert set(told["branding"].values()) == {None}
+
+
+async def test_a_dialplan_with_more_agents_than_there_may_be_is_refused_and_the_other_one_stays(
+    server: ServerProcess, client: aiohttp.ClientSession
+) -> None:
+    def with_agents(count: int) -> str:
+        return plan() + "agents:\n" + "".join(f"  a{number}: {{prompt: x, {ENGINES}}}\n" for number in range(count))
+
+    await change(client, with_agents(2))
+    text, etag = await read(client)
+    (error,) = (await put(client, with_agents(4), 422, If_Match=etag))["errors"]
+    assert (error["line"], error["where"]) == (10, "line 10: agents.a2")
+    assert "4 agents, and the tenant acme may have 2" in error["reason"]
+    async with client.post("/api/v1/dialplans/validate", data=with_agents(3)) as answer:
+        told = await answer.json()
+        assert (answer.status, told["valid"]) == (200, False)
+        assert "3 agents" in told["errors"][0]["reason"]
+    assert await read(client) == (text, etag)
+    await is_answered(server, "1", 200)
+    assert (await get(client, "/tenant"))["agents"] == {"limit": 2, "used": 2}
 
 
 async def test_health_needs_no_key_and_tells_of_nobody(server: ServerProcess) -> None:

@@ -133,8 +133,40 @@ async def test_the_last_owner_stays_one(server: ServerProcess) -> None:
         for change in ({"role": "admin"}, {"enabled": False}):
             told = await ask(client, "PATCH", f"/users/{me['id']}", 400, csrf=me["csrf"], json=change)
             assert "last owner" in told["detail"]
-    words = ("set-role", owner, "viewer", "--tenant", "zenith")
-    await asyncio.to_thread(run, server, *words, password=None, code=1)
+        assert "last owner" in (await ask(client, "DELETE", f"/users/{me['id']}", 400, csrf=me["csrf"]))["detail"]
+        assert (await ask(client, "GET", "/me"))["id"] == me["id"]
+    for words in (("set-role", owner, "viewer"), ("delete", owner, "--yes")):
+        await asyncio.to_thread(run, server, *words, "--tenant", "zenith", password=None, code=1)
+
+
+async def test_a_deleted_user_is_out_at_once_and_the_log_still_says_who_it_was(server: ServerProcess) -> None:
+    owner = await made(server, "deletes@example.com", "owner")
+    key = await asyncio.to_thread(key_of, server)
+    body = {"email": "goes@example.com", "name": "Goes Away", "role": "operator", "password": PASSWORD}
+    async with browser(server) as client, browser(server) as second, asking(server, key) as program:
+        me = await login(client, owner)
+        user = await ask(client, "POST", "/users", 201, csrf=me["csrf"], json=body)
+        one = f"/users/{user['id']}"
+        csrf = (await login(second, "goes@example.com"))["csrf"]
+        await ask(second, "DELETE", f"/users/{me['id']}", 403, csrf=csrf)
+        await ask(program, "DELETE", f"/users/{me['id']}", 403)
+        await ask(client, "DELETE", one, 403)
+        await ask(client, "DELETE", one, 204, csrf=me["csrf"])
+        await ask(second, "GET", "/me", 401)
+        await login(second, "goes@example.com", status=401)
+        for method, more in (("GET", {}), ("DELETE", {}), ("PATCH", {"json": {"name": "x"}})):
+            await ask(client, method, one, 404, csrf=me["csrf"], **more)
+        assert "goes@" not in repr(await ask(client, "GET", "/users"))
+        log = (await ask(client, "GET", "/audit?limit=10"))["entries"]
+        deed = next(each for each in log if each["action"] == "user.deleted")
+        assert deed["subject"] == f"user:{user['id']}"
+        assert deed["detail"] == {"email": "goes@example.com", "name": "Goes Away", "role": "operator"}
+        assert "user:goes@example.com" in {each["actor"] for each in log}, "what was done stays his"
+        assert (await ask(client, "POST", "/users", 201, csrf=me["csrf"], json=body))["id"] != user["id"]
+    words = ("delete", "goes@example.com", "--tenant", "acme")
+    await asyncio.to_thread(run, server, *words, password="n", code=1)
+    await asyncio.to_thread(run, server, *words, "--yes", password=None)
+    await asyncio.to_thread(run, server, *words, "--yes", password=None, code=1)
 
 
 async def test_nothing_of_another_tenant_is_there_in_any_operation(server: ServerProcess) -> None:
