@@ -144,7 +144,9 @@ def normal(name: str) -> str:
 # --- scripts and workflow ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["tools/setup", "tools/typed_tree", "tools/demo", "tools/pins", "tools/test", ".ci/run"])
+@pytest.mark.parametrize(
+    "script", ["tools/setup", "tools/typed_tree", "tools/demo", "tools/pins", "tools/test", ".ci/run"]
+)
 def test_script_is_executable_and_parses(script: str) -> None:
     file = ROOT / script
     assert file.stat().st_mode & 0o111
