@@ -49,7 +49,7 @@ def plan(flow: str = "main") -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, store: dict[str, Any]) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("plans")
     made = ServerProcess(
         folder,
@@ -62,7 +62,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
             },
             "llm": {"cloud": {"vendor": "openai", "model": "m", "api_key_env": "PATH"}},
             "tenants": {"fresh": {"calls": 7, "numbers": ["77"], "targets": ["+43*"], "hosts": ["*.fresh.example"]}},
-        },
+        }
+        | store,
     )
     (made.dialplans / "sounds").mkdir()
     for name in ("beside.wav", "sounds/good.wav"):
