@@ -17,19 +17,27 @@ SELECT coalesce(json_agg(row_to_json(found) ORDER BY found.started_at, found.id)
 """
 
 
+def psql(url: str, statement: str, **variables: str) -> str:
+    """What psql prints, unaligned and without headers; nothing while there are no tables. Blocks."""
+    place = urlsplit(url)
+    command = ["psql", "-X", "-q", "-A", "-t", "-h", place.hostname or "", "-p", str(place.port or 5432)]
+    command += ["-U", place.username or "", "-d", place.path.lstrip("/")]
+    for name, value in variables.items():
+        command += ["-v", f"{name}={value}"]
+    done = subprocess.run(command, input=statement, capture_output=True, text=True, check=False, timeout=20)
+    if "does not exist" in done.stderr:
+        return ""
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
 def postgres_records(url: str, sip_call_id: str = "") -> list[Record]:
     """Calls in the order in which they began; with this Call-ID if one is given; none while there are no tables."""
-    place = urlsplit(url)
     condition = "sip_call_id = :'wanted'" if sip_call_id else "true"
-    command = ["psql", "-X", "-q", "-A", "-t", "-h", place.hostname or "", "-p", str(place.port or 5432)]
-    command += ["-U", place.username or "", "-d", place.path.lstrip("/"), "-v", f"wanted={sip_call_id}"]
-    done = subprocess.run(
-        command, input=_QUERY.format(condition=condition), capture_output=True, text=True, check=False, timeout=20
-    )
-    if "does not exist" in done.stderr:
+    told = psql(url, _QUERY.format(condition=condition), wanted=sip_call_id)
+    if not told:
         return []
-    assert not done.stderr, done.stderr
-    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    rows: list[dict[str, Any]] = json.loads(told)
     return [
         Record(
             row["id"],

@@ -1,4 +1,4 @@
-"""The call records of a server that runs in another process, read from its SQLite file while it writes."""
+"""The call records of a server that runs in another process, read from its database while it writes."""
 
 from __future__ import annotations
 
@@ -40,14 +40,31 @@ class Record:
         return [fields for each, fields in self.events if each == kind]
 
 
-def records(database: Path, sip_call_id: str = "") -> list[Record]:
-    """Calls in the order in which they began; with this Call-ID if one is given."""
+def records(database: Path | str, sip_call_id: str = "") -> list[Record]:
+    """Calls in the order in which they began; with this Call-ID if one is given. database: a file of SQLite, or the URL
+    of a PostgreSQL.
+    """
+    if isinstance(database, str):
+        from tests.harness.postgres_records import postgres_records
+
+        return postgres_records(database, sip_call_id)
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
         connection.row_factory = sqlite3.Row
         rows = connection.execute(
             "SELECT * FROM calls WHERE ? IN ('', sip_call_id) ORDER BY started_at, id", (sip_call_id,)
         ).fetchall()
         return [_record(row, _events(connection, row["id"])) for row in rows]
+
+
+def execute(database: Path | str, statement: str) -> None:
+    """A change by hand beside the server. Blocks."""
+    if isinstance(database, str):
+        from tests.harness.postgres_records import psql
+
+        psql(database, statement)
+        return
+    with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+        connection.execute(statement)
 
 
 def _events(connection: sqlite3.Connection, call_id: str) -> list[sqlite3.Row]:
@@ -70,7 +87,7 @@ def _record(row: sqlite3.Row, told: list[sqlite3.Row]) -> Record:
     )
 
 
-def ended(database: Path, sip_call_id: str = "", *, at_least: int = 1) -> list[Record]:
+def ended(database: Path | str, sip_call_id: str = "", *, at_least: int = 1) -> list[Record]:
     """The same once there are so many and all of them are closed. Fails when that takes longer than WRITE_S."""
     deadline = time.monotonic() + WRITE_S
     while True:

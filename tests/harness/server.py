@@ -91,6 +91,7 @@ class ServerProcess:
         }
         for key, value in (overrides or {}).items():
             settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
+        self._store_url: str = settings["store"]["url"]
         self.settings_file.write_text(yaml.safe_dump(settings, sort_keys=False))
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -102,6 +103,11 @@ class ServerProcess:
     @property
     def database(self) -> Path:
         return self.folder / "sipserver.db"
+
+    @property
+    def store(self) -> Path | str:
+        """Where its records are: that file, or the URL of the PostgreSQL that the settings name."""
+        return self.database if self._store_url.startswith("sqlite") else self._store_url
 
     def start(self, timeout_s: float = 60) -> ServerProcess:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

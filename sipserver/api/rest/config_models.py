@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from sipserver.api.plans import Current
-from sipserver.api.rest.models import Given, Limit, Moment, Taken
+from sipserver.api.rest.models import Given, Limit, Moment, Taken, Whole
 from sipserver.calls.commands import OneLine
 from sipserver.dialplan.agents import AgentSpec
 from sipserver.dialplan.plan import Route
@@ -59,7 +59,7 @@ class History(Given):
 
 
 class Rollback(Taken):
-    version: int = Field(ge=1, description="The one whose text is to be in force again.")
+    version: Whole = Field(ge=1, description="The one whose text is to be in force again.")
 
 
 class Mistake(Given):
@@ -223,7 +223,7 @@ class CreateKey(Taken):
 
 
 class RotateKey(Taken):
-    grace_s: int = Field(default=86_400, ge=0, le=7 * 86_400, description="How long the old one is good still.")
+    grace_s: Whole = Field(default=86_400, ge=0, le=7 * 86_400, description="How long the old one is good still.")
 
 
 class KeysAsked(Taken):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sipserver.calls.commands import OneLine
 from sipserver.dialplan.steps.parties import HeaderName
@@ -13,15 +13,27 @@ from sipserver.dialplan.steps.parties import HeaderName
 HEADER = r"^[A-Za-z0-9!%*_+`'~.-]+$"
 
 
-def _as_text(value: object) -> object:
-    if isinstance(value, str) and "-" not in value:
-        raise ValueError("a moment looks like 2026-11-28T12:00:00Z")
-    return value
+_MOMENT = TypeAdapter(datetime)
+
+
+def _written_out(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return _MOMENT.validate_python(value if "-" in value else None)
+    except ValidationError:
+        raise ValueError("a moment looks like 2026-11-28T12:00:00Z") from None
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Limit = Annotated[int, Field(ge=1, le=500)]
-Moment = Annotated[datetime, BeforeValidator(_as_text)]
+Moment = Annotated[datetime, BeforeValidator(_written_out)]
 """Written out (RFC 3339): a number of seconds would be taken as well."""
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""Of a body, which may write 3 as 3.0: that is an integer in JSON Schema."""
 
 
 def aware(moment: datetime | None) -> datetime | None:
@@ -96,7 +108,7 @@ class PlaySound(Taken):
 
 class SendDigits(Taken):
     digits: str = Field(pattern=r"^[0-9A-Da-d*#]{1,64}$", description="What to send to the far end, as keys.")
-    duration_ms: int = Field(default=160, ge=40, le=1000, description="How long each key is held.")
+    duration_ms: Whole = Field(default=160, ge=40, le=1000, description="How long each key is held.")
 
 
 class RecordCall(Taken):

@@ -124,7 +124,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         needed = any(field.is_required() for field in operation.body.model_fields.values())
         said["requestBody"] = {"required": needed, "content": {"application/json": {"schema": schema}}}
     elif operation.takes:
-        said["requestBody"] = {"required": False, "content": {operation.takes: {"schema": {"type": "string"}}}}
+        said["requestBody"] = {"required": False, "content": {operation.takes: {}}}
     return said
 
 

@@ -136,7 +136,7 @@ async def _answer(operation: Operation, note: Note, who: Principal, request: web
         return problem(422, "the query is not as it should be", errors=wrong_fields(refused, "query"))
     if operation.body is not None:
         try:
-            body = operation.body.model_validate_json(await request.read() or b"{}")
+            body = operation.body.model_validate_json(await request.read() or b"{}", strict=True)
         except ValidationError as refused:
             return problem(422, "the body is not as it should be", errors=wrong_fields(refused, "body"))
     answered = await operation.does(Asked(who, dict(request.match_info), query, body, request))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from sipserver.cli import keys as keys_cli
 from tests.fakes.party import Party, parties_at
 from tests.fakes.until import eventually, until, wait_until
 from tests.harness.phone import Phone, tone
-from tests.harness.records import ended, records
+from tests.harness.records import ended, execute, records
 from tests.harness.server import ServerProcess
 
 PLAN = """
@@ -42,12 +41,12 @@ routes:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, store: dict[str, Any]) -> Iterator[ServerProcess]:
     tts = {"espeak": {"vendor": "espeak", "processes": 1}}
     made = ServerProcess(
         tmp_path_factory.mktemp("rest"),
         {"acme.yaml": PLAN, "zenith.yaml": OTHER},
-        {"speech": {"tts": tts}, "http": {"host": "127.0.0.1", "api_per_s": 500}},
+        {"speech": {"tts": tts}, "http": {"host": "127.0.0.1", "api_per_s": 500}} | store,
     )
     yield made.start()
     assert made.stop() == 0
@@ -89,7 +88,7 @@ def a_call(server: ServerProcess, to: str = "echo") -> str:
         phone.say(tone(500))
         wait_until(lambda: phone.heard().any(), "the echo")
         phone.bye()
-        return ended(server.database, phone.call_id)[0].call_id
+        return ended(server.store, phone.call_id)[0].call_id
 
 
 # --- calls that were --------------------------------------------------------------------------------------------------
@@ -128,8 +127,9 @@ async def test_recordings_are_fetched_whole_and_in_parts(server: ServerProcess, 
 
 async def test_what_is_outside_the_recordings_is_not_given_away(server: ServerProcess, key: str) -> None:
     call_id = await asyncio.to_thread(a_call, server)
-    with sqlite3.connect(server.database, timeout=5) as database:
-        database.execute("UPDATE calls SET recording_path = ? WHERE id = ?", ("/etc/hostname", call_id))
+    await asyncio.to_thread(
+        execute, server.store, f"UPDATE calls SET recording_path = '/etc/hostname' WHERE id = '{call_id}'"
+    )
     async with asking(server, key) as client:
         refusal = await get(client, f"/calls/{call_id}/recording", 404)
         assert "not on this machine" in refusal["detail"]
@@ -232,8 +232,8 @@ async def test_a_call_that_runs_is_told_to_say_something_and_goes_on(server: Ser
     with Phone(server.sip_port) as phone:
         assert (await asyncio.to_thread(phone.invite, "echo")).code == 200
         phone.start_media()
-        await until(lambda: bool(records(server.database, phone.call_id)), "the record")
-        call_id = records(server.database, phone.call_id)[0].call_id
+        await until(lambda: bool(records(server.store, phone.call_id)), "the record")
+        call_id = records(server.store, phone.call_id)[0].call_id
         async with asking(server, key) as client:
             await post(client, f"/api/v1/calls/{call_id}/say", 202, text="One moment please.")
             spoken = await eventually(lambda: kinds_of(client, call_id, "tts.spoken"), bool)
@@ -261,8 +261,8 @@ async def test_a_call_that_runs_is_handed_over(server: ServerProcess, key: str, 
         try:
             assert (await asyncio.to_thread(phone.invite, "echo")).code == 200
             phone.start_media()
-            await until(lambda: bool(records(server.database, phone.call_id)), "the record")
-            call_id = records(server.database, phone.call_id)[0].call_id
+            await until(lambda: bool(records(server.store, phone.call_id)), "the record")
+            call_id = records(server.store, phone.call_id)[0].call_id
             async with asking(server, key) as client:
                 await post(client, f"/api/v1/calls/{call_id}/transfer", 202, to=uri, ring_s=20)
                 invite = await party.is_called()
@@ -295,8 +295,8 @@ async def test_targets_of_the_tenant_bind_programs_too(server: ServerProcess) ->
     theirs = await asyncio.to_thread(key_of, server, "zenith")
     with Phone(server.sip_port) as phone:
         assert (await asyncio.to_thread(phone.invite, "zenith")).code == 200
-        await until(lambda: bool(records(server.database, phone.call_id)), "the record")
-        call_id = records(server.database, phone.call_id)[0].call_id
+        await until(lambda: bool(records(server.store, phone.call_id)), "the record")
+        call_id = records(server.store, phone.call_id)[0].call_id
         async with asking(server, theirs) as client:
             await post(client, f"/api/v1/calls/{call_id}/transfer", 202, to="sip:200@127.0.0.1:9")
             left = await eventually(
@@ -430,8 +430,8 @@ async def test_another_tenants_key_finds_nothing_anywhere(server: ServerProcess,
     with_live = Phone(server.sip_port)
     assert (await asyncio.to_thread(with_live.invite, "echo")).code == 200
     try:
-        await until(lambda: bool(records(server.database, with_live.call_id)), "the record of a call that lives")
-        live_id = records(server.database, with_live.call_id)[0].call_id
+        await until(lambda: bool(records(server.store, with_live.call_id)), "the record of a call that lives")
+        live_id = records(server.store, with_live.call_id)[0].call_id
         async with asking(server, theirs) as client:
             told = await get(client, "/openapi.json")
             tried = 0

@@ -51,7 +51,7 @@ def plan(flow: str = "main") -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, store: dict[str, Any]) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("plans")
     made = ServerProcess(
         folder,
@@ -67,7 +67,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
                 "fresh": {"calls": 7, "numbers": ["77"], "targets": ["+43*"], "hosts": ["*.fresh.example"]},
                 "acme": AGENTS,
             },
-        },
+        }
+        | store,
     )
     (made.dialplans / "sounds").mkdir()
     for name in ("beside.wav", "sounds/good.wav"):

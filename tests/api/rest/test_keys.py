@@ -19,8 +19,8 @@ SCOPES = ("keys:read", "keys:write", "calls:read", "config:read")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    made = ServerProcess(tmp_path_factory.mktemp("keys"), {"acme.yaml": PLAN, "zenith.yaml": OTHER})
+def server(tmp_path_factory: pytest.TempPathFactory, store: dict[str, Any]) -> Iterator[ServerProcess]:
+    made = ServerProcess(tmp_path_factory.mktemp("keys"), {"acme.yaml": PLAN, "zenith.yaml": OTHER}, store)
     yield made.start()
     assert made.stop() == 0
     assert "Traceback" not in made.log()

@@ -45,6 +45,8 @@ async def test_bodies_and_files_are_as_they_are(operations: Sequence[Operation])
     paths = openapi.document(operations)["paths"]
     export = paths["/api/v1/usage/export"]["get"]["responses"]["200"]["content"]
     assert set(export) == {"application/json", "text/csv"}
+    text = paths["/api/v1/dialplans/validate"]["post"]["requestBody"]["content"]
+    assert text == {"application/yaml": {}}, "a text that a program may read as more than a text"
     assert paths["/api/v1/calls/{id}/record"]["post"]["requestBody"]["required"] is False
     assert paths["/api/v1/calls/{id}/say"]["post"]["requestBody"]["required"] is True
 

@@ -32,11 +32,11 @@ ID = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, store: dict[str, Any]) -> Iterator[ServerProcess]:
     made = ServerProcess(
         tmp_path_factory.mktemp("users"),
         {"acme.yaml": PLAN, "zenith.yaml": OTHER},
-        {"login": {"per_address_per_s": 1000}, "http": {"api_per_s": 1000}},
+        {"login": {"per_address_per_s": 1000}, "http": {"api_per_s": 1000}} | store,
     )
     yield made.start()
     assert made.stop() == 0

@@ -55,11 +55,11 @@ class Receiver:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory, store: dict[str, Any]) -> Iterator[ServerProcess]:
     made = ServerProcess(
         tmp_path_factory.mktemp("hooks"),
         {"acme.yaml": PLAN, "zenith.yaml": OTHER},
-        {"webhooks": {"allow_private": True}},
+        {"webhooks": {"allow_private": True}} | store,
     )
     yield made.start()
     assert made.stop() == 0
