@@ -69,7 +69,7 @@ class Failures(list[str]):
 async def test_caller_left_agent_right_sample_for_sample(recorder: Recorder, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     left, right = (random.integers(-32768, 32768, (23, FRAME_SAMPLES), np.int16) for _ in range(2))
-    tape = recorder.start(tmp_path / "a" / "b.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a" / "b.wav", tenant="acme", on_failure=Failures().append)
     for one, other in zip(left, right, strict=True):
         tape.hear(frame(one), frame(other))
     finished = await tape.stop()
@@ -82,7 +82,7 @@ async def test_caller_left_agent_right_sample_for_sample(recorder: Recorder, tmp
 
 
 async def test_mono_mixes_and_does_not_wrap(recorder: Recorder, tmp_path: Path) -> None:
-    tape = recorder.start(tmp_path / "mono.wav", stereo=False, on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "mono.wav", stereo=False, tenant="acme", on_failure=Failures().append)
     hear(tape, 2, 100, 50)
     hear(tape, 1, 30_000, 30_000)
     hear(tape, 1, -30_000, -30_000)
@@ -91,7 +91,7 @@ async def test_mono_mixes_and_does_not_wrap(recorder: Recorder, tmp_path: Path) 
 
 
 async def test_a_pause_is_silence_of_the_same_length(recorder: Recorder, tmp_path: Path) -> None:
-    tape = recorder.start(tmp_path / "pause.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "pause.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 3, 1, 2)
     assert tape.pause() == 3 * FRAME_SAMPLES
     hear(tape, 12, 7, 7)
@@ -114,7 +114,7 @@ async def test_a_slow_disk_drops_frames_but_not_time(
         write(self, payload)
 
     monkeypatch.setattr(wav.WavWriter, "write", slow)
-    tape = recorder.start(tmp_path / "slow.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "slow.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 10, 1, 1)
     await asyncio.to_thread(began.wait)
     hear(tape, 40, 2, 2)  # four batches: the queue is full
@@ -132,7 +132,7 @@ async def test_a_slow_disk_drops_frames_but_not_time(
 async def test_dropped_frames_at_the_very_end_are_silence_too(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tape = recorder.start(tmp_path / "end.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "end.wav", tenant="acme", on_failure=Failures().append)
     monkeypatch.setattr(Recorder, "full", True)
     hear(tape, 70, 1, 1)
     await tape.stop()
@@ -158,7 +158,7 @@ async def test_a_full_disk_is_told_once_and_leaves_a_readable_file(
 
     monkeypatch.setattr(os, "write", write)
     failures = Failures()
-    tape = recorder.start(tmp_path / "full.wav", on_failure=failures.append)
+    tape = recorder.start(tmp_path / "full.wav", tenant="acme", on_failure=failures.append)
     hear(tape, 100, 5, 6)
     finished = await tape.stop()
     assert failures == ["No space left on device"]
@@ -172,7 +172,7 @@ async def test_a_full_disk_is_told_once_and_leaves_a_readable_file(
 async def test_a_file_that_cannot_be_made_is_told(recorder: Recorder, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     failures = Failures()
-    tape = recorder.start(tmp_path / "taken" / "a.wav", on_failure=failures.append)
+    tape = recorder.start(tmp_path / "taken" / "a.wav", tenant="acme", on_failure=failures.append)
     hear(tape, 20, 1, 1)
     finished = await tape.stop()
     assert len(failures) == 1
@@ -182,14 +182,14 @@ async def test_a_file_that_cannot_be_made_is_told(recorder: Recorder, tmp_path: 
 async def test_an_existing_file_is_never_overwritten(recorder: Recorder, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"somebody's recording")
     failures = Failures()
-    tape = recorder.start(tmp_path / "a.wav", on_failure=failures.append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=failures.append)
     await tape.stop()
     assert failures == ["File exists"]
     assert (tmp_path / "a.wav").read_bytes() == b"somebody's recording"
 
 
 async def test_stop_is_idempotent_and_ends_hearing(recorder: Recorder, tmp_path: Path) -> None:
-    tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 1, 1, 1)
     first = await tape.stop()
     hear(tape, 50, 1, 1)
@@ -203,7 +203,7 @@ async def test_a_hanging_disk_does_not_hold_up_the_stop(
     disk = threading.Event()
     monkeypatch.setattr(recording, "CLOSE_S", 0.02)
     monkeypatch.setattr(wav.WavWriter, "write", lambda _self, _payload: disk.wait() and None)
-    tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 10, 1, 1)
     finished = await tape.stop()
     monkeypatch.setattr(recording, "CLOSE_S", 5)
@@ -215,7 +215,7 @@ async def test_the_header_is_right_while_the_file_grows(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "HEADER_EVERY_S", 0)
-    tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 20, 1, 2)
     await until(
         lambda: tape.path.exists() and tape.path.stat().st_size > 44 and len(read(tape.path)) == 20 * FRAME_SAMPLES
@@ -234,7 +234,7 @@ from sipserver.calls.recording import Recorder
 async def main():
     recorder = Recorder(Path(sys.argv[1]))
     recorder.open()
-    tape = recorder.start(Path(sys.argv[1]) / "dead.wav", on_failure=print)
+    tape = recorder.start(Path(sys.argv[1]) / "dead.wav", tenant="acme", on_failure=print)
     left, right = np.full(320, 11, np.int16), np.full(320, 22, np.int16)
     for _ in range(100):
         tape.hear(Frame(left, 0), Frame(right, 0))
