@@ -24,7 +24,8 @@ class SealedFile(io.RawIOBase):
     """
 
     def __init__(self, path: Path, ring: Keyring, *, tenant: str = "", unfinished: bool = False) -> None:
-        """tenant: whose it must be; empty: anybody's. unfinished: also a file that has no end, as the whole chunks
+        """tenant: whose it must be, and then it must have the name that it was written under; empty: it may be any
+        file. unfinished: also a file that has no end, as the whole chunks
         that it has. Raises KeyMissing; Damaged for what is cut off, changed, another tenant's or no encrypted
         recording; OSError. Each names the file.
         """
@@ -35,7 +36,10 @@ class SealedFile(io.RawIOBase):
             identity = opened.identity
             if tenant and identity.tenant != tenant:
                 raise Damaged("it is a recording of another tenant")
-            self.tenant, self.id, self.key_id = identity.tenant, identity.id.hex(), opened.key_id
+            if tenant and identity.name != path.name:
+                raise Damaged(f"it is another recording, {identity.name}")
+            self.tenant, self.name, self.id = identity.tenant, identity.name, identity.id.hex()
+            self.key_id = opened.key_id
             self._body = Body(identity, opened.file_key)
             self._chunks = self._body.whole(os.fstat(self._file.fileno()).st_size)
             last = ending(self._body, self._chunks, self._sealed(self._chunks))

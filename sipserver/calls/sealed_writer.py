@@ -25,9 +25,9 @@ class SealedWriter:
 
     def __init__(self, path: Path, channels: int, tenant: str, ring: Keyring) -> None:
         """Create the file, mode 0600, in a folder that is made if need be, mode 0700. An existing file is an error.
-        Raises KeyMissing for a ring without keys, ValueError for a tenant's name that is too long.
+        Raises KeyMissing for a ring without keys, ValueError for names that are too long.
         """
-        identity = Identity(os.urandom(ID_BYTES), channels, sealing.chunk_bytes(channels), tenant)
+        identity = Identity(os.urandom(ID_BYTES), channels, sealing.chunk_bytes(channels), tenant, path.name)
         file_key = os.urandom(KEY_BYTES)
         header = sealing.close_header(identity, file_key, ring, generation=1).encode()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,9 +4,9 @@
     4096   header 1: the same identity and another slot, or zeros
     8192   chunks: each so many bytes of PCM and 16 bytes of tag; the last one is shorter, at least its tag
 
-The identity never changes: a random id, channels, the chunks' size, the tenant. A slot is the file's own random key,
-wrapped by a key of the keyring; to change that key the other header is written, then the old one wiped, so that one
-good header is there at every moment.
+The identity never changes: a random id, channels, the chunks' size, the tenant, the file's name. A slot is the file's
+own random key, wrapped by a key of the keyring; to change that key the other header is written, then the old one wiped,
+so that one good header is there at every moment.
 
 The chunks are the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár 2015): AES-256-GCM, the nonce is the chunk's
 number and whether it is the last one, so that chunks cannot be swapped, repeated or left out, and the end not cut off,
@@ -37,8 +37,9 @@ CHUNK_MS = 500
 """What is lost with a process, and what is decrypted for one byte of it."""
 MOST_CHUNK_BYTES = 1 << 20
 MOST_TENANT_BYTES = 1024
+MOST_NAME_BYTES = 255
 
-_FIXED = struct.Struct(f">{len(MAGIC)}s{ID_BYTES}sBIH")
+_FIXED = struct.Struct(f">{len(MAGIC)}s{ID_BYTES}sBIHB")
 _SLOT = struct.Struct(f">I{MOST_ID_BYTES}s{NONCE_BYTES}s{KEY_BYTES + TAG_BYTES}s")
 
 
@@ -52,19 +53,25 @@ class End(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a file is, for ever. chunk_bytes: of PCM in a whole chunk."""
+    """What a file is, for ever. chunk_bytes: of PCM in a whole chunk. name: of the file, without its folder; the call's
+    id is in it.
+    """
 
     id: bytes
     channels: int
     chunk_bytes: int
     tenant: str
+    name: str
 
     def encode(self) -> bytes:
-        """Raises ValueError for a tenant's name that is too long."""
-        tenant = self.tenant.encode()
+        """Raises ValueError for names that are too long."""
+        tenant, name = self.tenant.encode(), self.name.encode()
         if len(tenant) > MOST_TENANT_BYTES:
             raise ValueError(f"a tenant's name of {len(tenant)} bytes")
-        return _FIXED.pack(MAGIC, self.id, self.channels, self.chunk_bytes, len(tenant)) + tenant
+        if len(name) > MOST_NAME_BYTES:
+            raise ValueError(f"a file's name of {len(name)} bytes")
+        sizes = len(tenant), len(name)
+        return _FIXED.pack(MAGIC, self.id, self.channels, self.chunk_bytes, *sizes) + tenant + name
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +107,20 @@ def decode_header(block: bytes) -> Header | None:
     """None: there is none here, or not all of it. What was changed in it is found out by `Header.open`."""
     if len(block) < HEADER_BYTES:
         return None
-    magic, file_id, channels, chunk_bytes, size = _FIXED.unpack_from(block)
-    if magic != MAGIC or size > MOST_TENANT_BYTES or channels not in (1, 2):
+    magic, file_id, channels, chunk_bytes, tenant_bytes, name_bytes = _FIXED.unpack_from(block)
+    if magic != MAGIC or tenant_bytes > MOST_TENANT_BYTES or channels not in (1, 2):
         return None
     if not 0 < chunk_bytes <= MOST_CHUNK_BYTES or chunk_bytes % (channels * SAMPLE_BYTES):
         return None
     try:
-        tenant = block[_FIXED.size : _FIXED.size + size].decode()
-        generation, key_id, nonce, sealed = _SLOT.unpack_from(block, _FIXED.size + size)
+        name_at = _FIXED.size + tenant_bytes
+        slot_at = name_at + name_bytes
+        tenant, name = block[_FIXED.size : name_at].decode(), block[name_at:slot_at].decode()
+        generation, key_id, nonce, sealed = _SLOT.unpack_from(block, slot_at)
         wrapped = Wrapped(key_id.rstrip(b"\0").decode(), nonce, sealed)
     except UnicodeDecodeError:
         return None
-    return Header(Identity(file_id, channels, chunk_bytes, tenant), Slot(generation, wrapped))
+    return Header(Identity(file_id, channels, chunk_bytes, tenant, name), Slot(generation, wrapped))
 
 
 @dataclass(frozen=True, slots=True)

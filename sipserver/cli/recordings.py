@@ -83,7 +83,7 @@ def decrypt(
     try:
         with _beside(output) as out, SealedFile(file, ring, unfinished=unfinished) as sealed:
             shutil.copyfileobj(io.BufferedReader(sealed), out, _PART)
-            said = f"{sealed.size} bytes of {clean(sealed.tenant)} in {output}"
+            said = f"{clean(sealed.name)} of {clean(sealed.tenant)}: {sealed.size} bytes in {output}"
     except OSError as problem:
         raise CallerError(f"{problem.filename or output}: {problem.strerror or problem}") from problem
     typer.echo(said)

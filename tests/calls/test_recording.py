@@ -19,6 +19,7 @@ import pytest
 
 from sipserver.audio.frame import FRAME_SAMPLES, Frame, Samples
 from sipserver.calls import recording, wav
+from sipserver.calls.keyring import Keyring
 from sipserver.calls.recording import Recorder, Recording
 from tests.fakes.leg import level
 
@@ -60,6 +61,10 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 class Failures(list[str]):
@@ -257,3 +262,43 @@ def test_killed_with_9_the_recording_is_readable(tmp_path: Path) -> None:
     assert set(frames(read(path))) == {(11, 22)}  # as the crash left it: a second may be missing in the header
     assert wav.repair(path) == 100 * FRAME_SAMPLES
     assert frames(read(path)) == [(11, 22)] * 100
+
+
+async def test_a_recorder_that_seals_writes_the_same_sound(tmp_path: Path) -> None:
+    ring = Keyring({"a": bytes(range(32))})
+    recorder = Recorder(tmp_path, ring=ring, seal=True)
+    recorder.open()
+    tape = recorder.start(recorder.place(Path("acme") / "a.wav"), tenant="acme", on_failure=Failures().append)
+    assert tape.path == tmp_path / "acme" / "a.wav.enc"
+    hear(tape, 60, 1, 2)
+    tape.pause()
+    hear(tape, 10, 1, 2)
+    assert await tape.stop(keep=65 * FRAME_SAMPLES) == recording.Finished(65 * FRAME_SAMPLES, 0)
+    with recorder.read(tape.path, "acme") as sound, wave.open(sound) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    assert frames(samples) == [(1, 2)] * 60 + [(0, 0)] * 5
+    await recorder.close()
+
+
+@pytest.mark.parametrize(
+    ("ring", "tenant", "why"),
+    [
+        (Keyring(), "acme", "there is no key to encrypt with"),
+        (Keyring({"a": bytes(range(32))}), "x" * 2000, "a tenant's name of 2000 bytes"),
+    ],
+)
+async def test_what_cannot_be_sealed_is_not_recorded_and_the_next_one_is(
+    tmp_path: Path, ring: Keyring, tenant: str, why: str
+) -> None:
+    recorder = Recorder(tmp_path, ring=ring, seal=True)
+    recorder.open()
+    failures = Failures()
+    tape = recorder.start(recorder.place(Path("a.wav")), tenant=tenant, on_failure=failures.append)
+    hear(tape, 20, 1, 2)
+    assert (await tape.stop()).failure == why
+    assert failures == [why]
+    plain = recorder.start(tmp_path / "b.wav", tenant=tenant, on_failure=failures.append)
+    hear(plain, 20, 1, 2)
+    assert not (await plain.stop()).failure
+    assert names(tmp_path) == ["b.wav"]
+    await recorder.close()

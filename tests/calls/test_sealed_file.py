@@ -111,12 +111,16 @@ def test_the_file_is_for_its_owner_and_nothing_of_it_stands_in_the_clear(tmp_pat
 PAYLOAD = noise(3 * MONO + 1000)
 
 
-@pytest.mark.parametrize("at", [0, 8, 24, 25, 31, 34, 36, 40, 60, 72, 90, 118])
-def test_a_changed_bit_of_the_header_is_noticed(tmp_path: Path, at: int) -> None:
+def test_a_changed_bit_anywhere_in_the_header_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav.enc", PAYLOAD)
-    flip(path, at)
-    with pytest.raises((Damaged, KeyMissing), match=r"^a\.wav\.enc: "):
-        read(path)
+    used = len(path.read_bytes()[:HEADER_BYTES].rstrip(b"\0"))
+    assert used > 100
+    for at in range(used):
+        flip(path, at)
+        with pytest.raises((Damaged, KeyMissing), match=r"^a\.wav\.enc: "):
+            read(path)
+        flip(path, at)
+    assert read(path) == wav_of(PAYLOAD)
 
 
 @pytest.mark.parametrize("at", [0, MONO - 1, MONO, ON_DISK - 1, 2 * ON_DISK + 5, 3 * ON_DISK, 3 * ON_DISK + 1000, -1])
@@ -178,6 +182,15 @@ def test_another_tenant_another_key_and_another_file_are_named(tmp_path: Path) -
     (tmp_path / "b.wav.enc").write_bytes(wav_of(PAYLOAD))
     with pytest.raises(Damaged, match="no encrypted recording"):
         read(tmp_path / "b.wav.enc")
+
+
+def test_a_recording_does_not_pass_for_that_of_another_call(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav.enc", PAYLOAD)
+    other = path.rename(tmp_path / "b.wav.enc")
+    with pytest.raises(Damaged, match=r"^b\.wav\.enc: it is another recording, a\.wav\.enc$"):
+        read(other)
+    with SealedFile(other, RING) as sound:
+        assert (sound.tenant, sound.name) == ("acme", "a.wav.enc"), "an operator may look at it"
 
 
 def test_a_plain_file_of_before_is_read_as_it_is(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_file_that_is_recorded_is_named(place: Place) -> None:
 def test_a_decrypted_file_is_for_its_owner_and_replaces_nothing(place: Place, tmp_path: Path) -> None:
     path, out = place.write("a"), tmp_path / "out.wav"
     done = place.run(BEFORE, "decrypt", str(path), "--output", str(out))
-    assert done.output == f"{len(wav_of(PAYLOAD))} bytes of acme in {out}\n"
+    assert done.output == f"a.wav.enc of acme: {len(wav_of(PAYLOAD))} bytes in {out}\n"
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     with pytest.raises(CallerError, match="is there already"):
         place.run(BEFORE, "decrypt", str(path), "--output", str(out))
