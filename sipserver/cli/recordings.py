@@ -57,8 +57,9 @@ def rewrap_files(
     else:
         done = asyncio.run(_rewrap(loaded, plan, ring))
         typer.echo(f"{done.changed} files got the key {ring.active}, {plan.there + done.there} had it")
-    for key_id, count in sorted(plan.missing.items()):
-        typer.echo(f"{count} files need the key {clean(key_id)}, which is not in {_variable(loaded)}", err=True)
+    for key_id, paths in sorted(plan.missing.items()):
+        lacking = f"{len(paths)} files need the key {clean(key_id)}, which is not in {_variable(loaded)}:"
+        typer.echo("\n".join([lacking, *(clean(str(path)) for path in paths)]), err=True)
     for trouble in (*plan.troubles, *done.troubles):
         typer.echo(clean(trouble), err=True)
     raise typer.Exit(1 if plan.missing or plan.troubles or done.troubles else 0)
@@ -91,13 +92,13 @@ def decrypt(
 
 @dataclass(slots=True)
 class Plan:
-    """wanted: files for which there is a key and that need another. there: how many have the active one. missing: how
-    many need a key that is not there, by its id.
+    """wanted: files for which there is a key and that need another. there: how many have the active one. missing: those
+    that need a key that is not there, by its id.
     """
 
     wanted: list[Found] = field(default_factory=list)
     there: int = 0
-    missing: Counter[str] = field(default_factory=Counter)
+    missing: dict[str, list[Path]] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
 
 
@@ -117,7 +118,7 @@ def look(folder: Path, ring: Keyring) -> Plan:
         try:
             found = rewrap.look(path, ring)
         except KeyMissing as problem:
-            plan.missing[problem.key_ids[0]] += 1
+            plan.missing.setdefault(problem.key_ids[0], []).append(path)
         except (OSError, Damaged) as problem:
             plan.troubles.append(_trouble(path, problem))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -318,6 +319,51 @@ def test_a_full_disk_at_the_end_leaves_what_was_whole(tmp_path: Path, monkeypatc
         writer.close()
     monkeypatch.undo()
     assert read(tmp_path / "a.wav.enc") == wav_of(PAYLOAD[: 3 * MONO])
+
+
+@given(
+    size=st.integers(0, 2 * MONO).map(lambda half: 2 * half),
+    room=st.none() | st.integers(0, 3 * ON_DISK),
+    left=st.sampled_from([0, TAG_BYTES, 10 * ON_DISK]),
+    keep=st.none() | st.integers(0, MONO),
+    cuts=st.lists(st.integers(1, 2 * ON_DISK), max_size=3),
+)
+@example(size=4 * MONO, room=2 * ON_DISK + 5, left=TAG_BYTES, keep=MONO // 2 + 7, cuts=[3, 3])
+@example(size=3 * MONO, room=None, left=0, keep=MONO // 2 + 7, cuts=[TAG_BYTES + 14, ON_DISK])
+def test_no_nonce_seals_two_things_whatever_the_disk_and_the_machine_do(
+    size: int, room: int | None, left: int, keep: int | None, cuts: list[int]
+) -> None:
+    """A disk that is full after `room` bytes, a message whose end is taken back, deaths at any byte with repairs."""
+    payload = noise(size)
+    sealed: dict[tuple[int, sealing.End], set[bytes]] = {}
+    seal = sealing.Body.seal
+
+    def noting(body: sealing.Body, number: int, end: sealing.End, part: bytes) -> bytes:
+        sealed.setdefault((number, end), set()).add(part)
+        return seal(body, number, end, part)
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "a.wav.enc"
+        patch.setattr(sealing.Body, "seal", noting)
+        writer = SealedWriter(path, 1, "acme", RING)
+        if room is not None:
+            patch.setattr(os, "pwrite", FullDisk(room, left))
+        with contextlib.suppress(OSError):
+            for begin in range(0, size, 6400):
+                writer.write(payload[begin : begin + 6400])
+        if keep is not None:
+            writer.truncate(keep)
+        with contextlib.suppress(OSError):
+            writer.close()
+        patch.undo()
+        patch.setattr(sealing.Body, "seal", noting)
+        for cut in cuts:
+            os.truncate(path, max(BODY_AT, path.stat().st_size - cut))
+            sealed_writer.repair(path, RING)
+        found = read(path, unfinished=not cuts)[44:]
+    assert payload.startswith(found)
+    assert sealed
+    assert all(len(parts) == 1 for parts in sealed.values())
 
 
 DYING = """
