@@ -25,9 +25,12 @@ from sipserver.cli import recordings as recordings_cli
 from tests.api.rest.test_audit import entries
 from tests.api.rest.test_calls import PLAN, asking, get, key_of, post
 from tests.fakes.until import eventually, until, wait_until
+from tests.faults.fleet_calls import PLAN as PLAN_OF_THE_FLEET
+from tests.harness.fleet import FleetProcess
 from tests.harness.phone import Phone, tone
 from tests.harness.records import ended, records
 from tests.harness.server import ROOT, ServerProcess
+from tests.harness.talk import Talker
 from tests.peers.rtp import strongest_hz
 
 HZ = 1000.0
@@ -212,3 +215,26 @@ def test_without_keys_it_does_not_start_and_says_what_to_do(server: ServerProces
         assert ran.returncode == 2
         assert ran.stderr.startswith(f"error: calls.encryption: {said}")
         assert "openssl rand -base64 32" in ran.stderr
+
+
+@pytest.mark.peers
+def test_a_cell_of_a_fleet_that_is_killed_leaves_a_recording_that_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, OLD)
+    settings = {"calls": {"encryption": {"enabled": True}}}
+    with FleetProcess(tmp_path / "fleet", {"acme.yaml": PLAN_OF_THE_FLEET}, settings, calls=4) as fleet:
+        with Talker(fleet.sip_port).call() as phone:
+            phone.echo_for(2)
+            fleet.signal("cell")
+            phone.ended.set()
+            (record,) = fleet.await_records(1, sip_call_id=phone.call_id, mended=True)
+        assert (record.reason, record.recording_status) == ("crash", "complete")
+        config = ["--config", str(fleet.settings_file)]
+        out = tmp_path / "out.wav"
+        words = ["decrypt", record.recording, "--output", str(out), *config]
+        done = CliRunner().invoke(recordings_cli.app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    sound = left_channel(out.read_bytes())
+    assert len(sound) > 16_000
+    assert strongest_hz(sound, 16_000) == pytest.approx(440, abs=10)
