@@ -157,6 +157,7 @@ async def test_damage_is_no_sound(server: ServerProcess) -> None:
         async with client.get(f"/api/v1/calls/{call_id}/recording", headers={"Range": "bytes=0-99"}) as answer:
             assert len(await answer.read()) == 100, "what is good is given"
     assert "chunk 3 was changed, moved or cut off" in server.log()
+    assert "a recording cannot be opened" in server.log()
 
 
 async def test_a_person_gets_sound_and_erasure_deletes_the_file_with_a_proof(server: ServerProcess) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 import functools
 import time
 import uuid
@@ -228,8 +227,7 @@ class CallOperations:
             return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
         whole = row.recording_status == "complete"
         opens = functools.partial(SealedFile, path, self._ring, tenant=row.tenant, unfinished=not whole)
-        with contextlib.closing(await asyncio.to_thread(opens)) as sound:
-            return await sealed_sound.answer(asked.request, sound, name)
+        return await sealed_sound.answer(asked.request, opens, name)
 
     async def _end(self, asked: Asked) -> Answered:
         call_id = _id(asked)

@@ -7,23 +7,38 @@ which stays when its key is changed. Refuses to know keys and whose the recordin
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from http import HTTPStatus
 
 from aiohttp import ETag, hdrs, web
 
 from sipserver.api.rest.problems import problem
 from sipserver.calls.sealed_file import SealedFile
-from sipserver.errors import Damaged
+from sipserver.errors import Damaged, KeyMissing
 from sipserver.log import logger
+
+_log = logger("api")
 
 PART_BYTES = 1 << 18
 """Decrypted at a time, in a thread."""
 
 
-async def answer(request: web.Request, sound: SealedFile, name: str) -> web.StreamResponse:
-    """name: for whoever saves it. The file stays open. Where the file turns out to be damaged on the way, the
-    connection is cut, so that nobody takes what came for all of it. Loop thread; safe to cancel.
+async def answer(request: web.Request, opens: Callable[[], SealedFile], name: str) -> web.StreamResponse:
+    """opens: called in a thread. name: for whoever saves it. Loop thread; safe to cancel. Raises what `opens` raises.
+
+    Where the file turns out to be damaged on the way, the connection is cut, so that nobody takes what came for all.
     """
+    try:
+        sound = await asyncio.to_thread(opens)
+    except (Damaged, KeyMissing) as refusal:
+        _log.error("a recording cannot be opened", error=str(refusal))
+        raise
+    with contextlib.closing(sound):
+        return await _answer(request, sound, name)
+
+
+async def _answer(request: web.Request, sound: SealedFile, name: str) -> web.StreamResponse:
     tag = ETag(sound.id)
     if any(each.value in (sound.id, "*") for each in request.if_none_match or ()):
         unchanged = web.Response(status=HTTPStatus.NOT_MODIFIED)
@@ -48,7 +63,7 @@ async def answer(request: web.Request, sound: SealedFile, name: str) -> web.Stre
             await response.write(part)
             begin += len(part)
     except (Damaged, OSError) as broken:
-        logger("api").error("a recording cannot be read to its end", error=str(broken))
+        _log.error("a recording cannot be read to its end", error=str(broken))
         if request.transport is not None:
             request.transport.abort()
         return response
