@@ -34,6 +34,8 @@ from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
 from sipserver.bus.contract import Bus, Draw, Live
+from sipserver.calls import keyring, sound_files
+from sipserver.calls.keyring import Keyring
 from sipserver.dialplan.bounds import Allowed
 from sipserver.errors import TooMany
 from sipserver.events import LimitExceeded, LimitNear
@@ -155,7 +157,7 @@ class Telling:
 
 class ControlPlane:
     """Loop thread. `app`, and what is `offered` there, at once; `close` at the end. The tables are made by whoever
-    writes records. Raises SettingsError when the secret of the audit log cannot be used.
+    writes records. Raises SettingsError when the secret of the audit log or the keys of recordings cannot be used.
     """
 
     def __init__(
@@ -168,10 +170,11 @@ class ControlPlane:
         bus_up: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
+        ring = keyring.load(loaded.calls.encryption)
         self._keys = keys = KeyBook(KeyRows(self._database))
         self._feeds = Database(loaded.store, connections=FEED_CONNECTIONS)
         self._events: list[EventSocket] = []
-        calls = CallOperations(Reader(self._database), asking, bus.once.first, loaded.calls.recordings)
+        calls = CallOperations(Reader(self._database), asking, bus.once.first, loaded.calls.recordings, ring)
         self._outgoing = Outgoing(self._database, loaded.webhooks)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         users = UserBook(UserRows(self._database), Passwords())
@@ -199,14 +202,15 @@ class ControlPlane:
             *self._config(loaded, asking),
             *KeyOperations(keys).operations(),
             *UsageOperations(bills, calls.row_of).operations(),
-            *PrivacyOperations(self._privacy(loaded)).operations(),
+            *PrivacyOperations(self._privacy(loaded, ring)).operations(),
         ]
         looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
         self.app: web.Application = app.application(access, self._note, self.offered, looks.routes())
         self.app.cleanup_ctx.append(self._following)
 
-    def _privacy(self, loaded: Settings) -> Privacy:
-        return Privacy(PersonRows(self._database), Reader(self._database), self._audit, loaded.calls.recordings)
+    def _privacy(self, loaded: Settings, ring: Keyring) -> Privacy:
+        rows, reader, opens = PersonRows(self._database), Reader(self._database), sound_files.whatever_is_there(ring)
+        return Privacy(rows, reader, self._audit, loaded.calls.recordings, opens)
 
     def _config(self, loaded: Settings, asking: Asking) -> list[Operation]:
         """What a tenant configures."""

@@ -25,6 +25,8 @@ SipServerError
 ├── NotFound               the asker's: no such call, run or machine        404
 ├── DiskFull               ours: no room for what was to be kept           507
 ├── StorageFull            the tenant's: no more may be kept                507
+├── KeyMissing             the operator's: no key here opens a file         503
+├── Damaged                a file was changed, cut off, or is another one   500
 ├── BusDown                ours: the bus between the processes is away      503
 ├── IdentityError          an OpenID provider's: no answer, or none to believe   502, retry
 ├── RemoteError            what another process raised; has its codes
@@ -34,6 +36,7 @@ SipServerError
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -213,6 +216,21 @@ class StorageFull(SipServerError):
     fault = Fault.CALLER
     sip_code = 403
     http_code = 507
+
+
+class KeyMissing(SipServerError):
+    """key_ids: those with which the file was closed, any of which would do."""
+
+    fault = Fault.OPERATOR
+    http_code = 503
+
+    def __init__(self, reason: str, key_ids: Sequence[str] = ()) -> None:
+        self.key_ids = tuple(key_ids)
+        super().__init__(reason)
+
+
+class Damaged(SipServerError):
+    """What was read is not what was written. The same again is useless."""
 
 
 class BusDown(SipServerError):

@@ -19,6 +19,7 @@ from sipserver.agent.conversation import Conversation
 from sipserver.api.health import Check
 from sipserver.api.metrics import Probes
 from sipserver.audio import hold_music
+from sipserver.calls import keyring
 from sipserver.calls.conference import Claims, Rooms
 from sipserver.calls.limits import Allowances, Limits
 from sipserver.calls.record import RecordSink
@@ -52,7 +53,8 @@ class Exchange:
     None: nobody does; allowances: the same for what tenants use up.
     snapshot: dialplans that were read before, e.g. before a fork; without one the folder is read and watched.
     capacity_hint: calls that PJSIP holds, if that is known; 0: find out. claims: who says which process has a
-    conference, where there are several; None: this one has all.
+    conference, where there are several; None: this one has all. Raises SettingsError for keys of recordings that
+    cannot be used.
     """
 
     def __init__(
@@ -76,7 +78,8 @@ class Exchange:
         self._serving = False
         self._trunk_calls = {trunk.name: trunk.limits.calls for trunk in loaded.trunks}
         self.engines = engines
-        self.recorder = Recorder(loaded.calls.recordings)
+        encryption = loaded.calls.encryption
+        self.recorder = Recorder(loaded.calls.recordings, ring=keyring.load(encryption), seal=encryption.enabled)
         self.watcher = Watcher(
             loaded.dialplans,
             on_change=self._on_book,

@@ -23,11 +23,12 @@ from sipserver.api.rest.app import PREFIX
 from sipserver.api.server import HttpServer
 from sipserver.asking import Here
 from sipserver.bus import table
-from sipserver.calls import recording
+from sipserver.calls import keyring, sound_files
 from sipserver.calls.commands import CallCommands
 from sipserver.control_plane import ControlPlane, Telling
 from sipserver.doors import Doors
 from sipserver.engines import EngineRoom
+from sipserver.errors import SipServerError
 from sipserver.events import Stamped
 from sipserver.exchange import Exchange
 from sipserver.log import logger
@@ -69,6 +70,7 @@ class Server:
         self._log = logger("app")
         node = f"{platform.node()}:{loaded.sip.port}"
         self._bus = table.make(loaded.bus.model_copy(update={"url": ""}), node=platform.node(), run="single")
+        self._ring = keyring.load(loaded.calls.encryption)
         self._telling = Telling(loaded, self._bus, node)
         self.records = Records(
             loaded.store,
@@ -162,8 +164,8 @@ class Server:
     async def _repair(self, call_id: str, path: str) -> None:
         """Make the recording of a call that died readable, up to the last second that reached the disk."""
         try:
-            await asyncio.to_thread(recording.repair, Path(path))
-        except (OSError, ValueError) as problem:
+            await asyncio.to_thread(sound_files.repair, Path(path), self._ring)
+        except (OSError, ValueError, SipServerError) as problem:
             self._log.warning("recording not readable", call=call_id, path=path, error=str(problem))
             return
         self.records.recording(call_id=call_id, path=path, status="complete")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import glob
 import json
+import shutil
+import time
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from sipserver.errors import CallerError
 from sipserver.store import transcript
 from sipserver.store.persons import PersonRows
 from sipserver.store.reader import CallRow, EventRow, Reader
+from sipserver.tenants import sound_files
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.retention import digest
+from sipserver.tenants.sound_files import Opens
 
 BATCH = 200
+_PART = 1 << 18
 _SIGNS = " -./()"
 
 
@@ -54,7 +58,9 @@ class Given:
 
 
 class Privacy:
-    """Loop thread; files are read and written in threads. recordings: nothing outside this folder is given."""
+    """Loop thread; files are read and written in threads. recordings: nothing outside this folder is given.
+    opens: how one is read.
+    """
 
     def __init__(
         self,
@@ -62,11 +68,12 @@ class Privacy:
         reader: Reader,
         log: AuditLog,
         recordings: Path,
+        opens: Opens = sound_files.plain,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._rows, self._reader, self._log = rows, reader, log
-        self._recordings, self._clock = recordings, clock
+        self._recordings, self._opens, self._clock = recordings, opens, clock
 
     async def erase(self, tenant: str, number: str, *, country: str = "", actor: str, source: str = "") -> Erased:
         """All that is kept about the number. Safe to cancel, and to do again. Raises CallerError for what is none."""
@@ -87,7 +94,7 @@ class Privacy:
         self, tenant: str, number: str, file: Path, *, country: str = "", actor: str, source: str = ""
     ) -> Given:
         """All that is kept about the number, as a ZIP file: a JSON file a call, and sound. Raises CallerError for what
-        is no number, OSError when the file cannot be written.
+        is no number, OSError when the file cannot be written, KeyMissing and Damaged for sound that cannot be opened.
         """
         users = forms(number, country)
         detail = {"person": self._log.pseudonym(tenant, users[0])}
@@ -97,14 +104,21 @@ class Privacy:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             async for call, events in self._calls(tenant, users):
                 sounds = await asyncio.to_thread(_sounds, call, events, self._recordings)
-                named = [f"recordings/{path.name}" for path in sounds]
+                named = [f"recordings/{sound_files.wav_name(path)}" for path in sounds]
                 elsewhere += bool(call.recording_path) and not sounds
                 text = json.dumps(_told(call, events, named), default=str, indent=2)
                 await asyncio.to_thread(archive.writestr, f"calls/{call.id}.json", text)
                 for path, name in zip(sounds, named, strict=True):
-                    await asyncio.to_thread(archive.write, path, name)
+                    await asyncio.to_thread(self._put, archive, name, path, tenant)
                 count, given = count + 1, given + len(sounds)
         return Given(count, given, elsewhere, running)
+
+    def _put(self, archive: zipfile.ZipFile, name: str, path: Path, tenant: str) -> None:
+        """Blocks."""
+        entry = zipfile.ZipInfo(name, time.localtime(path.stat().st_mtime)[:6])
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        with self._opens(path, tenant) as sound, archive.open(entry, "w", force_zip64=True) as out:
+            shutil.copyfileobj(sound, out, _PART)
 
     async def _calls(self, tenant: str, users: Sequence[str]) -> AsyncIterator[tuple[CallRow, list[EventRow]]]:
         after = ""
@@ -144,7 +158,7 @@ def _sounds(call: CallRow, events: Sequence[EventRow], folder: Path) -> list[Pat
     found: list[Path] = []
     if call.recording_path:
         path = Path(call.recording_path)
-        found += sorted(path.parent.glob(f"{glob.escape(call.id)}*.wav"))
+        found += sound_files.of_call(path, call.id)
     found += [Path(str(event.fields.get("path", ""))) for event in events if event.kind == "voicemail.left"]
     within = folder.resolve()
     return [path for path in found if within in path.resolve().parents and path.is_file()]

@@ -7,7 +7,6 @@ and tried again. Refuses to decide which calls go.
 from __future__ import annotations
 
 import asyncio
-import glob
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from sipserver.log import logger
 from sipserver.store.doomed import Doomed, DoomedFiles
+from sipserver.tenants import sound_files
 from sipserver.tenants.audit_log import AuditLog
 
 MOST = 50
@@ -22,7 +22,7 @@ FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
 _PART = 1 << 20
 
 Gone = list[tuple[str, str]]
-"""Names of files below the folder, and the SHA-256 of each."""
+"""Names of files below the folder, and the SHA-256 of each, as it lay on the disk."""
 
 
 class Shredder:
@@ -85,7 +85,7 @@ def _remove(path: Path, folder: Path, call_id: str, kind: str) -> Gone:
         raise OSError(f"it does not lie in {folder}")
     paths = [path]
     if kind == "recording":
-        paths = sorted(path.parent.glob(f"{glob.escape(call_id)}*.wav"))
+        paths = sound_files.of_call(path, call_id)
     gone = []
     for each in paths:
         if each.is_file():

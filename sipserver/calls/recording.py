@@ -11,6 +11,7 @@ same length takes its place.
 from __future__ import annotations
 
 import asyncio
+import io
 import queue
 import threading
 import time
@@ -21,10 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from sipserver.audio.frame import FRAME_MS, FRAME_SAMPLES, Frame, Samples
-from sipserver.calls.wav import WavWriter, repair
+from sipserver.calls import sound_files
+from sipserver.calls.keyring import Keyring
+from sipserver.calls.sound_files import SoundWriter
+from sipserver.errors import SipServerError
 from sipserver.log import logger
-
-__all__ = ["Finished", "Recorder", "Recording", "repair"]
 
 BATCH_FRAMES = 10
 QUEUE_BATCHES = 2_000
@@ -32,6 +34,8 @@ HEADER_EVERY_S = 1.0
 CLOSE_S = 5.0
 
 _SILENCE: Samples = np.zeros(FRAME_SAMPLES, np.int16)
+_REFUSED = (OSError, SipServerError, ValueError)
+"""What a file raises that cannot be made, written or ended; the latter two where it is encrypted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,10 @@ class _Close:
 class Recording:
     """One file of one call. Loop thread, but for the parts that say otherwise. Made by `Recorder.start`."""
 
-    def __init__(self, recorder: Recorder, path: Path, stereo: bool, on_failure: Callable[[str], None]) -> None:
-        self.path = path
+    def __init__(
+        self, recorder: Recorder, path: Path, tenant: str, stereo: bool, on_failure: Callable[[str], None]
+    ) -> None:
+        self.path, self._tenant = path, tenant
         self.paused = False
         self.dropped_frames = 0
         self._recorder = recorder
@@ -76,7 +82,7 @@ class Recording:
         self._closed: asyncio.Future[str] | None = None
         self._keep: int | None = None
         # Worker thread only, from here on.
-        self._writer: WavWriter | None = None
+        self._writer: SoundWriter | None = None
         self._failure = ""
         self._header_at = 0.0
 
@@ -135,8 +141,8 @@ class Recording:
 
     def open(self) -> None:
         try:
-            self._writer = WavWriter(self.path, 2 if self._stereo else 1)
-        except OSError as problem:
+            self._writer = self._recorder.writer(self.path, 2 if self._stereo else 1, self._tenant)
+        except _REFUSED as problem:
             self._fail(problem)
 
     def write(self, batch: _Batch) -> None:
@@ -157,10 +163,12 @@ class Recording:
         if self._writer is not None:
             writer, self._writer = self._writer, None
             try:
-                if self._keep is not None:  # set before the end was put into the queue
-                    writer.truncate(self._keep)
-                writer.close()
-            except OSError as problem:
+                try:
+                    if self._keep is not None:  # set before the end was put into the queue
+                        writer.truncate(self._keep)
+                finally:
+                    writer.close()
+            except _REFUSED as problem:
                 self._fail(problem)
         self._tell(self._settle)
 
@@ -180,9 +188,9 @@ class Recording:
             payload = np.clip(left.astype(np.int32) + right, -32768, 32767).astype("<i2").tobytes()
         return payload
 
-    def _fail(self, problem: OSError) -> None:
-        """The disk refused. What was written stays readable; the rest of the call is not recorded."""
-        self._failure = problem.strerror or str(problem)
+    def _fail(self, problem: Exception) -> None:
+        """The disk refused, or a key. What was written stays readable; the rest of the call is not recorded."""
+        self._failure = getattr(problem, "strerror", None) or str(problem)
         if self._writer is not None:
             writer, self._writer = self._writer, None
             try:
@@ -208,10 +216,16 @@ class Recording:
 
 
 class Recorder:
-    """The worker thread of the process and the folder it writes to. Loop thread."""
+    """The worker thread of the process and the folder it writes to. Loop thread.
 
-    def __init__(self, folder: Path, queue_batches: int = QUEUE_BATCHES) -> None:
+    ring: what opens encrypted files. seal: whether new ones are encrypted, by the worker thread.
+    """
+
+    def __init__(
+        self, folder: Path, queue_batches: int = QUEUE_BATCHES, *, ring: Keyring | None = None, seal: bool = False
+    ) -> None:
         self.folder = folder
+        self._ring, self._seal = ring or Keyring(), seal
         self._bound = queue_batches
         self._queue: queue.SimpleQueue[Recording | _Batch | _Close | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
@@ -234,11 +248,26 @@ class Recorder:
         """Batches of 200 ms that wait for the disk."""
         return self._queue.qsize()
 
-    def start(self, path: Path, *, stereo: bool = True, on_failure: Callable[[str], None]) -> Recording:
-        """Begin a file. Does not block: a file that cannot be made is told to `on_failure` (loop thread, once)."""
-        recording = Recording(self, path, stereo, on_failure)
+    def place(self, name: Path) -> Path:
+        """Where a new file lies. name: of a WAV file, below the folder."""
+        path = self.folder / name
+        return sound_files.sealed(path) if self._seal else path
+
+    def start(self, path: Path, *, tenant: str, stereo: bool = True, on_failure: Callable[[str], None]) -> Recording:
+        """Begin a file. Does not block: a file that cannot be made is told to `on_failure` (loop thread, once).
+        path: as `place` gives it. tenant: whose key encrypts it.
+        """
+        recording = Recording(self, path, tenant, stereo, on_failure)
         self._queue.put(recording)
         return recording
+
+    def writer(self, path: Path, channels: int, tenant: str) -> SoundWriter:
+        """A new file. Blocks. Raises `_REFUSED`."""
+        return sound_files.writer(path, channels, tenant, self._ring)
+
+    def read(self, path: Path, tenant: str) -> io.BufferedReader:
+        """A file that is finished, as WAV. Any thread; blocks. Raises OSError, KeyMissing, Damaged."""
+        return sound_files.open_sound(path, self._ring, tenant=tenant)
 
     def put(self, work: _Batch | _Close) -> None:
         self._queue.put(work)

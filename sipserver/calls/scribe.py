@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from sipserver.agent.options import Engines
 from sipserver.agent.transcriber import Transcriber
 from sipserver.audio.frame import RATE_HZ, Samples
-from sipserver.errors import ProviderError
+from sipserver.errors import SipServerError
 from sipserver.events import Emit, Fault, VoicemailTranscribed
 
 WAITING = 100
@@ -32,10 +33,13 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A file with one channel of 16 kHz int16. chain: the engines to ask, in this order. emit: of the call's record."""
+    """A file with one channel of 16 kHz int16. opens: gives it as WAV; called in a thread. chain: the engines to ask,
+    in this order. emit: of the call's record.
+    """
 
     box: str
     path: Path
+    opens: Callable[[], BinaryIO]
     chain: Sequence[str]
     language: str
     emit: Emit
@@ -77,11 +81,11 @@ class Scribe:
         async with self._turn:
             began_s, texts, language = loop.time(), [], message.language
             try:
-                for piece in pieces(await asyncio.to_thread(_read, message.path)):
+                for piece in pieces(await asyncio.to_thread(_read, message.opens)):
                     heard = await transcriber.transcribe(piece, speculative=True)
                     texts.append(heard.text)
                     language = heard.language or language
-            except (ProviderError, OSError, wave.Error) as problem:
+            except (SipServerError, OSError, wave.Error) as problem:
                 message.emit(Fault(where="voicemail", error=f"not written down: {problem}"))
                 return
         text = " ".join(filter(None, texts))
@@ -104,6 +108,6 @@ def pieces(samples: Samples, longest_s: float = PIECE_S) -> Iterator[Samples]:
         yield samples
 
 
-def _read(path: Path) -> Samples:
-    with wave.open(str(path)) as file:
+def _read(opens: Callable[[], BinaryIO]) -> Samples:
+    with opens() as opened, wave.open(opened) as file:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)

@@ -18,6 +18,19 @@ class Redact(enum.StrEnum):
     DIGITS = "digits"
 
 
+class EncryptionSettings(BaseModel):
+    """Recordings and messages on the disk. enabled: new files are encrypted; otherwise old ones are still read.
+
+    keys_env: the environment variable with the keys, `id:base64 of 32 bytes`, separated by commas. The first one
+    encrypts, all of them decrypt.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = False
+    keys_env: str = Field(default="SIPSERVER_RECORDING_KEYS", min_length=1)
+
+
 class CallSettings(BaseModel):
     """recordings: folder of the WAV files. drain_s: how long running calls may go on after SIGTERM.
 
@@ -28,6 +41,7 @@ class CallSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recordings: Path = Path("../var/recordings")
+    encryption: EncryptionSettings = EncryptionSettings()
     drain_s: float = Field(default=120, ge=0)
     max_duration_s: float = Field(default=14_400, gt=0)
     media_timeout_s: float = Field(default=30, gt=0)

@@ -32,7 +32,9 @@ async def _never() -> str:
 
 
 def file_name(tenant: str, day: datetime, call_id: str, number: int) -> Path:
-    """`<tenant>/<date>/<call_id>.wav`; further recordings of the call end in -2, -3, ..."""
+    """`<tenant>/<date>/<call_id>.wav`; further recordings of the call end in -2, -3, ... `Recorder.place` may add
+    `.enc`.
+    """
     folder = re.sub(r"[^A-Za-z0-9_-]", "_", tenant) or "_"
     suffix = f"-{number}" if number > 1 else ""
     return Path(folder) / f"{day:%Y-%m-%d}" / f"{call_id}{suffix}.wav"
@@ -108,8 +110,10 @@ class Tape:
 
     def _begin(self, stereo: bool) -> None:
         self._number += 1
-        path = self._recorder.folder / file_name(self._tenant, self._day, self._call_id, self._number)
-        self._running = self._recorder.start(path, stereo=stereo, on_failure=lambda why: self._failed(path, why))
+        path = self._recorder.place(file_name(self._tenant, self._day, self._call_id, self._number))
+        self._running = self._recorder.start(
+            path, tenant=self._tenant, stereo=stereo, on_failure=lambda why: self._failed(path, why)
+        )
         self._changed()
         self._emit(RecordingStarted(path=str(path), channels=2 if stereo else 1))
         self._note(str(path), "recording")

@@ -21,6 +21,7 @@ GROUPS = {
     "dialplan": ("sipserver.cli.dialplan", "Check, explain and describe dialplan files."),
     "models": ("sipserver.cli.models", "List, verify and install speech and language models."),
     "calls": ("sipserver.cli.calls", "Show the records of calls."),
+    "recordings": ("sipserver.cli.recordings", "Change the keys of encrypted recordings; decrypt a file."),
     "webhooks": ("sipserver.cli.webhooks", "Try webhooks out: a receiver on this machine."),
     "keys": ("sipserver.cli.keys", "Make, list and revoke API keys."),
     "users": ("sipserver.cli.users", "Make, list and change users: who logs in, with which role."),

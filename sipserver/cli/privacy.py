@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from sipserver import settings
+from sipserver.calls import keyring, sound_files
 from sipserver.errors import CallerError
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
@@ -96,6 +97,7 @@ async def _open(config: Path) -> AsyncIterator[Privacy]:
     await database.open()
     try:
         log = AuditLog(AuditRows(database), audit_secret.load(loaded.audit, make=True))
-        yield Privacy(PersonRows(database), Reader(database), log, loaded.calls.recordings)
+        opens = sound_files.whatever_is_there(keyring.load(loaded.calls.encryption))
+        yield Privacy(PersonRows(database), Reader(database), log, loaded.calls.recordings, opens)
     finally:
         await database.close()

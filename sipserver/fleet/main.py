@@ -16,6 +16,7 @@ import uvloop
 
 from sipserver import log
 from sipserver.bus import table
+from sipserver.calls import keyring
 from sipserver.edge.adopted import Adopted
 from sipserver.edge.edge import Edge
 from sipserver.edge.rtpengine import Rtpengine
@@ -41,11 +42,12 @@ def run(loaded: Settings, settings_file: Path) -> int:
 
 def build(loaded: Settings, settings_file: Path, node: str) -> Supervisor:
     """The supervisor with what the settings name: its bus, its edge, its media relay. Loop thread. Raises SettingsError
-    for a trunk without its password.
+    for a trunk without its password, and for recordings without a key.
 
     What systemd runs (`edge.run_by`) is used, but neither started nor stopped.
     """
     secrets.check(loaded.trunks, os.environ)
+    keyring.load(loaded.calls.encryption)
     bus = table.make(loaded.bus, node=node, run=uuid.uuid4().hex)
     wanted = loaded.edge
     if not wanted.enabled:

@@ -15,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sipserver.bus.contract import Bus, Delivery
-from sipserver.calls import recording
+from sipserver.calls import sound_files
+from sipserver.calls.keyring import Keyring
+from sipserver.errors import SipServerError
 from sipserver.fleet.takeover import Takeover
 from sipserver.journal import Entry, Kind
 from sipserver.log import logger
@@ -49,7 +51,8 @@ class Writer:
     """Loop thread. `run` until `close`.
 
     lease_s: how long a silent process counts as alive on the bus. spool: the folder for what the database does not
-    take. on_entry: called once for every entry that comes, in order. tell: see `Keeper`.
+    take. on_entry: called once for every entry that comes, in order. tell: see `Keeper`. ring: what opens encrypted
+    recordings.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class Writer:
         spool: Path,
         on_entry: Callable[[Entry], None] = _ignore,
         tell: Tell | None = None,
+        ring: Keyring | None = None,
     ) -> None:
         """Raises SettingsError for an impossible URL."""
+        self._ring = ring or Keyring()
         self._bus, self._settings, self._spool, self._on_entry = bus, settings, spool, on_entry
         self._log = logger("writer", node=bus.node)
         self._database = Database(settings)
@@ -283,8 +288,8 @@ class Writer:
         try:
             if not await asyncio.to_thread(path.is_file):  # it lies on the disk of another machine
                 return None
-            await asyncio.to_thread(recording.repair, path)
-        except (OSError, ValueError) as problem:
+            await asyncio.to_thread(sound_files.repair, path, self._ring)
+        except (OSError, ValueError, SipServerError) as problem:
             self._log.warning("recording not readable", call=call.call_id, path=str(path), error=str(problem))
             return None
         facts = {"path": str(path), "status": "complete"}

@@ -17,6 +17,7 @@ from sipserver.api.health import Check
 from sipserver.api.metrics import Metrics
 from sipserver.api.server import HttpServer
 from sipserver.bus import table
+from sipserver.calls import keyring
 from sipserver.control_plane import Telling
 from sipserver.events import Stamped
 from sipserver.fleet.control import Control
@@ -50,6 +51,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         spool=settings.bus.spool / "records",
         on_entry=lambda entry: _count(metrics, entry, spec.node),
         tell=telling.tell,
+        ring=keyring.load(settings.calls.encryption),
     )
 
     def facts() -> dict[str, Any]:

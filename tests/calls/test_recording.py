@@ -19,6 +19,7 @@ import pytest
 
 from sipserver.audio.frame import FRAME_SAMPLES, Frame, Samples
 from sipserver.calls import recording, wav
+from sipserver.calls.keyring import Keyring
 from sipserver.calls.recording import Recorder, Recording
 from tests.fakes.leg import level
 
@@ -62,6 +63,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 class Failures(list[str]):
     """What `on_failure` was told."""
 
@@ -69,7 +74,7 @@ class Failures(list[str]):
 async def test_caller_left_agent_right_sample_for_sample(recorder: Recorder, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     left, right = (random.integers(-32768, 32768, (23, FRAME_SAMPLES), np.int16) for _ in range(2))
-    tape = recorder.start(tmp_path / "a" / "b.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a" / "b.wav", tenant="acme", on_failure=Failures().append)
     for one, other in zip(left, right, strict=True):
         tape.hear(frame(one), frame(other))
     finished = await tape.stop()
@@ -82,7 +87,7 @@ async def test_caller_left_agent_right_sample_for_sample(recorder: Recorder, tmp
 
 
 async def test_mono_mixes_and_does_not_wrap(recorder: Recorder, tmp_path: Path) -> None:
-    tape = recorder.start(tmp_path / "mono.wav", stereo=False, on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "mono.wav", stereo=False, tenant="acme", on_failure=Failures().append)
     hear(tape, 2, 100, 50)
     hear(tape, 1, 30_000, 30_000)
     hear(tape, 1, -30_000, -30_000)
@@ -91,7 +96,7 @@ async def test_mono_mixes_and_does_not_wrap(recorder: Recorder, tmp_path: Path) 
 
 
 async def test_a_pause_is_silence_of_the_same_length(recorder: Recorder, tmp_path: Path) -> None:
-    tape = recorder.start(tmp_path / "pause.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "pause.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 3, 1, 2)
     assert tape.pause() == 3 * FRAME_SAMPLES
     hear(tape, 12, 7, 7)
@@ -114,7 +119,7 @@ async def test_a_slow_disk_drops_frames_but_not_time(
         write(self, payload)
 
     monkeypatch.setattr(wav.WavWriter, "write", slow)
-    tape = recorder.start(tmp_path / "slow.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "slow.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 10, 1, 1)
     await asyncio.to_thread(began.wait)
     hear(tape, 40, 2, 2)  # four batches: the queue is full
@@ -132,7 +137,7 @@ async def test_a_slow_disk_drops_frames_but_not_time(
 async def test_dropped_frames_at_the_very_end_are_silence_too(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tape = recorder.start(tmp_path / "end.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "end.wav", tenant="acme", on_failure=Failures().append)
     monkeypatch.setattr(Recorder, "full", True)
     hear(tape, 70, 1, 1)
     await tape.stop()
@@ -158,7 +163,7 @@ async def test_a_full_disk_is_told_once_and_leaves_a_readable_file(
 
     monkeypatch.setattr(os, "write", write)
     failures = Failures()
-    tape = recorder.start(tmp_path / "full.wav", on_failure=failures.append)
+    tape = recorder.start(tmp_path / "full.wav", tenant="acme", on_failure=failures.append)
     hear(tape, 100, 5, 6)
     finished = await tape.stop()
     assert failures == ["No space left on device"]
@@ -172,7 +177,7 @@ async def test_a_full_disk_is_told_once_and_leaves_a_readable_file(
 async def test_a_file_that_cannot_be_made_is_told(recorder: Recorder, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     failures = Failures()
-    tape = recorder.start(tmp_path / "taken" / "a.wav", on_failure=failures.append)
+    tape = recorder.start(tmp_path / "taken" / "a.wav", tenant="acme", on_failure=failures.append)
     hear(tape, 20, 1, 1)
     finished = await tape.stop()
     assert len(failures) == 1
@@ -182,14 +187,14 @@ async def test_a_file_that_cannot_be_made_is_told(recorder: Recorder, tmp_path: 
 async def test_an_existing_file_is_never_overwritten(recorder: Recorder, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"somebody's recording")
     failures = Failures()
-    tape = recorder.start(tmp_path / "a.wav", on_failure=failures.append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=failures.append)
     await tape.stop()
     assert failures == ["File exists"]
     assert (tmp_path / "a.wav").read_bytes() == b"somebody's recording"
 
 
 async def test_stop_is_idempotent_and_ends_hearing(recorder: Recorder, tmp_path: Path) -> None:
-    tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 1, 1, 1)
     first = await tape.stop()
     hear(tape, 50, 1, 1)
@@ -203,7 +208,7 @@ async def test_a_hanging_disk_does_not_hold_up_the_stop(
     disk = threading.Event()
     monkeypatch.setattr(recording, "CLOSE_S", 0.02)
     monkeypatch.setattr(wav.WavWriter, "write", lambda _self, _payload: disk.wait() and None)
-    tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 10, 1, 1)
     finished = await tape.stop()
     monkeypatch.setattr(recording, "CLOSE_S", 5)
@@ -215,7 +220,7 @@ async def test_the_header_is_right_while_the_file_grows(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "HEADER_EVERY_S", 0)
-    tape = recorder.start(tmp_path / "a.wav", on_failure=Failures().append)
+    tape = recorder.start(tmp_path / "a.wav", tenant="acme", on_failure=Failures().append)
     hear(tape, 20, 1, 2)
     await until(
         lambda: tape.path.exists() and tape.path.stat().st_size > 44 and len(read(tape.path)) == 20 * FRAME_SAMPLES
@@ -234,7 +239,7 @@ from sipserver.calls.recording import Recorder
 async def main():
     recorder = Recorder(Path(sys.argv[1]))
     recorder.open()
-    tape = recorder.start(Path(sys.argv[1]) / "dead.wav", on_failure=print)
+    tape = recorder.start(Path(sys.argv[1]) / "dead.wav", tenant="acme", on_failure=print)
     left, right = np.full(320, 11, np.int16), np.full(320, 22, np.int16)
     for _ in range(100):
         tape.hear(Frame(left, 0), Frame(right, 0))
@@ -257,3 +262,43 @@ def test_killed_with_9_the_recording_is_readable(tmp_path: Path) -> None:
     assert set(frames(read(path))) == {(11, 22)}  # as the crash left it: a second may be missing in the header
     assert wav.repair(path) == 100 * FRAME_SAMPLES
     assert frames(read(path)) == [(11, 22)] * 100
+
+
+async def test_a_recorder_that_seals_writes_the_same_sound(tmp_path: Path) -> None:
+    ring = Keyring({"a": bytes(range(32))})
+    recorder = Recorder(tmp_path, ring=ring, seal=True)
+    recorder.open()
+    tape = recorder.start(recorder.place(Path("acme") / "a.wav"), tenant="acme", on_failure=Failures().append)
+    assert tape.path == tmp_path / "acme" / "a.wav.enc"
+    hear(tape, 60, 1, 2)
+    tape.pause()
+    hear(tape, 10, 1, 2)
+    assert await tape.stop(keep=65 * FRAME_SAMPLES) == recording.Finished(65 * FRAME_SAMPLES, 0)
+    with recorder.read(tape.path, "acme") as sound, wave.open(sound) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    assert frames(samples) == [(1, 2)] * 60 + [(0, 0)] * 5
+    await recorder.close()
+
+
+@pytest.mark.parametrize(
+    ("ring", "tenant", "why"),
+    [
+        (Keyring(), "acme", "there is no key to encrypt with"),
+        (Keyring({"a": bytes(range(32))}), "x" * 2000, "a tenant's name of 2000 bytes"),
+    ],
+)
+async def test_what_cannot_be_sealed_is_not_recorded_and_the_next_one_is(
+    tmp_path: Path, ring: Keyring, tenant: str, why: str
+) -> None:
+    recorder = Recorder(tmp_path, ring=ring, seal=True)
+    recorder.open()
+    failures = Failures()
+    tape = recorder.start(recorder.place(Path("a.wav")), tenant=tenant, on_failure=failures.append)
+    hear(tape, 20, 1, 2)
+    assert (await tape.stop()).failure == why
+    assert failures == [why]
+    plain = recorder.start(tmp_path / "b.wav", tenant=tenant, on_failure=failures.append)
+    hear(plain, 20, 1, 2)
+    assert not (await plain.stop()).failure
+    assert names(tmp_path) == ["b.wav"]
+    await recorder.close()

@@ -12,7 +12,7 @@ from sipserver.agent.options import Engines
 from sipserver.audio.frame import RATE_HZ
 from sipserver.calls.scribe import Message, Scribe, pieces
 from sipserver.calls.wav import WavWriter
-from sipserver.events import EngineUsed, Event, Fault, VoicemailTranscribed
+from sipserver.events import Emit, EngineUsed, Event, Fault, VoicemailTranscribed
 from tests.fakes.engines import FakeStt
 from tests.fakes.until import until
 from tests.fakes.virtual_time import virtual
@@ -28,6 +28,10 @@ def write(path: Path, seconds: float = 1.0) -> Path:
     writer.write(np.full(round(seconds * RATE_HZ), 3000, "<i2").tobytes())
     writer.close()
     return path
+
+
+def message(path: Path, emit: Emit) -> Message:
+    return Message("b", path, lambda: path.open("rb"), ["whisper"], "en", emit)
 
 
 def test_pieces_are_cut_where_it_is_quiet() -> None:
@@ -50,7 +54,7 @@ async def test_a_long_message_is_put_together(tmp_path: Path) -> None:
     events: list[Event] = []
     stt = FakeStt("one", "(coughs)", "three", name="whisper")
     scribe = Scribe()
-    scribe.write(Message("b", write(tmp_path / "a.wav", 60), ["whisper"], "en", events.append), engines(stt))
+    scribe.write(message(write(tmp_path / "a.wav", 60), events.append), engines(stt))
     await until(lambda: len(events) == 4)
     *used, told = events
     assert sum(each.quantity for each in used if isinstance(each, EngineUsed)) == 60_000
@@ -68,7 +72,7 @@ async def test_one_after_the_other_and_no_more_than_the_bound(tmp_path: Path) ->
     for number in range(3):
         path = write(tmp_path / f"{number}.wav")
         scribe.write(
-            Message("b", path, ["whisper"], "en", lambda event, number=number: told.append((number, event))),  # type: ignore[misc]
+            message(path, lambda event, number=number: told.append((number, event))),  # type: ignore[misc]
             engines(stt),
         )
     assert [(number, type(event)) for number, event in told] == [(2, Fault)]
@@ -85,7 +89,7 @@ async def test_closing_leaves_the_rest_unwritten(tmp_path: Path) -> None:
     told: list[Event] = []
     stt = FakeStt("text", name="whisper", delay_s=1000)
     scribe = Scribe()
-    scribe.write(Message("b", write(tmp_path / "a.wav"), ["whisper"], "en", told.append), engines(stt))
+    scribe.write(message(write(tmp_path / "a.wav"), told.append), engines(stt))
     await until(lambda: bool(stt.asked))
     await scribe.close()
     assert (scribe.depth, stt.cancelled) == (0, 1)
@@ -96,6 +100,6 @@ async def test_closing_leaves_the_rest_unwritten(tmp_path: Path) -> None:
 async def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     told: list[Event] = []
     scribe = Scribe()
-    scribe.write(Message("b", tmp_path / "none.wav", ["whisper"], "en", told.append), engines())
+    scribe.write(message(tmp_path / "none.wav", told.append), engines())
     await until(lambda: bool(told))
     assert isinstance(told[0], Fault)

@@ -11,10 +11,12 @@ import pytest
 
 from sipserver.audio import tones
 from sipserver.audio.frame import FRAME_SAMPLES, Samples
+from sipserver.calls.keyring import Keyring
 from sipserver.errors import ProviderRejected
 from sipserver.events import Fault, VoicemailLeft, VoicemailTranscribed
 from tests.calls.gathering import FRAME_S, Caller, Gathering, gathering
 from tests.fakes.engines import FakeStt
+from tests.fakes.recorder import InstantRecorder
 from tests.fakes.virtual_time import virtual
 from tests.fakes.voice import voice
 
@@ -279,3 +281,20 @@ async def test_a_message_that_cannot_be_written_down_stays(tmp_path: Path) -> No
         await stage.happens(lambda: ann.of(Fault))
         assert "not written down" in ann.of(Fault)[0].error
         assert message(stage)[0].exists()
+
+
+@virtual
+async def test_a_message_that_is_encrypted_is_written_down_all_the_same(tmp_path: Path) -> None:
+    async with gathering(tmp_path) as stage:
+        stage.recorder = InstantRecorder(tmp_path, ring=Keyring({"a": bytes(range(32))}), seal=True)
+        stage.stt["whisper"] = FakeStt("call me back", name="whisper")
+        plan(stage, "")
+        ann = stage.calls("box")
+        said = await speak(stage, ann, 2)
+        await stage.over()
+        await stage.happens(lambda: ann.of(VoicemailTranscribed))
+        assert ann.of(VoicemailTranscribed)[0].text == "call me back"
+        path = Path(ann.of(VoicemailLeft)[0].path)
+        assert path.name.endswith(f"_{ann.call.id}.wav.enc")
+        with stage.recorder.read(path, "acme") as sound:
+            assert said.tobytes() in sound.read()

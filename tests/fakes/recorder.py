@@ -20,8 +20,8 @@ class InstantRecorder(Recorder):
     async def close(self) -> None:
         pass
 
-    def start(self, path: Path, *, stereo: bool = True, on_failure: Callable[[str], None]) -> Recording:
-        recording = Recording(self, path, stereo, on_failure)
+    def start(self, path: Path, *, tenant: str, stereo: bool = True, on_failure: Callable[[str], None]) -> Recording:
+        recording = Recording(self, path, tenant, stereo, on_failure)
         recording.open()
         return recording
 

@@ -19,6 +19,9 @@ from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.bus.memory import Hub, MemoryBus
 from sipserver.bus.settings import BusSettings
+from sipserver.calls.keyring import Keyring
+from sipserver.calls.sealed_writer import SealedWriter
+from sipserver.calls.sound_files import open_sound
 from sipserver.calls.wav import WavWriter, header
 from sipserver.fleet import takeover as takeover_module
 from sipserver.fleet import writer as writer_module
@@ -70,6 +73,7 @@ class Fleet:
         self.folder, self.settings = folder, settings
         self.bus_settings = BusSettings(url=redis_url, prefix=uuid.uuid4().hex, spool=folder / "spool", lease_s=LEASE_S)
         self.hub = Hub()
+        self.ring: Keyring | None = None
         self.entries: list[Entry] = []
         self._buses: list[Bus] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,6 +106,7 @@ class Fleet:
             lease_s=self.bus_settings.lease_s,
             spool=self.folder / "records" / node,
             on_entry=self.entries.append,
+            ring=self.ring,
         )
         task = asyncio.create_task(made.run(), name="writer")
         self._tasks.append(task)
@@ -320,6 +325,30 @@ async def test_calls_of_a_dead_process_are_closed_and_their_recordings_mended(fl
     await until_so(lambda: status_is(fleet, "c1", "complete"))
     assert calls["c1"].end_reason == "crash"
     assert int.from_bytes(path.read_bytes()[40:44], "little") == 32_000
+    await writer.close()
+
+
+async def test_an_encrypted_recording_is_mended_once_its_key_is_there(fleet: Fleet, tmp_path: Path) -> None:
+    path, ring = tmp_path / "c1.wav.enc", Keyring({"a": bytes(range(32))})
+    sealed = SealedWriter(path, 1, "acme", ring)
+    sealed.write(bytes(40_000))
+    sealed.close()
+    path.write_bytes(path.read_bytes()[:-100])
+    writer, _ = await fleet.writer()
+    cell = await fleet.cell(run="r1")
+    other = await fleet.cell(run="r2")
+    facts = {"path": str(path), "status": "recording"}
+    tell(cell, [*unfinished(), Entry(Kind.RECORDING, "one", "r1", "c1", 1.0, facts)])
+    tell(other, unfinished("c2", run="r2"))
+    tell(other, [gone("r1")])
+    await fleet.closed("c1")
+    await until_so(lambda: status_is(fleet, "c1", "failed"))
+    await writer.close()
+    fleet.ring = ring
+    writer, _ = await fleet.writer()
+    await until_so(lambda: status_is(fleet, "c1", "complete"))
+    with open_sound(path, ring, tenant="acme") as sound:
+        assert sound.read()[44:] == bytes(32_000)
     await writer.close()
 
 

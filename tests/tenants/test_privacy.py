@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import sqlalchemy as sa
@@ -86,6 +88,27 @@ async def test_what_is_given_is_whole(house: House, tmp_path: Path) -> None:
     assert [event["kind"] for event in told["events"]] == ["call.started", "stt.transcript", "voicemail.left"]
     assert await house.calls() == ["from", "longer", "national", "party", "runs", "theirs", "to"]
     assert len(await house.proofs("privacy.exported")) == 1
+
+
+async def test_encrypted_sound_is_given_as_sound_of_the_tenant(house: House, tmp_path: Path) -> None:
+    await house.call("sealed", 1, from_uri="sip:+4930123456@x", recording_path=str(house.folder / "sealed.wav.enc"))
+    for name in ("sealed", "sealed-2"):
+        (house.folder / f"{name}.wav.enc").write_bytes(b"sealed")
+    (house.folder / "sealed.wav").unlink()
+    asked: list[str] = []
+
+    def opens(path: Path, tenant: str) -> BinaryIO:
+        asked.append(tenant)
+        return io.BytesIO(f"opened {path.name}".encode())
+
+    giving = Privacy(PersonRows(house.database), Reader(house.database), house.audit, house.folder, opens)
+    await giving.export("acme", NUMBER, tmp_path / "x.zip", actor="operator")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.read("recordings/sealed.wav") == b"opened sealed.wav.enc"
+        assert archive.read("recordings/sealed-2.wav") == b"opened sealed-2.wav.enc"
+        told = json.loads(archive.read("calls/sealed.json"))["recordings"]
+        assert told[:2] == ["recordings/sealed-2.wav", "recordings/sealed.wav"]
+    assert set(asked) == {"acme"}
 
 
 async def test_files_elsewhere_are_not_given(house: House, tmp_path: Path) -> None:

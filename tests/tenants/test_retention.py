@@ -202,6 +202,20 @@ async def test_what_cannot_be_deleted_is_told_and_tried_again(house: House) -> N
     assert not await house.files.waiting()
 
 
+async def test_encrypted_files_go_the_same_way_and_the_proof_is_of_what_lay_on_the_disk(house: House) -> None:
+    await house.call("a", 2, recording_path=str(house.folder / "a.wav.enc"))
+    (house.folder / "a.wav").unlink()
+    sealed = {f"a{suffix}.wav.enc": f"sealed{suffix}".encode() for suffix in ("", "-2")}
+    for name, content in sealed.items():
+        (house.folder / name).write_bytes(content)
+    await house.retention(recordings_days=1).sweep()
+    await house.shredder.work(house.files, house.log)
+    assert [path.name for path in house.folder.iterdir()] == ["message_a.wav"]
+    lines = "\n".join(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in sorted(sealed.items()))
+    (proof,) = await house.proofs("retention.files_deleted")
+    assert (proof["files"], proof["files_sha256"]) == (2, hashlib.sha256(lines.encode()).hexdigest())
+
+
 async def test_further_recordings_of_a_call_go_with_it_and_other_machines_files_stay(house: House) -> None:
     await house.call("a", 2)
     await house.call("b", 2, node="elsewhere")

@@ -20,6 +20,7 @@ from tools.bench import (
     bus,
     call_cost,
     echo_delay,
+    encryption,
     events,
     fleet_agent,
     fleet_control,
@@ -59,6 +60,7 @@ BENCHES: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {
     "idle-sockets": ("Idle event WebSockets", idle_sockets.measure),
     "routing": ("Routing among tenants", routing.measure),
     "events": ("Events for programs", events.measure),
+    "encryption": ("Encrypted recordings", encryption.measure),
     "amd": ("Answering machine detection", amd.measure),
 }
 

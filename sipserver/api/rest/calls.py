@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,10 +19,13 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from sipserver.api.rest import models
+from sipserver.api.rest import models, sealed_sound
 from sipserver.api.rest.errands import errands
 from sipserver.api.rest.operations import Answered, Asked, Does, Operation
 from sipserver.api.rest.problems import problem
+from sipserver.calls import sound_files
+from sipserver.calls.keyring import Keyring
+from sipserver.calls.sealed_file import SealedFile
 from sipserver.errors import CallerError, NotFound, SipServerError
 from sipserver.store import transcript
 from sipserver.store.reader import CallRow, EventRow, Filter, Reader
@@ -48,9 +52,10 @@ Once = Callable[[str, float], Awaitable[bool]]
 
 
 class CallOperations:
-    """Loop thread. recordings: nothing outside this folder is ever given away."""
+    """Loop thread. recordings: nothing outside this folder is ever given away. ring: what opens encrypted ones."""
 
-    def __init__(self, reader: Reader, calls: Calls, once: Once, recordings: Path) -> None:
+    def __init__(self, reader: Reader, calls: Calls, once: Once, recordings: Path, ring: Keyring) -> None:
+        self._ring = ring
         self._reader, self._calls, self._once, self._recordings = reader, calls, once, recordings
 
     def operations(self) -> Sequence[Operation]:
@@ -118,9 +123,9 @@ class CallOperations:
                 Scope.RECORDINGS_READ,
                 self._recording,
                 "Fetch the recording of a call",
-                "A WAV file. `Range` is understood.",
+                "A WAV file. `Range` is understood. 503: it is encrypted, and its key is not on this machine.",
                 media_type="audio/x-wav",
-                refusals=(409, 416),
+                refusals=(409, 416, 503),
                 deed="recording.read",
                 of="call",
             ),
@@ -218,7 +223,12 @@ class CallOperations:
         path = await asyncio.to_thread(_inside, Path(row.recording_path), self._recordings)
         if path is None:
             raise NotFound(f"the recording is not on this machine: {row.node} made it")
-        return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{row.id}.wav"'})
+        name = f"{row.id}.wav"
+        if not sound_files.is_sealed(path):
+            return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+        whole = row.recording_status == "complete"
+        opens = functools.partial(SealedFile, path, self._ring, tenant=row.tenant, unfinished=not whole)
+        return await sealed_sound.answer(asked.request, opens, name)
 
     async def _end(self, asked: Asked) -> Answered:
         call_id = _id(asked)

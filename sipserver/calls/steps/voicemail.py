@@ -1,11 +1,13 @@
 """voicemail: a greeting, a beep, and the caller's message in a file of its own.
 
-The file lies in the folder of recordings, at `voicemail/<tenant>/<box>/<time>_<call id>.wav`: one channel, the caller.
+The file lies in the folder of recordings, at `voicemail/<tenant>/<box>/<time>_<call id>.wav`: one channel, the caller
+(`.wav.enc` where recordings are encrypted).
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from datetime import datetime
 from pathlib import Path
@@ -45,9 +47,10 @@ async def voicemail(step: steps.Voicemail, scene: Scene) -> Left:
     beep.write_now(tones.beep(BEEP_MS))
     beep.finish()
     await beep.heard()
-    path = call.services.recorder.folder / file_name(call.tenant, box, call.services.now(), call.id)
+    recorder = call.services.recorder
+    path = recorder.place(file_name(call.tenant, box, call.services.now(), call.id))
     taking = _Taking(step.silence_s)
-    recording = call.services.recorder.start(path, stereo=False, on_failure=taking.end)
+    recording = recorder.start(path, tenant=call.tenant, stereo=False, on_failure=taking.end)
     finished = Finished(0, 0)
     try:
         with call.wiring.listening(lambda frame: taking.hear(recording, frame)), call.digits.handed_to(taking.key):
@@ -87,7 +90,8 @@ def _keep(step: steps.Voicemail, scene: Scene, box: str, path: Path, finished: F
     duration_ms = finished.samples * 1000 // RATE_HZ
     call.emit(VoicemailLeft(box=box, path=str(path), duration_ms=duration_ms, ended_by=ended_by))
     if step.transcript:
-        message = Message(box, path, scene.plan.transcribers(), step.language, call.emit)
+        opens = functools.partial(call.services.recorder.read, path, call.tenant)
+        message = Message(box, path, opens, scene.plan.transcribers(), step.language, call.emit)
         call.services.scribe.write(message, call.services.engines)
 
 

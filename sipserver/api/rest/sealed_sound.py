@@ -1,0 +1,93 @@
+"""An encrypted recording as the answer to a request, whole or a part of it: what `web.FileResponse` is for plain files.
+
+Owns Range, If-Range and If-None-Match (RFC 9110, 13 and 14) for one range. The entity tag is the recording's own id,
+which stays when its key is changed. Refuses to know keys and whose the recording is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from http import HTTPStatus
+
+from aiohttp import ETag, hdrs, web
+
+from sipserver.api.rest.problems import problem
+from sipserver.calls.sealed_file import SealedFile
+from sipserver.errors import Damaged, KeyMissing
+from sipserver.log import logger
+
+_log = logger("api")
+
+PART_BYTES = 1 << 18
+"""Decrypted at a time, in a thread."""
+
+
+async def answer(request: web.Request, opens: Callable[[], SealedFile], name: str) -> web.StreamResponse:
+    """opens: called in a thread. name: for whoever saves it. Loop thread; safe to cancel. Raises what `opens` raises.
+
+    Where the file turns out to be damaged on the way, the connection is cut, so that nobody takes what came for all.
+    """
+    try:
+        sound = await asyncio.to_thread(opens)
+    except (Damaged, KeyMissing) as refusal:
+        _log.error("a recording cannot be opened", error=str(refusal))
+        raise
+    with contextlib.closing(sound):
+        return await _answer(request, sound, name)
+
+
+async def _answer(request: web.Request, sound: SealedFile, name: str) -> web.StreamResponse:
+    tag = ETag(sound.id)
+    if any(each.value in (sound.id, "*") for each in request.if_none_match or ()):
+        unchanged = web.Response(status=HTTPStatus.NOT_MODIFIED)
+        unchanged.etag = tag
+        return unchanged
+    try:
+        begin, end = _asked(request, sound)
+    except ValueError:
+        refused = {str(hdrs.CONTENT_RANGE): f"bytes */{sound.size}"}
+        return problem(416, f"the recording has {sound.size} bytes", refused)
+    whole = (begin, end) == (0, sound.size)
+    response = web.StreamResponse(status=HTTPStatus.OK if whole else HTTPStatus.PARTIAL_CONTENT)
+    response.content_type, response.content_length, response.etag = "audio/x-wav", end - begin, tag
+    response.headers[hdrs.ACCEPT_RANGES] = "bytes"
+    response.headers[hdrs.CONTENT_DISPOSITION] = f'attachment; filename="{name}"'
+    if not whole:
+        response.headers[hdrs.CONTENT_RANGE] = f"bytes {begin}-{end - 1}/{sound.size}"
+    await response.prepare(request)
+    try:
+        while begin < end:
+            part = await asyncio.to_thread(_read, sound, begin, min(end - begin, PART_BYTES))
+            await response.write(part)
+            begin += len(part)
+    except (Damaged, OSError) as broken:
+        _log.error("a recording cannot be read to its end", error=str(broken))
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
+
+
+def _asked(request: web.Request, sound: SealedFile) -> tuple[int, int]:
+    """Where to begin and to end. Raises ValueError for a range that is none, or that lies behind the end."""
+    if hdrs.IF_RANGE in request.headers and request.headers[hdrs.IF_RANGE] != f'"{sound.id}"':
+        return 0, sound.size
+    wanted = request.http_range
+    begin, end, _step = wanted.indices(sound.size)
+    if wanted.start is not None and begin >= end:
+        raise ValueError("nothing is there")
+    return begin, end
+
+
+def _read(sound: SealedFile, begin: int, count: int) -> bytes:
+    sound.seek(begin)
+    parts = []
+    while count and (part := sound.read(count)):
+        parts.append(part)
+        count -= len(part)
+    if count:
+        raise OSError("the file became shorter")
+    return b"".join(parts)
