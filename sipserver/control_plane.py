@@ -33,7 +33,7 @@ from sipserver.api.rest.usage import UsageOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
-from sipserver.bus.contract import Bus, Live
+from sipserver.bus.contract import Bus, Json, Live
 from sipserver.dialplan.bounds import Allowed
 from sipserver.errors import TooMany
 from sipserver.events import LimitExceeded
@@ -73,6 +73,7 @@ from sipserver.tenants.user_book import UserBook
 from sipserver.webhooks import notices
 from sipserver.webhooks.notices import Notice
 from sipserver.webhooks.outgoing import Outgoing
+from sipserver.webhooks.wanted import Wanted
 
 CONNECTIONS = 6
 """To a database server: deliveries may have four at a time."""
@@ -86,12 +87,13 @@ LOOK_S = 2.0
 class Telling:
     """Webhooks out of one process, which publishes what it keeps, and delivers; what the audit log is told of calls;
     and what is deleted because it is too old. Loop thread. node: this machine, as calls name it. The tables are made by
-    whoever writes records.
+    whoever writes records. wanted: the events that somebody waits for.
     """
 
     def __init__(self, loaded: Settings, bus: Bus, node: str) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
-        self.outgoing = Outgoing(self._database, loaded.webhooks)
+        self.outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
+        self._bus, self.wanted = bus, Wanted()
         self._spending = Spending(UsageRows(self._database), Rating(loaded.prices), loaded.tenants, bus.meters)
         self._metering = Metering(UsageMeters(self._database), loaded.tenants, self._meter)
         self._beside: list[asyncio.Task[None]] = []
@@ -120,8 +122,25 @@ class Telling:
         """Deliver from now on, also what an earlier process left, and delete what is too old."""
         self.outgoing.start()
         self.retention.start()
-        for work, name in ((self._spending.run(), "what tenants spend"), (self._metering.run(), "meter events")):
+        works = (
+            (self._spending.run(), "what tenants spend"),
+            (self._metering.run(), "meter events"),
+            (self._listen(), "wanted events"),
+        )
+        for work, name in works:
             self._beside.append(asyncio.create_task(work, name=name))
+
+    async def _listen(self) -> None:
+        """An endpoint that is made elsewhere is heeded here at once."""
+        serving = await self._bus.commands.serve("all", self._heed)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await serving.close()
+
+    async def _heed(self, verb: str, arguments: Json) -> Json:
+        self.outgoing.endpoints.forget()
+        return await self.wanted.heed(verb, arguments)
 
     async def _meter(self, events: Sequence[MeterEvent]) -> None:
         await self.outgoing.publish(
@@ -157,7 +176,7 @@ class ControlPlane:
         self._feeds = Database(loaded.store, connections=FEED_CONNECTIONS)
         self._events: list[EventSocket] = []
         calls = CallOperations(Reader(self._database), asking, bus.once.first, loaded.calls.recordings)
-        self._outgoing = Outgoing(self._database, loaded.webhooks)
+        self._outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         users = UserBook(UserRows(self._database), Passwords())
         sessions = SessionBook(SessionRows(self._database), loaded.login)

@@ -74,6 +74,7 @@ class Server:
             spool=loaded.bus.spool / "records",
             tell=self._telling.tell,
             hear=self._bus.live.tell,
+            soon=self._telling.wanted,
         )
         events = EventHub()
         self.exchange = Exchange(

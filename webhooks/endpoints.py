@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,9 +30,13 @@ LONGEST_REASON = 256
 _KIND = re.compile(r"[a-z0-9_.*?\[\]!-]{1,64}")
 
 
+async def _nobody() -> None:
+    pass
+
+
 class Endpoints:
     """Loop thread. Raises what the database raises. tenant: where it is given, endpoints of others are not found.
-    clock: now, aware.
+    clock: now, aware. changed: is awaited when an endpoint was made, changed or deleted.
     """
 
     def __init__(
@@ -42,8 +46,9 @@ class Endpoints:
         targets: Targets,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        changed: Callable[[], Awaitable[None]] = _nobody,
     ) -> None:
-        self._rows, self._queue, self._targets, self._clock = rows, queue, targets, clock
+        self._rows, self._queue, self._targets, self._clock, self._told = rows, queue, targets, clock, changed
         self._known: dict[str, list[EndpointRow]] = {}
         self._read_at: datetime | None = None
 
@@ -60,7 +65,7 @@ class Endpoints:
         if len(await self._rows.list(tenant)) >= MOST:
             raise TooMany(f"a tenant may have {MOST} endpoints")
         await self._rows.add(row)
-        self.forget()
+        await self._changed()
         return row
 
     async def get(self, endpoint_id: str, *, tenant: str | None = None) -> EndpointRow:
@@ -109,7 +114,7 @@ class Endpoints:
         """With its messages and attempts. Raises NotFound."""
         await self.get(endpoint_id, tenant=tenant)
         await self._rows.delete(endpoint_id)
-        self.forget()
+        await self._changed()
 
     async def interested(self, tenant: str, kind: str) -> Sequence[EndpointRow]:
         """Enabled endpoints that want such events. Reads all endpoints every KNOWN_S, and nothing in between."""
@@ -129,8 +134,12 @@ class Endpoints:
         row = await self.get(endpoint_id, tenant=tenant)
         if changes and not await self._rows.change(endpoint_id, **changes):
             raise NotFound(f"there is no endpoint {endpoint_id}")
-        self.forget()
+        await self._changed()
         return replace(row, **changes)
+
+    async def _changed(self) -> None:
+        self.forget()
+        await self._told()
 
     def _url(self, url: str) -> str:
         self._targets.check(url)

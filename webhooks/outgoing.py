@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sipserver import log
+from sipserver.bus.contract import Bus
 from sipserver.errors import CallerError, NotFound
 from sipserver.store.database import UNAVAILABLE, Database, brief
 from sipserver.store.webhook_history import WebhookHistory
@@ -26,6 +27,7 @@ from sipserver.webhooks.notices import Notice
 from sipserver.webhooks.sender import Sender
 from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webhooks.targets import Targets
+from sipserver.webhooks.wanted import Announcer
 
 TEST = "webhook.test"
 COUNTED_S = 5.0
@@ -39,7 +41,8 @@ class Outgoing:
     CallerError for what will not do.
 
     endpoints: made, listed, changed, enabled, disabled, rotated and deleted there. delivery: its counters.
-    post: sends; None: over the network. clock: now, aware. chance: 0 to 1.
+    bus: where other processes hear which events somebody waits for (`wanted`). post: sends; None: over the network.
+    clock: now, aware. chance: 0 to 1.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Outgoing:
         database: Database,
         settings: WebhookSettings,
         *,
+        bus: Bus | None = None,
         post: Post | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         chance: Callable[[], float] = random.random,
@@ -59,12 +63,15 @@ class Outgoing:
         )
         self._sender = Sender(settings)
         self._post: Post = post or self._sender.post
-        self.endpoints = Endpoints(self._rows, self._queue, Targets(allow_private=settings.allow_private), clock=clock)
+        self._announcer = Announcer(bus, self._rows) if bus is not None else None
+        told = {"changed": self._announcer.changed} if self._announcer is not None else {}
+        targets = Targets(allow_private=settings.allow_private)
+        self.endpoints = Endpoints(self._rows, self._queue, targets, clock=clock, **told)
         self.delivery = Delivery(self._queue, self.endpoints, self._post, settings, clock=clock, chance=chance)
         self._waiting: Counter[str] = Counter()
         self._full: set[str] = set()
         self._counted_at: datetime | None = None
-        self._tidying: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
         self._log = log.logger("webhooks")
 
     # --- lifetime -----------------------------------------------------------------------------------------------------
@@ -72,14 +79,16 @@ class Outgoing:
     def start(self) -> None:
         """Deliver from now on. A process that only publishes, or only asks, does not need it."""
         self.delivery.start()
-        self._tidying = asyncio.create_task(self._tidy_always(), name="webhooks tidying")
+        self._beside.append(asyncio.create_task(self._tidy_always(), name="webhooks tidying"))
+        if self._announcer is not None:
+            self._beside.append(asyncio.create_task(self._announcer.run(), name="webhooks wanted"))
 
     async def stop(self, within_s: float | None = None) -> None:
         """Attempts under way end, for at most within_s; what waits is delivered after the next start. Idempotent."""
-        if self._tidying is not None:
-            self._tidying.cancel()
-            await asyncio.wait([self._tidying])
-            self._tidying = None
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        self._beside.clear()
         await self.delivery.stop(within_s)
         await self._sender.close()
 
