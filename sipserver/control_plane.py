@@ -116,7 +116,11 @@ class Telling:
         """To deliver webhooks, by outcome, for the metrics."""
         delivery = self.outgoing.delivery
         again = delivery.failed - delivery.dead
-        return {"delivered": delivery.delivered, "failed": again, "dead": delivery.dead}
+        return {"delivered": delivery.delivered, "failed": again, "dead": delivery.dead + delivery.aged}
+
+    def held(self) -> int:
+        """Webhooks' endpoints whose receiver is away, for the metrics."""
+        return self.outgoing.delivery.held
 
     def start(self) -> None:
         """Deliver from now on, also what an earlier process left, and delete what is too old."""

@@ -27,6 +27,7 @@ MOST = 20
 """Endpoints of a tenant."""
 MOST_KINDS = 32
 LONGEST_REASON = 256
+NOT_HELD = {"failures": 0, "held_since": None, "held_until": None}
 _KIND = re.compile(r"[a-z0-9_.*?\[\]!-]{1,64}")
 
 
@@ -81,17 +82,19 @@ class Endpoints:
     async def change(
         self, endpoint_id: str, *, tenant: str | None = None, url: str | None = None, kinds: Sequence[str] | None = None
     ) -> EndpointRow:
-        """What waits goes to the new URL; new kinds count for what is published from now on."""
+        """What waits goes to the new URL, at once if the endpoint was held; new kinds count for what is published from
+        now on.
+        """
         changes: dict[str, Any] = {}
         if url is not None:
-            changes["url"] = self._url(url)
+            changes |= {"url": self._url(url), **NOT_HELD}
         if kinds is not None:
             changes["kinds"] = _kinds(kinds)
         return await self._change(endpoint_id, tenant, changes)
 
     async def enable(self, endpoint_id: str, *, tenant: str | None = None) -> EndpointRow:
-        """What became a dead letter meanwhile stays one until it is replayed."""
-        return await self._change(endpoint_id, tenant, {"disabled_at": None, "disabled_reason": None})
+        """What became a dead letter meanwhile stays one until it is replayed. One that is held is tried at once."""
+        return await self._change(endpoint_id, tenant, {"disabled_at": None, "disabled_reason": None, **NOT_HELD})
 
     async def disable(self, endpoint_id: str, reason: str, *, tenant: str | None = None) -> EndpointRow:
         """What waits becomes dead letters, and nothing is queued for it until it is enabled."""

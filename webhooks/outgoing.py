@@ -18,9 +18,11 @@ from sipserver import log
 from sipserver.bus.contract import Bus
 from sipserver.errors import CallerError, NotFound
 from sipserver.store.database import UNAVAILABLE, Database, brief
+from sipserver.store.webhook_health import WebhookHealth
 from sipserver.store.webhook_history import WebhookHistory
 from sipserver.store.webhook_queue import EndpointGone, WebhookQueue
 from sipserver.store.webhook_rows import AttemptRow, EndpointRow, EndpointRows, MessageRow, State
+from sipserver.webhooks import holding
 from sipserver.webhooks.delivery import Delivery, Post, attempt
 from sipserver.webhooks.endpoints import Endpoints
 from sipserver.webhooks.notices import Notice
@@ -67,7 +69,10 @@ class Outgoing:
         told = {"changed": self._announcer.changed} if self._announcer is not None else {}
         targets = Targets(allow_private=settings.allow_private)
         self.endpoints = Endpoints(self._rows, self._queue, targets, clock=clock, **told)
-        self.delivery = Delivery(self._queue, self.endpoints, self._post, settings, clock=clock, chance=chance)
+        self._health = WebhookHealth(database)
+        self.delivery = Delivery(
+            self._queue, self._health, self.endpoints, self._post, settings, clock=clock, chance=chance
+        )
         self._waiting: Counter[str] = Counter()
         self._full: set[str] = set()
         self._counted_at: datetime | None = None
@@ -140,13 +145,15 @@ class Outgoing:
         return True
 
     async def test(self, endpoint_id: str, *, tenant: str | None = None) -> AttemptRow:
-        """Send a `webhook.test` now, beside the queue and once, also to an endpoint that is disabled; what came of it
-        is listed with the deliveries, too.
+        """Send a `webhook.test` now, beside the queue and once, also to an endpoint that is disabled or held; what came
+        of it is listed with the deliveries, too. An answer ends a hold.
         """
         endpoint, now = await self.endpoints.get(endpoint_id, tenant=tenant), self._clock()
         notice = Notice(endpoint.tenant, TEST, now, {"endpoint": endpoint_id}, key=f"test/{secrets.token_hex(16)}")
         message = _message(notice, endpoint, now)
-        _, row = await attempt(self._post, endpoint, message, now)
+        answer, row = await attempt(self._post, endpoint, message, now)
+        if not holding.is_away(answer.status):
+            await self._health.answered(endpoint_id)
         await self._history.tested(_ended(message, now), row)
         return row
 
