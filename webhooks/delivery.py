@@ -111,8 +111,8 @@ class Delivery:
         self._lease = timedelta(seconds=2 * settings.timeout_s + LEASE_SPARE_S)
         self._log = log.logger("webhooks")
         self._wake = asyncio.Event()
-        self._stopping = False
-        self._failing = False
+        self._stopping = self._failing = False
+        self._more = False
         self._main: asyncio.Task[None] | None = None
         self._lanes: set[asyncio.Task[None]] = set()
         self._looked_at: datetime | None = None
@@ -170,20 +170,23 @@ class Delivery:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._lanes.discard(task)
-        self._wake.set()
+        if self._more:  # there is room for one that had to wait
+            self._wake.set()
         if not task.cancelled() and (problem := task.exception()):
             self._log.error("a webhook's task failed", exc_info=problem)
 
     async def _claim(self) -> Sequence[Claim]:
         room = self._settings.connections - len(self._lanes)
         if room <= 0 or self._stopping:
+            self._more = True
             return ()
         now = self._clock()
         probes = await self._probes(now, room)
         if len(probes) == room:
             return probes
         most, per_tenant = room - len(probes), self._settings.per_tenant
-        return probes + await self._queue.claim(now, now + self._lease, most=most, per_tenant=per_tenant)
+        claims, self._more = await self._queue.claim(now, now + self._lease, most=most, per_tenant=per_tenant)
+        return probes + claims
 
     async def _probes(self, now: datetime, room: int) -> list[Claim]:
         """Looks once a POLL_S. Whoever has a message first and its turn then asks; others give the message back."""
@@ -197,7 +200,7 @@ class Delivery:
             if endpoint.held_until is None or endpoint.held_until > now or len(claims) == room:
                 break
             claim = await self._queue.claim_probe(endpoint, now, now + self._lease)
-            if claim is None:
+            if claim is None or claim.head is None:
                 continue
             if await self._health.take_turn(endpoint, now + self._lease):
                 claims.append(claim)
@@ -208,13 +211,13 @@ class Delivery:
     async def _lane(self, claim: Claim) -> None:
         """The messages of a lane, one after another, until one fails or none is left."""
         try:
-            head = await self._queue.head(claim, self._clock() + self._lease)
-            sent = 0
+            head, sent = claim.head, 0
             while head is not None and sent < MOST_IN_A_ROW and not self._stopping and _may(claim, head, sent):
                 head = await self._next(claim, head)
                 sent += 1
             if head is not None:
                 await self._queue.release(claim, self._clock())
+                self._wake.set()
         except asyncio.CancelledError:
             await self._queue.release(claim, self._clock())
             raise

@@ -32,9 +32,17 @@ BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """The first message of a lane, and where it goes."""
+
+    message: MessageRow
+    endpoint: EndpointRow
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A lane that is ours until its lease ends. lease: names this claim of it; a later one has another. probe: its
-    first message finds out whether the receiver of an endpoint that is held is back.
+    """A lane that is ours until its lease ends. lease: names this claim of it; a later one has another. head: what was
+    its first message then. probe: that finds out whether the receiver of an endpoint that is held is back.
     """
 
     lane_id: int
@@ -42,15 +50,8 @@ class Claim:
     tenant: str
     lane: str
     lease: str
+    head: Head | None = None
     probe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The first message of a lane, and where it goes."""
-
-    message: MessageRow
-    endpoint: EndpointRow
 
 
 class EndpointGone(Exception):
@@ -63,7 +64,7 @@ class WebhookQueue:
     """
 
     def __init__(self, database: Database) -> None:
-        self._engine = database.engine
+        self._engine, self._reading = database.engine, database.reading
         # SQLite has one writer at a time; ours wait here in line rather than at the file, where waiting is not fair.
         self._turn = asyncio.Lock() if database.is_sqlite else contextlib.nullcontext()
 
@@ -88,10 +89,10 @@ class WebhookQueue:
             put = _insert(connection, webhook_messages).on_conflict_do_nothing(index_elements=["id"])
             await connection.execute(put, [row.new() for row in rows])
 
-    async def claim(self, now: datetime, until: datetime, *, most: int, per_tenant: int) -> list[Claim]:
+    async def claim(self, now: datetime, until: datetime, *, most: int, per_tenant: int) -> tuple[list[Claim], bool]:
         """Lanes that are due and that nobody has, for at most `most` in all; those that wait longest first, and none of
         an endpoint that is held. A tenant never has more than per_tenant lanes claimed, all processes together; two
-        that claim at the same moment may exceed it once.
+        that claim at the same moment may exceed it once. And whether bounds may have kept some of them waiting.
         """
         lanes = webhook_lanes.c
         held = sa.select(webhook_endpoints.c.id).where(webhook_endpoints.c.held_until.is_not(None))
@@ -108,18 +109,19 @@ class WebhookQueue:
         query = (
             sa.select(waiting.c.tenant, running)
             .outerjoin_from(waiting, busy, busy.c.tenant == waiting.c.tenant)
-            .where(running < per_tenant)
-            .order_by(waiting.c.due_at)
-            .limit(most)
+            .order_by(running >= per_tenant, waiting.c.due_at)
+            .limit(most + 1)
         )
-        async with self._engine.connect() as connection:
+        async with self._reading.connect() as connection:
             tenants = (await connection.execute(query)).all()
         claims: list[Claim] = []
+        more = False
         for tenant, count in tenants:
             room = min(per_tenant - count, most - len(claims))
-            if room > 0:
-                claims += await self._claim_of(tenant, room, free, until)
-        return claims
+            taken = await self._claim_of(tenant, room, free, until) if room > 0 else []
+            more = more or room <= 0 or len(taken) == room
+            claims += taken
+        return claims, more
 
     async def _claim_of(self, tenant: str, room: int, free: sa.ColumnElement[bool], until: datetime) -> list[Claim]:
         lanes, lease = webhook_lanes.c, secrets.token_hex(16)
@@ -138,7 +140,8 @@ class WebhookQueue:
             .returning(lanes.id, lanes.endpoint_id, lanes.name)
         )
         async with self._transaction() as connection:
-            return [Claim(row[0], row[1], tenant, row[2], lease) for row in await connection.execute(take)]
+            taken = [Claim(row[0], row[1], tenant, row[2], lease) for row in await connection.execute(take)]
+            return [replace(claim, head=await _head(connection, claim)) for claim in taken]
 
     async def claim_probe(self, endpoint: EndpointRow, now: datetime, until: datetime) -> Claim | None:
         """The lane of an endpoint that is held whose turn it is, due or not: those that were tried are last. None:
