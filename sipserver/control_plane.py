@@ -33,7 +33,7 @@ from sipserver.api.rest.usage import UsageOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
 from sipserver.asking import Asking
-from sipserver.bus.contract import Bus, Draw, Live
+from sipserver.bus.contract import Bus, Draw, Json, Live
 from sipserver.calls import keyring, sound_files
 from sipserver.calls.keyring import Keyring
 from sipserver.dialplan.bounds import Allowed
@@ -77,6 +77,7 @@ from sipserver.tenants.user_book import UserBook
 from sipserver.webhooks import notices
 from sipserver.webhooks.notices import Notice
 from sipserver.webhooks.outgoing import Outgoing
+from sipserver.webhooks.wanted import Wanted
 
 CONNECTIONS = 6
 """To a database server: deliveries may have four at a time."""
@@ -90,12 +91,13 @@ LOOK_S = 2.0
 class Telling:
     """Webhooks out of one process, which publishes what it keeps, and delivers; what the audit log is told of calls;
     and what is deleted because it is too old. Loop thread. node: this machine, as calls name it. The tables are made by
-    whoever writes records.
+    whoever writes records. wanted: the events that somebody waits for.
     """
 
     def __init__(self, loaded: Settings, bus: Bus, node: str) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
-        self.outgoing = Outgoing(self._database, loaded.webhooks)
+        self.outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
+        self._bus, self.wanted = bus, Wanted()
         nearness = Nearness(bus.meters, Draw, self._near)
         usage = UsageRows(self._database)
         self._spending = Spending(usage, Rating(loaded.prices), loaded.tenants, bus.meters, nearness)
@@ -121,7 +123,11 @@ class Telling:
         """To deliver webhooks, by outcome, for the metrics."""
         delivery = self.outgoing.delivery
         again = delivery.failed - delivery.dead
-        return {"delivered": delivery.delivered, "failed": again, "dead": delivery.dead}
+        return {"delivered": delivery.delivered, "failed": again, "dead": delivery.dead + delivery.aged}
+
+    def held(self) -> int:
+        """Webhooks' endpoints whose receiver is away, for the metrics."""
+        return self.outgoing.delivery.held
 
     def start(self) -> None:
         """Deliver from now on, also what an earlier process left, and delete what is too old."""
@@ -131,6 +137,7 @@ class Telling:
             (self._spending.run(), "what tenants spend and keep"),
             (self._calls.run(), "calls at a time"),
             (self._metering.run(), "meter events"),
+            (self._listen(), "wanted events"),
         ):
             self._beside.append(asyncio.create_task(work, name=name))
 
@@ -139,6 +146,18 @@ class Telling:
         await self.outgoing.publish(
             [Notice(tenant, event.kind, at, event.fields(), key=f"near/{told.limit}/{at.isoformat()}")]
         )
+
+    async def _listen(self) -> None:
+        """An endpoint that is made elsewhere is heeded here at once."""
+        serving = await self._bus.commands.serve("all", self._heed)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await serving.close()
+
+    async def _heed(self, verb: str, arguments: Json) -> Json:
+        self.outgoing.endpoints.forget()
+        return await self.wanted.heed(verb, arguments)
 
     async def _meter(self, events: Sequence[MeterEvent]) -> None:
         await self.outgoing.publish(
@@ -175,7 +194,7 @@ class ControlPlane:
         self._feeds = Database(loaded.store, connections=FEED_CONNECTIONS)
         self._events: list[EventSocket] = []
         calls = CallOperations(Reader(self._database), asking, bus.once.first, loaded.calls.recordings, ring)
-        self._outgoing = Outgoing(self._database, loaded.webhooks)
+        self._outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         users = UserBook(UserRows(self._database), Passwords())
         sessions = SessionBook(SessionRows(self._database), loaded.login)

@@ -78,6 +78,7 @@ class Server:
             spool=loaded.bus.spool / "records",
             tell=self._telling.tell,
             hear=self._bus.live.tell,
+            soon=self._telling.wanted,
         )
         events = EventHub()
         self.exchange = Exchange(
@@ -91,7 +92,7 @@ class Server:
         self.doors = Doors(loaded, self.exchange, once=self._bus.once)
         probes = self.exchange.probes(self._queues, self._record_faults)
         self.metrics = Metrics(with_websockets(probes, self.doors.gate.facts))
-        self.metrics.watch_webhooks(self._telling.attempts)
+        self.metrics.watch_webhooks(self._telling.attempts, self._telling.held)
         self._commands = CallCommands(self.exchange.registry)
         self._control = self._control_plane() if loaded.http.api else None
         for_keys = self._control.events(self.doors.gate, self._bus.live) if self._control is not None else None

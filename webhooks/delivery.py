@@ -1,5 +1,6 @@
 """Messages leave the queue: claimed, signed, sent, and written down, until nothing is due.
 
+An endpoint whose receiver is away is held (`holding`): its messages wait, and one at a time asks whether it is back.
 Owns the tasks that send and how many there are. What is claimed is ours for a lease that is longer than an attempt can
 take; a process that dies lets its leases run out, and another one goes on: a message may then be sent twice, never
 lost. Refuses to know HTTP (`Post`) and the database (the store's queue).
@@ -16,9 +17,10 @@ from typing import Protocol
 
 from sipserver import log
 from sipserver.store.database import UNAVAILABLE, brief
+from sipserver.store.webhook_health import WebhookHealth
 from sipserver.store.webhook_queue import Claim, Head, WebhookQueue
 from sipserver.store.webhook_rows import AttemptRow, EndpointRow, MessageRow, State
-from sipserver.webhooks import schedule, signing
+from sipserver.webhooks import holding, schedule, signing
 from sipserver.webhooks.endpoints import Endpoints, signing_secrets
 from sipserver.webhooks.sender import Answer
 from sipserver.webhooks.settings import WebhookSettings
@@ -39,22 +41,29 @@ class Post(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a message. due_at: of the next attempt while it is PENDING. gone: the receiver wants no more."""
+    """What becomes of a message. due_at: of the next attempt while it is PENDING. gone: the receiver wants no more.
+    counts: the attempt was one of those that the message has.
+    """
 
     state: State
     error: str | None = None
     due_at: datetime | None = None
     gone: bool = False
+    counts: bool = True
 
 
-def judge(message: MessageRow, answer: Answer, now: datetime, chance: float) -> Verdict:
-    """Pure. 2xx acknowledges; everything else is tried again, but for 410."""
+def judge(message: MessageRow, answer: Answer, now: datetime, chance: float, *, held: bool = False) -> Verdict:
+    """Pure. 2xx acknowledges; everything else is tried again, but for 410. held: the endpoint was when the attempt
+    began; that its receiver is still away is then nothing that the message has to answer for.
+    """
     status = answer.status
     if status is not None and 200 <= status < 300:
         return Verdict(State.DELIVERED)
     if status == 410:
         return Verdict(State.DEAD, "the receiver answered 410 (gone)", gone=True)
     error = answer.error or f"the receiver answered {status}"
+    if held and holding.is_away(status):
+        return Verdict(State.PENDING, error, now, counts=False)
     asked_s = schedule.retry_after_s(status, answer.headers, now)
     waited_s = (now - message.queued_at).total_seconds()
     pause_s = schedule.pause_s(message.attempts + 1, waited_s, chance, asked_s)
@@ -81,12 +90,14 @@ async def attempt(post: Post, endpoint: EndpointRow, message: MessageRow, now: d
 
 class Delivery:
     """Loop thread. `start` and `stop` it, or `deliver_due` by hand. Counters: of attempts of this process, and of dead
-    letters that they ended in. chance: 0 to 1, for the pauses.
+    letters that they ended in; aged: those that were given up for their age alone. held: endpoints, of all processes, a
+    second ago. chance: 0 to 1, for the pauses.
     """
 
     def __init__(
         self,
         queue: WebhookQueue,
+        health: WebhookHealth,
         endpoints: Endpoints,
         post: Post,
         settings: WebhookSettings,
@@ -94,16 +105,18 @@ class Delivery:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._queue, self._endpoints, self._post, self._settings = queue, endpoints, post, settings
+        self._queue, self._health, self._endpoints = queue, health, endpoints
+        self._post, self._settings = post, settings
         self._clock, self._chance = clock, chance
         self._lease = timedelta(seconds=2 * settings.timeout_s + LEASE_SPARE_S)
         self._log = log.logger("webhooks")
         self._wake = asyncio.Event()
-        self._stopping = False
-        self._failing = False
+        self._stopping = self._failing = False
+        self._more = False
         self._main: asyncio.Task[None] | None = None
         self._lanes: set[asyncio.Task[None]] = set()
-        self.delivered = self.failed = self.dead = 0
+        self._looked_at: datetime | None = None
+        self.delivered = self.failed = self.dead = self.aged = self.held = 0
 
     def start(self) -> None:
         self._stopping = False
@@ -157,27 +170,54 @@ class Delivery:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._lanes.discard(task)
-        self._wake.set()
+        if self._more:  # there is room for one that had to wait
+            self._wake.set()
         if not task.cancelled() and (problem := task.exception()):
             self._log.error("a webhook's task failed", exc_info=problem)
 
     async def _claim(self) -> Sequence[Claim]:
         room = self._settings.connections - len(self._lanes)
         if room <= 0 or self._stopping:
+            self._more = True
             return ()
         now = self._clock()
-        return await self._queue.claim(now, now + self._lease, most=room, per_tenant=self._settings.per_tenant)
+        probes = await self._probes(now, room)
+        if len(probes) == room:
+            return probes
+        most, per_tenant = room - len(probes), self._settings.per_tenant
+        claims, self._more = await self._queue.claim(now, now + self._lease, most=most, per_tenant=per_tenant)
+        return probes + claims
+
+    async def _probes(self, now: datetime, room: int) -> list[Claim]:
+        """Looks once a POLL_S. Whoever has a message first and its turn then asks; others give the message back."""
+        if self._looked_at is not None and 0 <= (now - self._looked_at).total_seconds() < POLL_S:
+            return []
+        self._looked_at = now
+        held = await self._health.held()
+        self.held = len(held)
+        claims: list[Claim] = []
+        for endpoint in held:
+            if endpoint.held_until is None or endpoint.held_until > now or len(claims) == room:
+                break
+            claim = await self._queue.claim_probe(endpoint, now, now + self._lease)
+            if claim is None or claim.head is None:
+                continue
+            if await self._health.take_turn(endpoint, now + self._lease):
+                claims.append(claim)
+            else:
+                await self._queue.release(claim, now)
+        return claims
 
     async def _lane(self, claim: Claim) -> None:
         """The messages of a lane, one after another, until one fails or none is left."""
         try:
-            head = await self._queue.head(claim, self._clock() + self._lease)
-            sent = 0
-            while head is not None and sent < MOST_IN_A_ROW and not self._stopping:
+            head, sent = claim.head, 0
+            while head is not None and sent < MOST_IN_A_ROW and not self._stopping and _may(claim, head, sent):
                 head = await self._next(claim, head)
                 sent += 1
             if head is not None:
                 await self._queue.release(claim, self._clock())
+                self._wake.set()
         except asyncio.CancelledError:
             await self._queue.release(claim, self._clock())
             raise
@@ -194,16 +234,57 @@ class Delivery:
             await self._queue.park(endpoint.id, self._clock(), f"disabled: {endpoint.disabled_reason}"[:256])
             return await self._queue.head(claim, self._clock() + self._lease)
         answer, row = await attempt(self._post, endpoint, message, self._clock())
-        now = self._clock()
-        verdict = judge(message, answer, now, self._chance())
+        now, held = self._clock(), endpoint.held_until is not None
+        verdict = judge(message, answer, now, self._chance(), held=held)
         self._count(verdict, endpoint, message)
+        await self._note(endpoint, answer, now)
         following = await self._queue.settle(
-            claim, row, verdict.state, until=now + self._lease, due_at=verdict.due_at, error=verdict.error
+            claim,
+            row,
+            verdict.state,
+            until=now + self._lease,
+            due_at=verdict.due_at,
+            error=verdict.error,
+            counts=verdict.counts,
         )
+        if not verdict.counts:
+            await self._give_up_old(endpoint, now, verdict)
         if not verdict.gone:
             return following
         await self._endpoints.disable(endpoint.id, "the receiver answered 410 (gone)")
         return await self._queue.head(claim, now + self._lease)
+
+    async def _note(self, endpoint: EndpointRow, answer: Answer, now: datetime) -> None:
+        """What the attempt says about the receiver."""
+        about = {"tenant": endpoint.tenant, "endpoint": endpoint.id}
+        held = endpoint.held_until is not None
+        if not holding.is_away(answer.status):
+            if (held or endpoint.failures) and await self._health.answered(endpoint.id):
+                self._log.info("the receiver of a webhook endpoint is back", since=str(endpoint.held_since), **about)
+            return
+        asked_s, chance = schedule.retry_after_s(answer.status, answer.headers, now), self._chance()
+
+        def hold(failures: int) -> datetime | None:
+            pause_s = holding.pause_s(failures, chance, asked_s)
+            return now + timedelta(seconds=pause_s) if pause_s is not None else None
+
+        if await self._health.failed(endpoint.id, now, hold, probe=held):
+            error = answer.error or f"the receiver answered {answer.status}"
+            self._log.warning("the receiver of a webhook endpoint is away; its messages wait", error=error, **about)
+
+    async def _give_up_old(self, endpoint: EndpointRow, now: datetime, verdict: Verdict) -> None:
+        """While an endpoint is held, its messages use up no attempts: they are given up by their age."""
+        before = now - timedelta(seconds=schedule.TOTAL_S)
+        count = await self._queue.park(endpoint.id, now, verdict.error or "", before=before)
+        if count:
+            self.aged += count
+            self._log.warning(
+                "webhooks are given up; they can be replayed",
+                tenant=endpoint.tenant,
+                endpoint=endpoint.id,
+                messages=count,
+                error=verdict.error,
+            )
 
     def _count(self, verdict: Verdict, endpoint: EndpointRow, message: MessageRow) -> None:
         if verdict.state is State.DELIVERED:
@@ -219,6 +300,11 @@ class Delivery:
                 message=message.id,
                 error=verdict.error,
             )
+
+
+def _may(claim: Claim, head: Head, sent: int) -> bool:
+    """To an endpoint that is held goes one message at a time."""
+    return head.endpoint.held_until is None or (claim.probe and sent == 0)
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]], within_s: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,12 +27,17 @@ MOST = 20
 """Endpoints of a tenant."""
 MOST_KINDS = 32
 LONGEST_REASON = 256
+NOT_HELD = {"failures": 0, "held_since": None, "held_until": None}
 _KIND = re.compile(r"[a-z0-9_.*?\[\]!-]{1,64}")
+
+
+async def _nobody() -> None:
+    pass
 
 
 class Endpoints:
     """Loop thread. Raises what the database raises. tenant: where it is given, endpoints of others are not found.
-    clock: now, aware.
+    clock: now, aware. changed: is awaited when an endpoint was made, changed or deleted.
     """
 
     def __init__(
@@ -42,8 +47,9 @@ class Endpoints:
         targets: Targets,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        changed: Callable[[], Awaitable[None]] = _nobody,
     ) -> None:
-        self._rows, self._queue, self._targets, self._clock = rows, queue, targets, clock
+        self._rows, self._queue, self._targets, self._clock, self._told = rows, queue, targets, clock, changed
         self._known: dict[str, list[EndpointRow]] = {}
         self._read_at: datetime | None = None
 
@@ -60,7 +66,7 @@ class Endpoints:
         if len(await self._rows.list(tenant)) >= MOST:
             raise TooMany(f"a tenant may have {MOST} endpoints")
         await self._rows.add(row)
-        self.forget()
+        await self._changed()
         return row
 
     async def get(self, endpoint_id: str, *, tenant: str | None = None) -> EndpointRow:
@@ -76,17 +82,19 @@ class Endpoints:
     async def change(
         self, endpoint_id: str, *, tenant: str | None = None, url: str | None = None, kinds: Sequence[str] | None = None
     ) -> EndpointRow:
-        """What waits goes to the new URL; new kinds count for what is published from now on."""
+        """What waits goes to the new URL, at once if the endpoint was held; new kinds count for what is published from
+        now on.
+        """
         changes: dict[str, Any] = {}
         if url is not None:
-            changes["url"] = self._url(url)
+            changes |= {"url": self._url(url), **NOT_HELD}
         if kinds is not None:
             changes["kinds"] = _kinds(kinds)
         return await self._change(endpoint_id, tenant, changes)
 
     async def enable(self, endpoint_id: str, *, tenant: str | None = None) -> EndpointRow:
-        """What became a dead letter meanwhile stays one until it is replayed."""
-        return await self._change(endpoint_id, tenant, {"disabled_at": None, "disabled_reason": None})
+        """What became a dead letter meanwhile stays one until it is replayed. One that is held is tried at once."""
+        return await self._change(endpoint_id, tenant, {"disabled_at": None, "disabled_reason": None, **NOT_HELD})
 
     async def disable(self, endpoint_id: str, reason: str, *, tenant: str | None = None) -> EndpointRow:
         """What waits becomes dead letters, and nothing is queued for it until it is enabled."""
@@ -109,7 +117,7 @@ class Endpoints:
         """With its messages and attempts. Raises NotFound."""
         await self.get(endpoint_id, tenant=tenant)
         await self._rows.delete(endpoint_id)
-        self.forget()
+        await self._changed()
 
     async def interested(self, tenant: str, kind: str) -> Sequence[EndpointRow]:
         """Enabled endpoints that want such events. Reads all endpoints every KNOWN_S, and nothing in between."""
@@ -129,8 +137,12 @@ class Endpoints:
         row = await self.get(endpoint_id, tenant=tenant)
         if changes and not await self._rows.change(endpoint_id, **changes):
             raise NotFound(f"there is no endpoint {endpoint_id}")
-        self.forget()
+        await self._changed()
         return replace(row, **changes)
+
+    async def _changed(self) -> None:
+        self.forget()
+        await self._told()
 
     def _url(self, url: str) -> str:
         self._targets.check(url)

@@ -15,17 +15,21 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sipserver import log
+from sipserver.bus.contract import Bus
 from sipserver.errors import CallerError, NotFound
 from sipserver.store.database import UNAVAILABLE, Database, brief
+from sipserver.store.webhook_health import WebhookHealth
 from sipserver.store.webhook_history import WebhookHistory
 from sipserver.store.webhook_queue import EndpointGone, WebhookQueue
 from sipserver.store.webhook_rows import AttemptRow, EndpointRow, EndpointRows, MessageRow, State
+from sipserver.webhooks import holding
 from sipserver.webhooks.delivery import Delivery, Post, attempt
 from sipserver.webhooks.endpoints import Endpoints
 from sipserver.webhooks.notices import Notice
 from sipserver.webhooks.sender import Sender
 from sipserver.webhooks.settings import WebhookSettings
 from sipserver.webhooks.targets import Targets
+from sipserver.webhooks.wanted import Announcer
 
 TEST = "webhook.test"
 COUNTED_S = 5.0
@@ -39,7 +43,8 @@ class Outgoing:
     CallerError for what will not do.
 
     endpoints: made, listed, changed, enabled, disabled, rotated and deleted there. delivery: its counters.
-    post: sends; None: over the network. clock: now, aware. chance: 0 to 1.
+    bus: where other processes hear which events somebody waits for (`wanted`). post: sends; None: over the network.
+    clock: now, aware. chance: 0 to 1.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class Outgoing:
         database: Database,
         settings: WebhookSettings,
         *,
+        bus: Bus | None = None,
         post: Post | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         chance: Callable[[], float] = random.random,
@@ -59,12 +65,18 @@ class Outgoing:
         )
         self._sender = Sender(settings)
         self._post: Post = post or self._sender.post
-        self.endpoints = Endpoints(self._rows, self._queue, Targets(allow_private=settings.allow_private), clock=clock)
-        self.delivery = Delivery(self._queue, self.endpoints, self._post, settings, clock=clock, chance=chance)
+        self._announcer = Announcer(bus, self._rows) if bus is not None else None
+        told = {"changed": self._announcer.changed} if self._announcer is not None else {}
+        targets = Targets(allow_private=settings.allow_private)
+        self.endpoints = Endpoints(self._rows, self._queue, targets, clock=clock, **told)
+        self._health = WebhookHealth(database)
+        self.delivery = Delivery(
+            self._queue, self._health, self.endpoints, self._post, settings, clock=clock, chance=chance
+        )
         self._waiting: Counter[str] = Counter()
         self._full: set[str] = set()
         self._counted_at: datetime | None = None
-        self._tidying: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
         self._log = log.logger("webhooks")
 
     # --- lifetime -----------------------------------------------------------------------------------------------------
@@ -72,14 +84,16 @@ class Outgoing:
     def start(self) -> None:
         """Deliver from now on. A process that only publishes, or only asks, does not need it."""
         self.delivery.start()
-        self._tidying = asyncio.create_task(self._tidy_always(), name="webhooks tidying")
+        self._beside.append(asyncio.create_task(self._tidy_always(), name="webhooks tidying"))
+        if self._announcer is not None:
+            self._beside.append(asyncio.create_task(self._announcer.run(), name="webhooks wanted"))
 
     async def stop(self, within_s: float | None = None) -> None:
         """Attempts under way end, for at most within_s; what waits is delivered after the next start. Idempotent."""
-        if self._tidying is not None:
-            self._tidying.cancel()
-            await asyncio.wait([self._tidying])
-            self._tidying = None
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        self._beside.clear()
         await self.delivery.stop(within_s)
         await self._sender.close()
 
@@ -131,13 +145,15 @@ class Outgoing:
         return True
 
     async def test(self, endpoint_id: str, *, tenant: str | None = None) -> AttemptRow:
-        """Send a `webhook.test` now, beside the queue and once, also to an endpoint that is disabled; what came of it
-        is listed with the deliveries, too.
+        """Send a `webhook.test` now, beside the queue and once, also to an endpoint that is disabled or held; what came
+        of it is listed with the deliveries, too. An answer ends a hold.
         """
         endpoint, now = await self.endpoints.get(endpoint_id, tenant=tenant), self._clock()
         notice = Notice(endpoint.tenant, TEST, now, {"endpoint": endpoint_id}, key=f"test/{secrets.token_hex(16)}")
         message = _message(notice, endpoint, now)
-        _, row = await attempt(self._post, endpoint, message, now)
+        answer, row = await attempt(self._post, endpoint, message, now)
+        if not holding.is_away(answer.status):
+            await self._health.answered(endpoint_id)
         await self._history.tested(_ended(message, now), row)
         return row
 

@@ -14,12 +14,20 @@ from datetime import UTC, datetime
 from standardwebhooks import Webhook
 
 PREFIX = "whsec_"
-SECRET_BYTES = 32
+SECRET_BYTES, SHORTEST_BYTES = 32, 24
 """The specification wants 24 to 64."""
 
 
 def new_secret() -> str:
     return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def usable(secret: str) -> bool:
+    """Whether it is one that signs."""
+    try:
+        return len(base64.b64decode(secret.removeprefix(PREFIX), validate=True)) >= SHORTEST_BYTES
+    except ValueError:
+        return False
 
 
 def headers(message_id: str, at: datetime, payload: str, keys: Sequence[str]) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -240,10 +240,14 @@ class Metrics:
             events.Fault: lambda _at, event: self.faults.labels(self._limit("where", event.where)).inc(),
         }
 
-    def watch_webhooks(self, attempts: Callable[[], Mapping[str, float]]) -> None:
-        """attempts: to deliver, by outcome (`delivered`, `failed`, `dead`), since the start; as a probe."""
-        text = "Attempts to deliver webhooks; dead: the last one of a message."
+    def watch_webhooks(self, attempts: Callable[[], Mapping[str, float]], held: Callable[[], float]) -> None:
+        """attempts: to deliver, by outcome (`delivered`, `failed`, `dead`), since the start; held: endpoints whose
+        receiver is away. Both as probes.
+        """
+        text = "Attempts to deliver webhooks; dead: messages that were given up."
         self.registry.register(_CountCollector("webhook_attempts", text, "outcome", attempts))
+        gauge = Gauge("sipserver_webhook_endpoints_held", "Endpoints whose receiver is away.", registry=self.registry)
+        gauge.set_function(held)
 
     def observe(self, stamped: Stamped) -> None:
         """Count one event; those that no metric needs are ignored."""

@@ -24,6 +24,11 @@ class Delivery(Protocol):
 
     @property
     def entries(self) -> Sequence[Entry]: ...
+    @property
+    def soon(self) -> bool:
+        """Somebody waits for one of them."""
+        ...
+
     async def done(self) -> None:
         """They are written; forget them. Without it they come again (to this reader or the next)."""
         ...
@@ -32,8 +37,11 @@ class Delivery(Protocol):
 class Journal(Protocol):
     """Entries on their way from those who tell to the one who writes; at least once, in order within a run."""
 
-    def tell(self, entry: Entry) -> None:
-        """Never blocks, never raises. Held in memory, beyond that bound in the spool on disk, until the bus has it."""
+    def tell(self, entry: Entry, *, soon: bool = False) -> None:
+        """Never blocks, never raises. Held in memory, beyond that bound in the spool on disk, until the bus has it.
+
+        soon: somebody waits for it, so it does not wait for others to travel with, nor does what was told before it.
+        """
         ...
 
     async def flush(self, timeout_s: float) -> bool:

@@ -83,6 +83,7 @@ class _Kept:
         self.entries: deque[Entry] = deque()
         self.first = 0
         self.dropped = 0
+        self.soon = False
         self.news = asyncio.Event()
 
 
@@ -91,6 +92,7 @@ class _Delivery:
     """end: number after the last entry."""
 
     entries: Sequence[Entry]
+    soon: bool
     kept: _Kept
     end: int
 
@@ -113,7 +115,7 @@ class _Journal:
     def dropped(self) -> int:
         return self._hub.journals[self._node].dropped
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, entry: Entry, *, soon: bool = False) -> None:
         kept = self._hub.journals[self._node]
         if len(kept.entries) >= MOST_ENTRIES:
             kept.dropped += 1
@@ -121,6 +123,7 @@ class _Journal:
                 self._log.error("nobody reads the journal, entries are lost", dropped=kept.dropped)
             return
         kept.entries.append(entry)
+        kept.soon |= soon
         kept.news.set()
 
     async def flush(self, timeout_s: float) -> bool:
@@ -137,7 +140,8 @@ class _Journal:
             begin = seen - kept.first
             if fresh := list(itertools.islice(kept.entries, begin, begin + BATCH)):
                 seen += len(fresh)
-                yield _Delivery(fresh, kept, seen)
+                soon, kept.soon = kept.soon, kept.soon and len(kept.entries) > seen - kept.first
+                yield _Delivery(fresh, soon, kept, seen)
             else:
                 kept.news.clear()
                 await kept.news.wait()

@@ -29,8 +29,8 @@ from sipserver.log import logger
 from sipserver.spool import Spool
 
 FLUSH_S = 0.15
-OPENED_S = 0.01
-"""Nobody knows of a call that has just begun but its process: it is told sooner, as the process may die."""
+SOON_S = 0.01
+"""For what somebody waits for. And nobody knows of a call that has just begun but its process, which may die."""
 FLUSH_ENTRIES = 50
 MOST_ENTRIES = 200
 SPOOL_AFTER_S = 2.0
@@ -38,11 +38,14 @@ PAUSE_S = 0.5
 TO_DISK_S = 3.0
 CLOSE_S = 2.0
 GROUP = CONSUMER = "writer"
-LINES = b"e"
+LINES, SOON = b"e", b"s"
 READ_MESSAGES = 64
 BLOCK_S = 5.0
 GATHER_S = 0.05
 """A reader that has caught up lets so much time pass before it asks again: many cells speak, a few messages each."""
+GATHER_SOON_S = 0.01
+"""As GATHER_S, for LATELY_S after somebody waited for an entry."""
+LATELY_S = 2.0
 
 
 class RedisJournal:
@@ -52,6 +55,7 @@ class RedisJournal:
         self._outbox = Outbox(settings.spool, run, settings.queue)
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._soon = False
         self._sender: asyncio.Task[None] | None = None
         self._progress = asyncio.Event()
         self._failing_since: float | None = None
@@ -79,17 +83,18 @@ class RedisJournal:
     def dropped(self) -> int:
         return self._outbox.dropped
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, entry: Entry, *, soon: bool = False) -> None:
         self._outbox.put(entry.encode(), dear=entry.kind is not Kind.EVENT)
+        self._soon |= soon
         if self._outbox.in_memory >= FLUSH_ENTRIES:
             self._wake.set()
             return
-        if entry.kind is Kind.OPENED and self._timer is not None:
+        due_s = asyncio.get_running_loop().time() + (SOON_S if soon or entry.kind is Kind.OPENED else FLUSH_S)
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return
             self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            wait_s = OPENED_S if entry.kind is Kind.OPENED else FLUSH_S
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._due)
+        self._timer = asyncio.get_running_loop().call_at(due_s, self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -124,7 +129,8 @@ class RedisJournal:
             while self._outbox.depth and more:
                 try:
                     lines = await self._outbox.oldest(MOST_ENTRIES)
-                    await self._add(lines)
+                    soon, self._soon = self._soon, False
+                    await self._add(lines, soon=soon)
                     await self._outbox.sent(len(lines))
                     self._failing_since = None
                     # What was told meanwhile has a timer of its own.
@@ -136,8 +142,8 @@ class RedisJournal:
                     await asyncio.sleep(PAUSE_S)
                 self._progress.set()
 
-    async def _add(self, lines: Sequence[bytes]) -> None:
-        message = {LINES: b"\n".join(lines)}
+    async def _add(self, lines: Sequence[bytes], *, soon: bool = False) -> None:
+        message = {LINES: b"\n".join(lines), **({SOON: b""} if soon else {})}
         stream = self._stream(self._node)
         await self._link.do(lambda redis: redis.xadd(stream, message))  # type: ignore[arg-type]  # dict is invariant
 
@@ -177,6 +183,7 @@ class RedisJournal:
         """While Redis is away it waits."""
         acknowledge = _Acknowledge(self._link, self._stream(node))
         last, fresh, begun = b"0", False, False
+        waited_for_s = -LATELY_S
         while True:
             try:
                 if not begun:
@@ -192,9 +199,14 @@ class RedisJournal:
                 fresh = True
                 continue
             last = messages[-1][0]
-            yield StreamDelivery(self._entries(messages), tuple(number for number, _ in messages), acknowledge)
+            numbers = tuple(number for number, _ in messages)
+            soon = any(SOON in (fields or {}) for _, fields in messages)
+            if soon:
+                waited_for_s = time.monotonic()
+            yield StreamDelivery(self._entries(messages), soon, numbers, acknowledge)
             if fresh and len(messages) < READ_MESSAGES:
-                await asyncio.sleep(GATHER_S)
+                lately = time.monotonic() - waited_for_s < LATELY_S
+                await asyncio.sleep(GATHER_SOON_S if lately else GATHER_S)
 
     async def _begin(self, stream: str) -> None:
         """Make the group anew, from the oldest message that is not done (deleted). A reader before us that hangs
@@ -270,6 +282,7 @@ class StreamDelivery:
     """numbers: of the messages that the entries came in."""
 
     entries: Sequence[Entry]
+    soon: bool
     numbers: Sequence[bytes]
     acknowledge: Callable[[Sequence[bytes]], Awaitable[None]]
 

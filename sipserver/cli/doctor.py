@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sipserver import settings as settings_file
-from sipserver.cli import fleet_checks, gate_checks, recording_checks, trunk_checks
+from sipserver.cli import fleet_checks, gate_checks, recording_checks, trunk_checks, webhook_checks
 from sipserver.cli.checks import CHECKS, Finding, Verdict, ok, problem
 from sipserver.errors import ConfigError
 
@@ -42,7 +42,14 @@ def examine(config: Path) -> list[Finding]:
         settings = settings_file.load(config)
     except ConfigError as wrong:
         return [problem("settings", str(wrong), "correct the file, or name another with --config")]
-    checks = (*CHECKS, recording_checks.encryption, trunk_checks.trunks, gate_checks.gate, fleet_checks.fleet)
+    checks = (
+        *CHECKS,
+        recording_checks.encryption,
+        trunk_checks.trunks,
+        gate_checks.gate,
+        fleet_checks.fleet,
+        webhook_checks.webhooks,
+    )
     findings = [finding for check in checks for finding in check(settings)]
     return [ok("settings", str(config)), *findings]
 

@@ -26,6 +26,7 @@ from sipserver.fleet.process import ChildSpec
 from sipserver.journal import Entry
 from sipserver.settings import Settings
 from sipserver.store.journal_sink import JournalSink
+from sipserver.webhooks.wanted import Wanted
 
 FLUSH_S = 5.0
 """How long the end of a process waits for the bus to take its last entries; the rest is in the spool."""
@@ -45,6 +46,7 @@ class Switch:
         self.settings = settings = inside_settings(spec)
         self.bus: Bus = table.make(settings.bus, node=spec.node, run=spec.run)
         self._presence = Presence(self.bus, spec.name)
+        self._wanted = Wanted()
         self._verbs = dict(verbs or {})
         self.exchange = Exchange(
             settings,
@@ -67,6 +69,8 @@ class Switch:
             stack.push_async_callback(self._close_bus)
             await self._presence.open(self._handle)
             stack.push_async_callback(self._presence.close)
+            told = await self.bus.commands.serve("all", self._wanted.heed)
+            stack.push_async_callback(told.close)
             await stack.enter_async_context(self.exchange.running())
             yield
 
@@ -82,7 +86,7 @@ class Switch:
 
     def _tell(self, entry: Entry) -> None:
         self.bus.live.tell(entry)
-        self.bus.journal.tell(entry)
+        self.bus.journal.tell(entry, soon=self._wanted(entry))
 
     async def _handle(self, verb: str, arguments: Json) -> Json:
         own = self._verbs.get(verb)

@@ -34,6 +34,8 @@ PAUSE_S = (0.25, 4.0)
 """Between attempts to reach a database that is away: the first and the longest pause."""
 CATCH_UP_S = 0.5
 """So long at a time what waits on disk is written, before the bus is looked at again."""
+SOON_EVERY_S = 0.025
+"""What somebody waits for is written at once, with so much time between two transactions: busy times make batches."""
 HELD = 8
 """Deliveries in memory."""
 CLOSE_S = 5.0
@@ -78,6 +80,7 @@ class Writer:
         self._takeover = Takeover(bus, lease_s, deliver=self._deliver, gained=self._ledger.forget)
         self._queue: asyncio.Queue[Sequence[Entry] | Delivery] = asyncio.Queue(HELD)
         self._held: list[Entry] = []
+        self._rests_until_s = 0.0
         self._open = False
         self._closing = asyncio.Event()
         self._over = asyncio.Event()
@@ -193,16 +196,21 @@ class Writer:
                     retry_at, pause_s = time.monotonic() + pause_s, min(2 * pause_s, PAUSE_S[1])
 
     async def _gather(self, idle_s: float) -> list[Sequence[Entry] | Delivery]:
-        """What has come, after a short wait for more, so that one transaction holds it; empty when nothing came."""
+        """What has come, after a short wait for more, so that one transaction holds it; empty when nothing came. The
+        wait ends as soon as somebody waits for what has come.
+        """
         found: list[Sequence[Entry] | Delivery] = []
         count = 0
+        now_s = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(idle_s) as limit:
                 while count < BATCH:
                     found.append(self._queue.get_nowait() if self._queue.qsize() else await self._queue.get())
                     count += len(_entries(found[-1]))
                     if len(found) == 1:
-                        limit.reschedule(asyncio.get_running_loop().time() + self._settings.flush_ms / 1000)
+                        limit.reschedule(now_s() + self._settings.flush_ms / 1000)
+                    if _soon(found[-1]):
+                        limit.reschedule(min(limit.when() or 0.0, max(now_s(), self._rests_until_s)))
         except TimeoutError:
             pass
         return found
@@ -218,6 +226,7 @@ class Writer:
             pause_s = min(2 * pause_s, PAUSE_S[1])
         self.written += len(self._held)
         self._held = []
+        self._rests_until_s = asyncio.get_running_loop().time() + SOON_EVERY_S
         for delivery in deliveries:
             if not isinstance(delivery, Sequence):
                 await delivery.done()
@@ -298,3 +307,7 @@ class Writer:
 
 def _entries(delivery: Sequence[Entry] | Delivery) -> Sequence[Entry]:
     return delivery if isinstance(delivery, Sequence) else delivery.entries
+
+
+def _soon(delivery: Sequence[Entry] | Delivery) -> bool:
+    return not isinstance(delivery, Sequence) and delivery.soon

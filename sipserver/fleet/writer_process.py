@@ -43,7 +43,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
     metrics = Metrics()
     bus = table.make(settings.bus, node=spec.node, run=spec.run)
     telling = Telling(settings, bus, spec.node)
-    metrics.watch_webhooks(telling.attempts)
+    metrics.watch_webhooks(telling.attempts, telling.held)
     writer = Writer(
         bus,
         settings.store,

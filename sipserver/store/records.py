@@ -36,6 +36,8 @@ __all__ = ["CallFile", "CallRow", "EventRow", "Records"]
 DISK_HANGS = 10
 """So many times the queue is held in memory while the disk is at work; then it counts as refusing."""
 LONGEST_PAUSE_S = 5.0
+SOON_EVERY_S = 0.025
+"""What somebody waits for is written at once, with so much time between two transactions: busy times make batches."""
 CLOSE_S = 10.0
 
 
@@ -48,8 +50,8 @@ class Records(JournalSink):
 
     node: this server's name in a shared database; the host's name by default. spool: the folder for what the database
     does not take. now: the time of day, aware. clock: seconds that never jump, for what follows a call's beginning.
-    tell: see `Keeper`. hear: is told each entry at once, in order, before it is written. dropped: events that neither
-    the database nor the disk took.
+    tell: see `Keeper`. hear: is told each entry at once, in order, before it is written. soon: whether somebody waits
+    for an entry, so that it is written at once. dropped: events that neither the database nor the disk took.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Records(JournalSink):
         clock: Callable[[], float] = time.monotonic,
         tell: Tell | None = None,
         hear: Callable[[Entry], None] | None = None,
+        soon: Callable[[Entry], bool] = lambda _entry: False,
     ) -> None:
         """Raises SettingsError for an impossible URL."""
         self._name = fitting("node", node or platform.node() or "localhost")
@@ -71,10 +74,10 @@ class Records(JournalSink):
         self._reader = Reader(self._database)
         self._backlog = Backlog(spool, self._name) if spool is not None else None
         self._keeper = Keeper(Ledger(self._database), self._backlog, tell=tell)
-        self._hear = hear
+        self._hear, self._soon = hear, soon
         self._waiting: deque[Entry] = deque()
         self._log = log.logger("store")
-        self._work = asyncio.Event()
+        self._work, self._waited_for = asyncio.Event(), asyncio.Event()
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
@@ -147,6 +150,8 @@ class Records(JournalSink):
             return
         self._waiting.append(entry)
         self._work.set()
+        if self._soon(entry):
+            self._waited_for.set()
 
     async def flush(self) -> bool:
         """Write everything told so far. False if the database cannot write now: all is kept then. Safe to cancel."""
@@ -179,9 +184,16 @@ class Records(JournalSink):
         usual_s = pause_s = self._settings.flush_ms / 1000
         retry_s = 0.0
         while True:
+            await asyncio.sleep(min(usual_s, SOON_EVERY_S))
             await self._work.wait()
-            await asyncio.sleep(usual_s)
+            if self.failing:
+                await asyncio.sleep(usual_s)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(usual_s):
+                        await self._waited_for.wait()
             self._work.clear()
+            self._waited_for.clear()
             if time.monotonic() < retry_s:
                 async with self._writing:
                     await self._set_aside()

@@ -118,6 +118,9 @@ webhook_endpoints = sa.Table(
     sa.Column("disabled_at", UtcDateTime),
     sa.Column("disabled_reason", sa.String(256)),
     sa.Column("dropped", sa.Integer, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("held_since", UtcDateTime),
+    sa.Column("held_until", UtcDateTime),
     sa.Index("webhook_endpoints_tenant", "tenant", "created_at"),
 )
 

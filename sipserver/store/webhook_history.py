@@ -5,7 +5,8 @@ Refuses to deliver: what is replayed waits in the queue again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,15 @@ from sipserver.store.database import Database
 from sipserver.store.schema import webhook_attempts, webhook_messages
 from sipserver.store.webhook_queue import BATCH, open_lanes
 from sipserver.store.webhook_rows import AttemptRow, MessageRow, State, message
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Of an endpoint: how many messages wait, how many are dead letters, and when the oldest that waits was queued."""
+
+    waiting: int = 0
+    dead: int = 0
+    oldest: datetime | None = None
 
 
 class WebhookHistory:
@@ -39,6 +49,25 @@ class WebhookHistory:
             .limit(limit)
         )
         return await self._messages(query)
+
+    async def kept(self) -> Mapping[str, Kept]:
+        """By endpoint, of those for which anything waits or is dead."""
+        columns = webhook_messages.c
+        counted = sa.func.count().label("count")
+        query = (
+            sa.select(columns.endpoint_id, columns.state, counted, sa.func.min(columns.queued_at).label("oldest"))
+            .where(columns.state.in_((State.PENDING, State.DEAD)))
+            .group_by(columns.endpoint_id, columns.state)
+        )
+        found: dict[str, Kept] = {}
+        async with self._engine.connect() as connection:
+            for row in await connection.execute(query):
+                kept = found.get(row.endpoint_id, Kept())
+                waits = row.state == State.PENDING
+                count: int = row[2]
+                change = {"waiting": count, "oldest": row.oldest} if waits else {"dead": count}
+                found[row.endpoint_id] = replace(kept, **change)
+        return found
 
     async def attempts(
         self, endpoint_id: str, *, message_id: str | None = None, limit: int = 100, before: int | None = None

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -32,22 +32,26 @@ BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """The first message of a lane, and where it goes."""
+
+    message: MessageRow
+    endpoint: EndpointRow
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A lane that is ours until its lease ends. lease: names this claim of it; a later one has another."""
+    """A lane that is ours until its lease ends. lease: names this claim of it; a later one has another. head: what was
+    its first message then. probe: that finds out whether the receiver of an endpoint that is held is back.
+    """
 
     lane_id: int
     endpoint_id: str
     tenant: str
     lane: str
     lease: str
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The first message of a lane, and where it goes."""
-
-    message: MessageRow
-    endpoint: EndpointRow
+    head: Head | None = None
+    probe: bool = False
 
 
 class EndpointGone(Exception):
@@ -60,7 +64,7 @@ class WebhookQueue:
     """
 
     def __init__(self, database: Database) -> None:
-        self._engine = database.engine
+        self._engine, self._reading = database.engine, database.reading
         # SQLite has one writer at a time; ours wait here in line rather than at the file, where waiting is not fair.
         self._turn = asyncio.Lock() if database.is_sqlite else contextlib.nullcontext()
 
@@ -85,13 +89,14 @@ class WebhookQueue:
             put = _insert(connection, webhook_messages).on_conflict_do_nothing(index_elements=["id"])
             await connection.execute(put, [row.new() for row in rows])
 
-    async def claim(self, now: datetime, until: datetime, *, most: int, per_tenant: int) -> list[Claim]:
-        """Lanes that are due and that nobody has, for at most `most` in all; those that wait longest first. A tenant
-        never has more than per_tenant lanes claimed, all processes together; two that claim at the same moment may
-        exceed it once.
+    async def claim(self, now: datetime, until: datetime, *, most: int, per_tenant: int) -> tuple[list[Claim], bool]:
+        """Lanes that are due and that nobody has, for at most `most` in all; those that wait longest first, and none of
+        an endpoint that is held. A tenant never has more than per_tenant lanes claimed, all processes together; two
+        that claim at the same moment may exceed it once. And whether bounds may have kept some of them waiting.
         """
         lanes = webhook_lanes.c
-        free = sa.and_(lanes.due_at <= now, sa.or_(lanes.leased_until.is_(None), lanes.leased_until <= now))
+        held = sa.select(webhook_endpoints.c.id).where(webhook_endpoints.c.held_until.is_not(None))
+        free = sa.and_(lanes.due_at <= now, _unclaimed(now), lanes.endpoint_id.not_in(held))
         busy = (
             sa.select(lanes.tenant, sa.func.count().label("count"))
             .where(lanes.leased_until > now)
@@ -104,18 +109,19 @@ class WebhookQueue:
         query = (
             sa.select(waiting.c.tenant, running)
             .outerjoin_from(waiting, busy, busy.c.tenant == waiting.c.tenant)
-            .where(running < per_tenant)
-            .order_by(waiting.c.due_at)
-            .limit(most)
+            .order_by(running >= per_tenant, waiting.c.due_at)
+            .limit(most + 1)
         )
-        async with self._engine.connect() as connection:
+        async with self._reading.connect() as connection:
             tenants = (await connection.execute(query)).all()
         claims: list[Claim] = []
+        more = False
         for tenant, count in tenants:
             room = min(per_tenant - count, most - len(claims))
-            if room > 0:
-                claims += await self._claim_of(tenant, room, free, until)
-        return claims
+            taken = await self._claim_of(tenant, room, free, until) if room > 0 else []
+            more = more or room <= 0 or len(taken) == room
+            claims += taken
+        return claims, more
 
     async def _claim_of(self, tenant: str, room: int, free: sa.ColumnElement[bool], until: datetime) -> list[Claim]:
         lanes, lease = webhook_lanes.c, secrets.token_hex(16)
@@ -134,7 +140,16 @@ class WebhookQueue:
             .returning(lanes.id, lanes.endpoint_id, lanes.name)
         )
         async with self._transaction() as connection:
-            return [Claim(row[0], row[1], tenant, row[2], lease) for row in await connection.execute(take)]
+            taken = [Claim(row[0], row[1], tenant, row[2], lease) for row in await connection.execute(take)]
+            return [replace(claim, head=await _head(connection, claim)) for claim in taken]
+
+    async def claim_probe(self, endpoint: EndpointRow, now: datetime, until: datetime) -> Claim | None:
+        """The lane of an endpoint that is held whose turn it is, due or not: those that were tried are last. None:
+        nothing waits, or others are still at it.
+        """
+        free = sa.and_(webhook_lanes.c.endpoint_id == endpoint.id, _unclaimed(now))
+        claims = await self._claim_of(endpoint.tenant, 1, free, until)
+        return replace(claims[0], probe=True) if claims else None
 
     async def head(self, claim: Claim, until: datetime) -> Head | None:
         """The message to send now, the lease prolonged. None: nothing waits, and the lane is gone; or it is no longer
@@ -152,8 +167,10 @@ class WebhookQueue:
         until: datetime,
         due_at: datetime | None = None,
         error: str | None = None,
+        counts: bool = True,
     ) -> Head | None:
-        """Write down what came of an attempt at the lane's first message, and give the next one.
+        """Write down what came of an attempt at the lane's first message, and give the next one. counts: it is one of
+        those that the message has.
 
         state PENDING: the lane rests until due_at, and is nobody's. An acknowledgement counts even if the lane was lost
         or the message given up meanwhile; anything else is then left to who has it now.
@@ -161,7 +178,7 @@ class WebhookQueue:
         messages = webhook_messages.c
         async with self._transaction() as connection:
             held = await _hold(connection, claim, leased_until=until)
-            change: dict[str, Any] = {"attempts": messages.attempts + 1, "state": state, "error": error}
+            change: dict[str, Any] = {"attempts": messages.attempts + int(counts), "state": state, "error": error}
             if state is not State.PENDING:
                 change["settled_at"] = attempt.at
             if state is State.DELIVERED:
@@ -171,7 +188,7 @@ class WebhookQueue:
             waited = False
             if held or state is State.DELIVERED:
                 waited = (await connection.execute(mine.values(**change))).rowcount == 1
-            if await connection.scalar(sa.select(messages.number).where(messages.id == attempt.message_id)) is None:
+            if not waited and not await _is_there(connection, attempt.message_id):
                 return None  # the endpoint was deleted meanwhile, with all that belonged to it
             await connection.execute(sa.insert(webhook_attempts).values(attempt.new()))
             if not held or state is not State.PENDING:
@@ -185,11 +202,14 @@ class WebhookQueue:
         async with self._transaction() as connection:
             await _release(connection, claim, now)
 
-    async def park(self, endpoint_id: str, now: datetime, reason: str) -> int:
-        """All that waits for an endpoint becomes dead letters; its lanes go when they are claimed next."""
+    async def park(self, endpoint_id: str, now: datetime, reason: str, *, before: datetime | None = None) -> int:
+        """All that waits for an endpoint becomes dead letters; its lanes go when they are claimed next. before: only
+        what was queued before that moment.
+        """
+        old = webhook_messages.c.queued_at < before if before is not None else sa.true()
         change = (
             sa.update(webhook_messages)
-            .where(webhook_messages.c.endpoint_id == endpoint_id, PENDING)
+            .where(webhook_messages.c.endpoint_id == endpoint_id, PENDING, old)
             .values(state=State.DEAD, settled_at=now, error=reason)
         )
         async with self._transaction() as connection:
@@ -220,6 +240,11 @@ async def open_lanes(connection: AsyncConnection, rows: Sequence[MessageRow], no
     await connection.execute(put.on_conflict_do_update(index_elements=["endpoint_id", "name"], set_=locked), values)
 
 
+def _unclaimed(now: datetime) -> sa.ColumnElement[bool]:
+    lanes = webhook_lanes.c
+    return sa.or_(lanes.leased_until.is_(None), lanes.leased_until <= now)
+
+
 async def _hold(connection: AsyncConnection, claim: Claim, **values: Any) -> bool:
     """Write and thereby lock the lane. False: it is not ours any more."""
     lanes = webhook_lanes.c
@@ -235,18 +260,25 @@ async def _head(connection: AsyncConnection, claim: Claim) -> Head | None:
     """Of a lane that is locked."""
     messages = webhook_messages.c
     query = (
-        sa.select(webhook_messages)
+        sa.select(webhook_messages, webhook_endpoints)
+        .join(webhook_endpoints, webhook_endpoints.c.id == messages.endpoint_id)
         .where(messages.endpoint_id == claim.endpoint_id, messages.lane == claim.lane, PENDING)
         .order_by(messages.number)
         .limit(1)
     )
-    first = (await connection.execute(query)).mappings().first()
+    first = (await connection.execute(query)).first()
     if first is None:
         await connection.execute(sa.delete(webhook_lanes).where(webhook_lanes.c.id == claim.lane_id))
         return None
-    where = sa.select(webhook_endpoints).where(webhook_endpoints.c.id == claim.endpoint_id)
-    endpoint = (await connection.execute(where)).mappings().one()
-    return Head(message(first), EndpointRow(**endpoint))
+    count = len(webhook_messages.c)
+    names, values = list(webhook_messages.c.keys()), tuple(first)
+    endpoint = dict(zip(webhook_endpoints.c.keys(), values[count:], strict=True))
+    return Head(message(dict(zip(names, values[:count], strict=True))), EndpointRow(**endpoint))
+
+
+async def _is_there(connection: AsyncConnection, message_id: str) -> bool:
+    query = sa.select(webhook_messages.c.number).where(webhook_messages.c.id == message_id)
+    return await connection.scalar(query) is not None
 
 
 def _insert(connection: AsyncConnection, table: sa.Table) -> Any:

@@ -21,7 +21,9 @@ from sipserver.store.schema import webhook_endpoints
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
     """Where a tenant's events go. kinds: patterns; none: all. secret_before signs, too, until before_until. Disabled
-    since disabled_at; None: enabled. dropped: messages that a full queue did not take. Moments are aware and in UTC.
+    since disabled_at; None: enabled. dropped: messages that a full queue did not take. failures: attempts in a row that
+    found the receiver away. Held since held_since, and tried at held_until; None: it is not. Moments are aware and in
+    UTC.
     """
 
     id: str
@@ -35,6 +37,9 @@ class EndpointRow:
     disabled_at: datetime | None = None
     disabled_reason: str | None = None
     dropped: int = 0
+    failures: int = 0
+    held_since: datetime | None = None
+    held_until: datetime | None = None
 
 
 class State(enum.StrEnum):

@@ -82,6 +82,27 @@ async def test_nodes_have_a_journal_each(one: Bus, make_bus: MakeBus) -> None:
     assert await read(other, "one", 1) == [entry(one, 1)]
 
 
+async def test_what_somebody_waits_for_travels_at_once_with_what_was_told_before_it(
+    one: Bus, two: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sipserver.bus.redis_journal.FLUSH_S", 3600.0)
+    one.journal.tell(entry(one, 1))
+    one.journal.tell(entry(one, 2), soon=True)
+    one.journal.tell(entry(one, 3))
+    reader = two.journal.read("one")
+    async with asyncio.timeout(10):
+        delivery = await anext(reader)
+        assert delivery.soon
+        assert list(delivery.entries)[:2] == [entry(one, 1), entry(one, 2)]
+        await delivery.done()
+        assert await one.journal.flush(5)
+        one.journal.tell(entry(one, 4))
+        assert await one.journal.flush(5)
+        following = await anext(reader)
+    assert not following.soon
+    await reader.aclose()
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 

@@ -147,6 +147,10 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
     await until_so(ask, timeout_s)
 
 
+async def until_written(writer: Writer, count: int) -> None:
+    await until(lambda: writer.written >= count)
+
+
 async def until_so(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
         while not await condition():  # noqa: ASYNC110  what others write tells nothing of its own accord
@@ -206,6 +210,18 @@ async def test_what_cells_tell_is_written_and_forgotten_by_the_bus(fleet: Fleet)
     await fleet.closed("c3")
     assert {entry.call_id for entry in fleet.entries} == {"c3"}
     await following.close()
+
+
+async def test_what_somebody_waits_for_is_written_at_once(real: Fleet) -> None:
+    real.settings = real.settings.model_copy(update={"flush_ms": 3_600_000})
+    writer, _ = await real.writer()
+    cell = await real.cell()
+    told = one_call("c1")
+    for count in (2, 4, 6):  # the first after quiet, and those that follow a transaction
+        cell.journal.tell(told[count - 2])
+        cell.journal.tell(told[count - 1], soon=True)
+        await until_written(writer, count)
+    assert (await real.calls())["c1"].events == sum(each.kind is Kind.EVENT for each in told[:6])
 
 
 async def test_writers_that_are_killed_again_and_again_lose_and_double_nothing(fleet: Fleet) -> None:

@@ -15,13 +15,13 @@ class Certificate:
     key: Path
 
     @classmethod
-    def made(cls, folder: Path, host: str = "localhost") -> Certificate:
+    def made(cls, folder: Path, host: str = "localhost", *, days: int = 2) -> Certificate:
         folder.mkdir(parents=True, exist_ok=True)
         made = cls(folder / "certificate.pem", folder / "key.pem")
         subprocess.run(
             [
                 *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-                *("-days", "2", "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"),
+                *("-days", str(days), "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"),
                 *("-keyout", str(made.key), "-out", str(made.certificate)),
             ],
             check=True,

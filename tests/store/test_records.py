@@ -16,6 +16,7 @@ from sipserver.store.reader import open_reader
 from sipserver.store.records import CallFile, Records
 from sipserver.store.settings import StoreSettings
 from tests.fakes.told import start, tell
+from tests.fakes.until import until
 from tests.store.told import seconds
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -29,6 +30,10 @@ class Clock:
 
     def __call__(self) -> datetime:
         return NOON + timedelta(seconds=next(self._seconds))
+
+
+async def wait_written(records: Records) -> None:
+    await until(lambda: records.depth == 0, "all is written")
 
 
 def rtp(mos: float | None = 4.2, *, lost: int = 3) -> events.RtpStats:
@@ -93,6 +98,23 @@ async def test_the_writer_writes_by_itself(records: Records, store_settings: Sto
             await asyncio.sleep(0.01)
         assert await reader.get("c1") is not None
     assert records.depth == 0
+
+
+async def test_what_somebody_waits_for_is_written_at_once_and_all_before_it(store_settings: StoreSettings) -> None:
+    patient = store_settings.model_copy(update={"flush_ms": 3_600_000})
+    records = Records(patient, soon=lambda entry: entry.fields.get("kind") == "digit.received")
+    await records.open()
+    async with open_reader(store_settings) as reader:
+        start(records)
+        for number in range(3):
+            tell(records, events.LegAnswered(), at_ms=10 * number)
+            tell(records, events.DigitReceived("1"), at_ms=10 * number + 1)
+            await wait_written(records)
+        told = [event.at_ms for event in await reader.events("c1")]
+        assert told == [0, 1, 10, 11, 20, 21]
+        tell(records, events.LegAnswered(), at_ms=30)
+        await records.close()
+        assert len(await reader.events("c1")) == 7
 
 
 async def test_close_writes_what_is_left_and_can_be_repeated(store_settings: StoreSettings) -> None:

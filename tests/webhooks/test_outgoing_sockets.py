@@ -216,3 +216,22 @@ async def test_nothing_is_lost_when_the_process_is_killed(
         assert seqs == sorted(seqs)
         assert set(seqs) == set(range(6))
     assert len(await hooks.messages(endpoint_id, State.DELIVERED)) == 18
+
+
+@pytest.mark.parametrize("bounds", [{"per_tenant": 1}, {"connections": 1}, {"per_tenant": 3}])
+async def test_what_a_bound_kept_waiting_is_sent_as_soon_as_there_is_room(
+    database: Database, site: Site, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, int]
+) -> None:
+    """Without a look at the clock: nobody polls within the time of a test."""
+    monkeypatch.setattr("sipserver.webhooks.delivery.POLL_S", 3600.0)
+    monkeypatch.setattr("sipserver.webhooks.delivery.MOST_IN_A_ROW", 2)
+    hooks = Outgoing(database, HERE.model_copy(update=bounds))
+    await _endpoint(hooks, site)
+    hooks.start()
+    try:
+        await hooks.publish([event(f"c{call}", seq) for call in range(7) for seq in range(3)])
+        await until(lambda: len(site.got) == 21, "all of them")
+        await hooks.publish([event("c0", 3)])
+        await until(lambda: len(site.got) == 22, "one that comes when all is quiet")
+    finally:
+        await hooks.stop()

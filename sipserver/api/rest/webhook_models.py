@@ -33,6 +33,9 @@ class Webhook(Given):
     disabled_reason: str | None = Field(description="Why it is off: 410 of your server, or somebody's doing.")
     created_at: datetime
     dropped: int = Field(description="Messages that a full queue did not take.")
+    failures: int = Field(description="Attempts in a row that found your server away.")
+    held_since: datetime | None = Field(description="Messages wait since then, for your server is away; null: no.")
+    next_attempt_at: datetime | None = Field(description="While it is held: when one message asks again.")
 
     @classmethod
     def of(cls, row: Any) -> Webhook:
@@ -44,6 +47,9 @@ class Webhook(Given):
             disabled_reason=row.disabled_reason,
             created_at=row.created_at,
             dropped=row.dropped,
+            failures=row.failures,
+            held_since=row.held_since,
+            next_attempt_at=row.held_until,
         )
 
 

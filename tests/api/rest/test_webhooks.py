@@ -130,6 +130,20 @@ async def test_only_the_kinds_that_are_wanted_and_only_of_the_tenant(server: Ser
         assert not other.came
 
 
+async def test_what_an_endpoint_wants_waits_for_no_batch(tmp_path: Path, receiver: Receiver) -> None:
+    """Nothing is written here because its time has come."""
+    hasty = {"webhooks": {"allow_private": True}, "store": {"flush_ms": 600_000}}
+    own = ServerProcess(tmp_path, {"acme.yaml": PLAN}, hasty)
+    own.start()
+    try:
+        async with asking(own, await asyncio.to_thread(key_of, own)) as client:
+            await send(client, "POST", "/webhooks", 201, url=receiver.url, kinds=["call.*"])
+            call_id = await asyncio.to_thread(a_call, own)
+            await until(lambda: receiver.of(call_id)[-1:] != [] and receiver.of(call_id)[-1]["type"] == "call.ended")
+    finally:
+        own.stop()
+
+
 async def test_a_receiver_that_was_away_is_told_after_a_restart(tmp_path: Path, receiver: Receiver) -> None:
     own = ServerProcess(tmp_path, {"acme.yaml": PLAN}, {"webhooks": {"allow_private": True}})
     own.start()
