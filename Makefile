@@ -38,7 +38,7 @@ check: setup-test  ## style, types, rooms, security (offline: without the adviso
 	@echo "ruff" && $(PYTHON) -m ruff check --quiet . && $(PYTHON) -m ruff format --check --quiet .
 	@tools/typed_tree
 	@echo "mypy" && MYPYPATH=build/typed $(PYTHON) -m mypy --no-error-summary --cache-dir build/mypy build/typed/sipserver tests tools
-	@echo "import-linter" && cd build/typed && ../../.venv/bin/lint-imports --no-logo --config ../../.importlinter --cache-dir ../import_linter | tail -n 1
+	@echo "import-linter" && cd build/typed && said=$$(../../.venv/bin/lint-imports --no-logo --config ../../.importlinter --cache-dir ../import_linter) || { echo "$$said"; exit 1; }
 	@echo "bandit" && $(PYTHON) -m bandit --quiet --recursive --configfile pyproject.toml sipserver codecs tenants webhooks
 	@$(PYTHON) -m tools.audit
 

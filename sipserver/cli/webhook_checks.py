@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import sqlalchemy as sa
-
 from sipserver.cli.checks import Finding, ok, warning
 from sipserver.errors import CallerError, SettingsError
 from sipserver.settings import Settings
@@ -58,7 +56,7 @@ async def _webhooks(settings: Settings, trust: ssl.SSLContext | None) -> list[Fi
         if not endpoints:
             return []
         kept = await WebhookHistory(database).kept()
-        found = list(_clock(await _ahead(database)))
+        found = list(_clock(await database.clock_ahead()))
     finally:
         await database.close()
     targets, room = Targets(allow_private=settings.webhooks.allow_private), asyncio.Semaphore(AT_ONCE)
@@ -129,15 +127,6 @@ def _queue(subject: str, endpoint: EndpointRow, kept: Kept, now: datetime) -> It
     if endpoint.dropped:
         what = f"{endpoint.dropped} messages did not fit into its queue since it was made"
         yield warning(subject, what, "its server is too slow or was away for long; webhooks.queue is the bound")
-
-
-async def _ahead(database: Database) -> timedelta | None:
-    """How far this machine's clock is ahead of the database server's; None: it is the same machine's."""
-    if database.is_sqlite:
-        return None
-    async with database.reading.connect() as connection:
-        there: datetime = (await connection.execute(sa.text("SELECT clock_timestamp()"))).scalar_one()
-    return datetime.now(UTC) - there
 
 
 def _clock(ahead: timedelta | None) -> Iterator[Finding]:

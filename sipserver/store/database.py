@@ -13,6 +13,7 @@ import asyncio
 import json
 import math
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,16 @@ class Database:
         except UNAVAILABLE:
             return False
         return True
+
+    async def clock_ahead(self) -> timedelta | None:
+        """How far this machine's clock is ahead of the server's; None: it is the same machine's. Raises SQLAlchemy's
+        errors.
+        """
+        if self.is_sqlite:
+            return None
+        async with self.reading.connect() as connection:
+            there: datetime = (await connection.execute(sa.text("SELECT clock_timestamp()"))).scalar_one()
+        return datetime.now(UTC) - there
 
     async def close(self) -> None:
         """Close all connections and their threads. Idempotent."""
