@@ -6,6 +6,7 @@ Refuses to know calls, engines and sockets of other rooms; what it shows comes f
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,11 @@ HEADERS = {
 EMPTY: Mapping[str, web.Application] = MappingProxyType({})
 MAX_BODY_BYTES = 64 * 1024
 STOP_S = 5.0
+KEEP_ALIVE_S = 75.0
+"""A connection that asks for nothing, or never ends the headers of its request, is closed after so long: later than
+proxies close theirs (nginx: 60 s), so that none sends a request into a connection that is being closed."""
+BODY_S = 30.0
+"""For the body of a request to come."""
 RETRY_AFTER_S = "2"
 
 _log = logger("api")
@@ -90,7 +96,7 @@ class HttpServer:
         self._settings, self._reuse_port = settings, reuse_port
         self._socket_path, self._side_path = socket_path, side_path
         app = application(readiness, metrics, trunks, routes, middlewares, apps)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S, keepalive_timeout=KEEP_ALIVE_S)
         self._site: Site | None = None
         self._port = 0
 
@@ -143,7 +149,7 @@ def application(
     apps: Mapping[str, web.Application] = EMPTY,
 ) -> web.Application:
     """The routes and what all of them share, without a socket. routes: those of other rooms."""
-    app = web.Application(middlewares=[errors_as_json, *middlewares], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[errors_as_json, _body_in_time, *middlewares], client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
     app.add_routes([*health_routes(readiness), *trunk_routes(trunks), *routes, web.get("/metrics", metrics.handle)])
     for prefix, mounted in apps.items():
@@ -172,6 +178,18 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception:
         _log.exception("a request failed", path=request.path, method=request.method)
         return _error(500, "internal error")
+
+
+@web.middleware
+async def _body_in_time(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whoever reads a body that does not come gets 408 instead of waiting for ever."""
+    if request.content.is_eof():
+        return await handler(request)
+    cut = asyncio.get_running_loop().call_later(BODY_S, request.content.set_exception, web.HTTPRequestTimeout())
+    try:
+        return await handler(request)
+    finally:
+        cut.cancel()
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
