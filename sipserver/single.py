@@ -110,10 +110,7 @@ class Server:
         """Start in order; stop in reverse when the block ends, calls first. A start that fails stops what had begun."""
         exchange = self.exchange
         async with contextlib.AsyncExitStack() as stack:
-            await self.http.start()
-            stack.push_async_callback(self.http.stop)
-            if self._control is not None:
-                stack.push_async_callback(self._control.close)
+            await self._open_http(stack)
             await self._open_records(stack)
             await stack.enter_async_context(exchange.running())
             await stack.enter_async_context(self.doors.open())
@@ -131,6 +128,20 @@ class Server:
             finally:
                 systemd_notify.stopping(f"draining {len(exchange.registry.calls)} calls")
                 await exchange.drain(self._settings.calls.drain_s)
+
+    async def _open_http(self, stack: contextlib.AsyncExitStack) -> None:
+        """The control plane ends before the server, which would wait for its event sockets; it has begun to read when a
+        start fails.
+        """
+        try:
+            await self.http.start()
+        except BaseException:
+            if self._control is not None:
+                await self._control.close()
+            raise
+        stack.push_async_callback(self.http.stop)
+        if self._control is not None:
+            stack.push_async_callback(self._control.close)
 
     def _control_plane(self) -> ControlPlane:
         asking = Here(self._commands.handle, self.exchange.trunk_states)
