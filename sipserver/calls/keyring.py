@@ -49,9 +49,6 @@ class Keyring:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def __contains__(self, key_id: str) -> bool:
-        return key_id in self._keys
-
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(self._keys)

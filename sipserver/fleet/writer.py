@@ -25,7 +25,7 @@ from sipserver.store import crashed
 from sipserver.store.backlog import Backlog
 from sipserver.store.database import UNAVAILABLE, Database, DatabaseAway, brief
 from sipserver.store.keeper import Keeper, Tell
-from sipserver.store.ledger import BATCH, Applied, Ledger
+from sipserver.store.ledger import BATCH, SOON_EVERY_S, Applied, Ledger
 from sipserver.store.reader import CallFile, Reader
 from sipserver.store.settings import StoreSettings
 
@@ -34,8 +34,6 @@ PAUSE_S = (0.25, 4.0)
 """Between attempts to reach a database that is away: the first and the longest pause."""
 CATCH_UP_S = 0.5
 """So long at a time what waits on disk is written, before the bus is looked at again."""
-SOON_EVERY_S = 0.025
-"""What somebody waits for is written at once, with so much time between two transactions: busy times make batches."""
 HELD = 8
 """Deliveries in memory."""
 CLOSE_S = 5.0

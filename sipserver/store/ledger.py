@@ -22,6 +22,8 @@ from sipserver.store.schema import calls
 
 BATCH = 200
 """Entries a transaction: building one holds the loop up for some milliseconds."""
+SOON_EVERY_S = 0.025
+"""What somebody waits for is written at once, with so much time between two transactions: busy times make batches."""
 REMEMBERED = 256
 """Ended calls that are kept in memory, for entries that follow their end."""
 

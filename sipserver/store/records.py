@@ -26,7 +26,7 @@ from sipserver.store.backlog import Backlog
 from sipserver.store.database import Database
 from sipserver.store.journal_sink import JournalSink
 from sipserver.store.keeper import Keeper, Tell
-from sipserver.store.ledger import BATCH, Ledger
+from sipserver.store.ledger import BATCH, SOON_EVERY_S, Ledger
 from sipserver.store.open_call import fitting
 from sipserver.store.reader import CallFile, CallRow, Calls, EventRow, Files, Reader
 from sipserver.store.settings import StoreSettings
@@ -36,8 +36,6 @@ __all__ = ["CallFile", "CallRow", "EventRow", "Records"]
 DISK_HANGS = 10
 """So many times the queue is held in memory while the disk is at work; then it counts as refusing."""
 LONGEST_PAUSE_S = 5.0
-SOON_EVERY_S = 0.025
-"""What somebody waits for is written at once, with so much time between two transactions: busy times make batches."""
 CLOSE_S = 10.0
 
 

@@ -11,37 +11,22 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 import redis
 
 from tests.faults.fleet_calls import PLAN, complete
 from tests.harness.fleet import FleetProcess
+from tests.harness.moved_clock import NEEDS_LIBRARY, SEEN_S, Clock
 from tests.harness.talk import Talker
-
-LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 JUMP_GAP_MS = 250
 """libfaketime reads its file in every process at the moment of the jump, which is heard: some 80 ms were seen. A media
 clock that followed the jump would stand still for an hour, or catch up with one."""
 
-pytestmark = [pytest.mark.peers, pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")]
+pytestmark = [pytest.mark.peers, NEEDS_LIBRARY]
 
 OVERRIDES = {"fleet": {"heartbeat_s": 0.3, "hang_s": 3}, "bus": {"lease_s": 2}}
-SEEN_S = 3.0
-"""libfaketime looks for a new time once a second, and leases of 2 s would be gone."""
-
-
-class Clock:
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.jump(0)
-
-    def jump(self, seconds: int) -> None:
-        """To so far from the real time of day; returns when everybody has seen it and what it breaks is broken."""
-        self.file.write_text(f"{seconds:+d}s\n")
-        time.sleep(SEEN_S)
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +37,8 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[FleetProcess]:
     fleet = FleetProcess(tmp_path_factory.mktemp("fleet"), {"acme.yaml": PLAN}, OVERRIDES, calls=8)
-    fleet.runtime.mkdir(mode=0o700)
-    fleet.redis.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(LIBRARY))
-        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock.file))
-        patch.setenv("FAKETIME_CACHE_DURATION", "1")
-        patch.setenv("DONT_FAKE_MONOTONIC", "1")
-        fleet.start_supervisor()
-    try:
+    with clock.running(fleet):
         yield fleet
-    finally:
-        fleet.stop()
 
 
 def times(fleet: FleetProcess, sip_call_id: str) -> tuple[float, float, float]:

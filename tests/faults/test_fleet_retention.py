@@ -17,13 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from sipserver.cli import audit as audit_cli
-from tests.faults.test_fleet_clock import LIBRARY, Clock
 from tests.harness.fleet import FleetProcess
+from tests.harness.moved_clock import NEEDS_LIBRARY, Clock
 from tests.harness.records import Record
 from tests.harness.talk import Talker
 from tests.servers.postgres import Postgres
 
-pytestmark = [pytest.mark.peers, pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")]
+pytestmark = [pytest.mark.peers, NEEDS_LIBRARY]
 
 DAY_S = 86_400
 PLAN = """
@@ -55,18 +55,8 @@ def fleet(tmp_path: Path, clock: Clock, postgres: Postgres) -> Iterator[FleetPro
     url = postgres.url(postgres.database(migrated=False))
     plans = {f"{tenant}.yaml": PLAN.format(tenant=tenant) for tenant in ("acme", "zenith")}
     running = FleetProcess(tmp_path / "fleet", plans, OVERRIDES, calls=8, store_url=url)
-    running.runtime.mkdir(mode=0o700)
-    running.redis.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(LIBRARY))
-        patch.setenv("FAKETIME_TIMESTAMP_FILE", str(clock.file))
-        patch.setenv("FAKETIME_CACHE_DURATION", "1")
-        patch.setenv("DONT_FAKE_MONOTONIC", "1")
-        running.start_supervisor()
-    try:
+    with clock.running(running):
         yield running
-    finally:
-        running.stop()
 
 
 def a_call(fleet: FleetProcess, to: str) -> Record:

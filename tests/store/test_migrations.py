@@ -33,9 +33,7 @@ FOLDER = Path(migrations.__file__).parent
 
 
 def test_the_last_version_is_head() -> None:
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER))
-    assert ScriptDirectory.from_config(config).get_heads() == [migrations.HEAD]
+    assert ScriptDirectory.from_config(_config()).get_heads() == [migrations.HEAD]
 
 
 async def test_migrating_gives_the_schema(empty_settings: StoreSettings) -> None:
@@ -59,17 +57,11 @@ async def test_migrating_gives_the_schema(empty_settings: StoreSettings) -> None
 
 
 async def test_an_older_database_is_brought_up_with_its_calls(empty_settings: StoreSettings) -> None:
-    def to_first(connection: sa.Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(FOLDER))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-
     database = Database(empty_settings)
     if database.file is not None:
         database.file.parent.mkdir()
     async with database.engine.begin() as connection:
-        await connection.run_sync(to_first)
+        await connection.run_sync(_upgrade, "0001")
         for told in (unfinished("c1"), one_call("c2")):
             await _written_by_the_first_server(connection, told)
     await database.close()
@@ -81,19 +73,13 @@ async def test_an_older_database_is_brought_up_with_its_calls(empty_settings: St
 
 
 async def test_what_earlier_calls_kept_is_counted_as_far_as_it_is_there(empty_settings: StoreSettings) -> None:
-    def to_tenth(connection: sa.Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(FOLDER))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0010")
-
     database = Database(empty_settings)
     if database.file is not None:
         database.file.parent.mkdir()
     message = {"seq": 0, "at_ms": 0, "kind": "voicemail.left", "fields": {"path": "/r/m.wav"}}
     used = dict.fromkeys(("leg", "engine", "vendor", "model"), "") | {"unit": "bytes", "metered": 0, "metering": 0}
     async with database.engine.begin() as connection:
-        await connection.run_sync(to_tenth)
+        await connection.run_sync(_upgrade, "0010")
         for name, path, left in (("kept", "/r/k.wav", False), ("gone", None, False), ("message", None, True)):
             row = {**OpenCall.opened(one_call(name)[0]).row, "recording_path": path}
             await connection.execute(sa.insert(schema.calls).values(row))
@@ -177,3 +163,15 @@ def test_alembic_is_imported_only_when_there_is_work(empty_settings: StoreSettin
         for _ in range(2)
     ]
     assert said == ["True", "False"]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    return config
+
+
+def _upgrade(connection: sa.Connection, version: str) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, version)
