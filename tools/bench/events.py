@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,8 @@ WARM = 20
 CALLS = int(os.environ.get("BENCH_EVENT_CALLS", "50"))
 AT_A_TIME = 20
 TENANT = "bench"
+TENANTS = 100
+"""For the row in which the same clients belong to many."""
 READ_S = 120.0
 
 _HELLO = (
@@ -103,14 +105,25 @@ class Client(asyncio.Protocol):
             self.live.set()
 
 
-def _key(server: ServerProcess) -> str:
-    words = ["create", "--tenant", TENANT, "--name", "bench", "--config", str(server.settings_file)]
+def _of_many(number: int) -> str:
+    return f"bench-{number:03}"
+
+
+def _plans() -> dict[str, str]:
+    """That of the calls with one tenant, and as many others, each with a number of its own."""
+    others = [_of_many(number) for number in range(TENANTS)]
+    named = {name: ECHO.replace("tenant: bench", f"tenant: {name}").replace("to: ", f"to: {name}-") for name in others}
+    return {f"{name}.yaml": text for name, text in {TENANT: ECHO, **named}.items()}
+
+
+def _key(server: ServerProcess, tenant: str) -> str:
+    words = ["create", "--tenant", tenant, "--name", "bench", "--config", str(server.settings_file)]
     return CliRunner().invoke(keys.app, words).output.strip().splitlines()[-1]
 
 
-def _call(server: ServerProcess) -> None:
+def _call(server: ServerProcess, number: str) -> None:
     with Phone(server.sip_port) as phone:
-        answer = phone.invite("echo")
+        answer = phone.invite(number)
         if answer.code != 200:
             raise RuntimeError(f"the server does not take the call: {answer.code} {answer.reason}")
         phone.bye()
@@ -121,30 +134,56 @@ def _hang_up(clients: Sequence[Client]) -> None:
         client.transport.abort()
 
 
-async def _calls(server: ServerProcess, clients: Sequence[Client]) -> None:
-    """CALLS of them; the next one begins when all clients have heard the end of the one before."""
-    for _ in range(CALLS):
+async def _calls(server: ServerProcess, clients: Sequence[Client], number: str = "echo", count: int = CALLS) -> None:
+    """The next one begins when all clients have heard the end of the one before."""
+    for _ in range(count):
         goal = [client.ended + 1 for client in clients]
-        await asyncio.to_thread(_call, server)
+        await asyncio.to_thread(_call, server, number)
         async with asyncio.timeout(READ_S):
             while any(client.ended < wanted for client, wanted in zip(clients, goal, strict=True)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
 
-async def _measure(server: ServerProcess, key: str) -> Sequence[Row]:
-    busy = os.getloadavg()[0]
+async def _connect(server: ServerProcess, tenant: str, key: str, count: int) -> Sequence[Client]:
+    """Clients that have all that happened before."""
+    hello = _HELLO.format(tenant=tenant, port=server.http_port, key=key)
     loop = asyncio.get_running_loop()
-    hello = _HELLO.format(tenant=TENANT, port=server.http_port, key=key)
+    clients: list[Client] = []
+    for first in range(0, count, AT_A_TIME):
+        some = [Client(hello) for _ in range(min(AT_A_TIME, count - first))]
+        for client in some:
+            await loop.create_connection(lambda client=client: client, "127.0.0.1", server.http_port)  # type: ignore[misc]
+        clients += some
+        async with asyncio.timeout(READ_S):
+            await asyncio.gather(*(client.live.wait() for client in some))
+    return clients
+
+
+async def _of_many_tenants(server: ServerProcess, keys_of: Mapping[str, str]) -> Row:
+    """As many clients, but each hears one tenant of many; all tenants have calls in turn."""
+    busy = os.getloadavg()[0]
+    of_tenant: dict[str, Sequence[Client]] = {}
+    for tenant, key in keys_of.items():
+        of_tenant[tenant] = await _connect(server, tenant, key, CLIENTS // TENANTS)
+    all_of = [client for clients in of_tenant.values() for client in clients]
+    try:
+        for tenant, clients in of_tenant.items():
+            await _calls(server, clients, f"{tenant}-echo", 1)
+        found = [latency for client in all_of for latency in client.latencies_ms()]
+    finally:
+        _hang_up(all_of)
+    await asyncio.gather(*(client.gone.wait() for client in all_of))
+    how = f"a call each, {len(found)} messages; load of the machine before: {busy:.1f}"
+    what = f"With {len(all_of)} clients of {TENANTS} tenants, 99 of 100"
+    return Row(what, f"{percentile(found, 0.99):.1f} ms", "<= 20 ms", how)
+
+
+async def _measure(server: ServerProcess, key: str, keys_of_many: Mapping[str, str]) -> Sequence[Row]:
+    busy = os.getloadavg()[0]
     clients: list[Client] = []
 
     async def more(count: int) -> None:
-        for first in range(0, count, AT_A_TIME):
-            some = [Client(hello) for _ in range(min(AT_A_TIME, count - first))]
-            for client in some:
-                await loop.create_connection(lambda client=client: client, "127.0.0.1", server.http_port)  # type: ignore[misc]
-            clients.extend(some)
-            async with asyncio.timeout(READ_S):
-                await asyncio.gather(*(client.live.wait() for client in some))
+        clients.extend(await _connect(server, TENANT, key, count))
 
     async with AsyncExitStack() as stack:
         stack.callback(lambda: _hang_up(clients))
@@ -162,6 +201,7 @@ async def _measure(server: ServerProcess, key: str) -> Sequence[Row]:
         used_s = server.cpu_s() - used_s
         crowd = [latency for client in clients for latency in client.latencies_ms()]
     await asyncio.gather(*(client.gone.wait() for client in clients))
+    many = await _of_many_tenants(server, keys_of_many)
     load = f"load of the machine before: {busy:.1f}"
     how = f"{len(alone)} events of {CALLS} calls, one after the other; {load}"
     all_of = f"{len(clients)} clients, {len(crowd)} messages, the clients on the server's machine; {load}"
@@ -170,6 +210,7 @@ async def _measure(server: ServerProcess, key: str) -> Sequence[Row]:
         Row("Event from call to client, 99 of 100", f"{percentile(alone, 0.99):.1f} ms", "<= 20 ms", how),
         Row(f"With {len(clients)} clients, median", f"{percentile(crowd, 0.5):.1f} ms", "", all_of),
         Row(f"With {len(clients)} clients, 99 of 100", f"{percentile(crowd, 0.99):.1f} ms", "<= 20 ms", all_of),
+        many,
         Row("Memory of the server for each client", f"{each_kb:.0f} KB"),
         Row("CPU of the server for them", f"{used_s:.2f} s", "", f"{CALLS} calls, every event to every client"),
     )
@@ -179,5 +220,6 @@ def measure(folder: Path) -> Sequence[Row]:
     gate = {"connections": 2 * CLIENTS + 100, "per_address": 2 * CLIENTS + 100, "per_tenant": 2 * CLIENTS + 100}
     overrides = {"gate": {**gate, "opens_per_s": 10_000}, "http": {"host": "127.0.0.1", "api_per_s": 10_000}}
     raise_limit()
-    with ServerProcess(folder / "events", {"bench.yaml": ECHO}, overrides) as server:
-        return uvloop.run(_measure(server, _key(server)))
+    with ServerProcess(folder / "events", _plans(), overrides) as server:
+        keys_of_many = {tenant: _key(server, tenant) for tenant in map(_of_many, range(TENANTS))}
+        return uvloop.run(_measure(server, _key(server, TENANT), keys_of_many))
