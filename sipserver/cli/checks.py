@@ -221,19 +221,27 @@ def pjsip(settings: Settings) -> list[Finding]:
 
 
 def folders(settings: Settings) -> list[Finding]:
-    """Recordings, records and models can be written, and there is room for them."""
+    """Recordings, records and models can be written, and there is room for them; dialplans, where REST changes them."""
     places = {"recordings": settings.calls.recordings, "models folder": settings.speech.models}
     scheme, slashes, path = settings.store.url.partition(":///")
     if scheme.startswith("sqlite") and slashes and path:
         places["call records"] = Path(path).parent
-    return [_folder(subject, place) for subject, place in places.items()]
+    found = [_folder(subject, place) for subject, place in places.items()]
+    if settings.dialplans.is_dir() and not _writable(settings.dialplans):
+        todo = "REST cannot change dialplans; if it shall, give the folder to the server's user"
+        found.append(warning("dialplans folder", f"{settings.dialplans} cannot be written", todo))
+    return found
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _folder(subject: str, folder: Path) -> Finding:
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if not there.is_dir() or not _writable(there):
         return problem(subject, f"{there} cannot be written", f"make {folder} and give it to the server's user")
     free = shutil.disk_usage(there).free
     what = f"{folder}, {free / 1e9:.1f} GB free"

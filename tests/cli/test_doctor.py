@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import json
+import os
 import resource
 import shutil
 import socket
@@ -277,6 +278,15 @@ def test_folders(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all("GB free" in finding.what for finding in found.values())
     monkeypatch.setattr(checks, "FREE_BYTES", 1 << 62)
     assert checks.folders(site.settings())[0].verdict is Verdict.WARNING
+
+
+def test_dialplans_that_rest_cannot_change(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user of the tests may be root, whom no mode stops."""
+    settings = site.settings()
+    monkeypatch.setattr(os, "access", lambda place, _mode: Path(place) != settings.dialplans)
+    finding = by_subject(checks.folders(settings))["dialplans folder"]
+    assert finding.verdict is Verdict.WARNING
+    assert "REST cannot change dialplans" in finding.todo
 
 
 def test_folder_that_cannot_be_written(site: Site) -> None:
