@@ -1,6 +1,6 @@
-"""Whether a party is muted or on hold because somebody outside asked for it.
+"""Whether a party is muted, on hold or spoken to because somebody outside asked for it.
 
-Owns the two facts and who is told when they change. Refuses to know what that means: whoever joins the party with
+Owns these facts and who is told when they change. Refuses to know what that means: whoever joins the party with
 others lets them hear it or not; alone with its dialplan it is the runner who waits. Not the hold of a telephone, which
 is `Call.held`.
 """
@@ -18,6 +18,7 @@ class Aside:
     def __init__(self) -> None:
         self._muted = False
         self._on_hold = False
+        self._announced = False
         self._resumed = asyncio.Event()
         self._keepers: list[Callable[[], None]] = []
 
@@ -30,6 +31,16 @@ class Aside:
     def on_hold(self) -> bool:
         """Nobody hears the party, and it hears music."""
         return self._on_hold
+
+    @property
+    def announced(self) -> bool:
+        """It hears what somebody outside has said to it."""
+        return self._announced
+
+    @property
+    def listens(self) -> bool:
+        """It hears whom it is joined with."""
+        return not (self._on_hold or self._announced)
 
     @property
     def heard(self) -> bool:
@@ -71,6 +82,19 @@ class Aside:
             yield
         finally:
             self._keepers.remove(settle)
+
+    @contextmanager
+    def announcement(self) -> Iterator[None]:
+        """For the length of a `with` block the party hears what is played to it, and neither music nor anybody else.
+        One at a time.
+        """
+        self._announced = True
+        self._tell(True)
+        try:
+            yield
+        finally:
+            self._announced = False
+            self._tell(True)
 
     def _tell(self, changes: bool) -> None:
         for settle in tuple(self._keepers) if changes else ():

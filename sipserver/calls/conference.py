@@ -168,12 +168,13 @@ class Room:
 
     def settle(self) -> None:
         """Let everybody hear whom they are to hear, and music whoever has nobody to hear."""
-        hear = [member for member in self.members if not member.call.wiring.aside.on_hold]
+        hear = [member for member in self.members if member.call.wiring.aside.listens]
         wanted = {(one, other) for one in self.members for other in hear if one is not other and one.is_heard}
         for one, other in self._feeds - wanted:
             _feed(one, other, False)
         for member in self.members:
-            if self.open and len(self.members) > 1 and member in hear:
+            hears_others = self.open and len(self.members) > 1 and member in hear
+            if hears_others or member.call.wiring.aside.announced:
                 member.music.stop()
             else:
                 member.music.start()

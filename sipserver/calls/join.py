@@ -292,8 +292,9 @@ class _Side:
 
     def settle(self) -> None:
         """The feed stays through a hold of the telephone: the leg itself keeps the holder's sound back."""
-        self._feed(self._aside.heard and not self._others.on_hold)
-        plays = (self._held and not self._hushed) or self._others.on_hold
+        self._feed(self._aside.heard and self._others.listens)
+        waits = (self._held and not self._hushed) or self._others.on_hold
+        plays = waits and not self._others.announced
         if plays == self._music.on:
             return
         if plays:

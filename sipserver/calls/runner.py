@@ -1,8 +1,8 @@
 """Runs a flow of the dialplan on a call: one step after another, and the branches between them.
 
 Owns the place in the dialplan and the variables; and errands: a step that somebody outside asks for, which interrupts
-the step that runs. Unless an errand ends the call, the flow then goes on with that step, from its beginning. Refuses to
-know what steps do (their executors do).
+the step that runs. Unless an errand ends the call, the flow then goes on with that step, from its beginning. What is to
+be said to a party that is joined with others interrupts nothing. Refuses to know what steps do (their executors do).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason, State
 from sipserver.calls.steps import EXECUTORS, Executor
 from sipserver.dialplan.plan import Flow, Plan
-from sipserver.dialplan.steps import END, NEXT, Hold, Step
+from sipserver.dialplan.steps import END, NEXT, Hold, Play, Say, Step
 from sipserver.errors import CallerError, CarrierError, InternalError
 from sipserver.events import CallOnHold, StepEntered, StepLeft
 from sipserver.yaml_file import KeyPath
@@ -27,6 +27,9 @@ AT_ONCE_MS = 5
 ERRAND = "(errand)"
 """What the record names as the flow of a step that somebody asked for."""
 INTERRUPTED = "interrupted"
+
+ANNOUNCEMENTS = (Say, Play)
+"""Errands that leave a party joined with whom it is joined with."""
 
 _ENDINGS = {
     "failed": EndReason.PROVIDER_FAILED,
@@ -56,19 +59,21 @@ class Runner:
         self._works: asyncio.Task[None] | None = None
         """Set while a step of the flow runs: what an errand interrupts."""
         self._begun = False
+        self._announces = False
 
     @property
     def _aside(self) -> Aside:
         return self._call.wiring.aside
 
     def send(self, step: Step) -> None:
-        """Have a step run now instead of the one that runs. Returns at once; the record tells what came of it.
+        """Have a step run now instead of the one that runs, or, where the call is joined with others and this is an
+        announcement to it, beside it. Returns at once; the record tells what came of it.
 
         Raises CallerError (409) before the call is answered or its flow has begun, and while another errand waits or
         runs.
         """
         self._require_answered()
-        if self._errand is not None:
+        if self._errand is not None or self._announces:
             raise Busy("the call is being asked for something else already")
         for key in step.sounds:
             if (name := getattr(step, key)) and not self._plan.offers(name):
@@ -76,6 +81,10 @@ class Runner:
                     f"the dialplan offers no sound {name!r}: name a file that it plays itself, or one in the folder "
                     f"{self._plan.tenant}/ beside it"
                 )
+        if self._aside.kept and isinstance(step, ANNOUNCEMENTS):
+            self._announces = True
+            self._call.beside(self._announce(step), f"announcement to {self._call.id}")
+            return
         self._errand = step
         self._interrupt()
 
@@ -139,6 +148,14 @@ class Runner:
             return Left(INTERRUPTED)
         finally:
             self._works = None
+
+    async def _announce(self, step: Step) -> None:
+        """A step that fails is told, and changes nothing."""
+        try:
+            with self._aside.announcement():
+                await self._take(step, ERRAND, 0, 0)
+        finally:
+            self._announces = False
 
     async def _run_errand(self, step: Step) -> None:
         try:

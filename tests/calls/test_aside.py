@@ -1,4 +1,4 @@
-"""Mute and hold from outside: who hears whom in a bridge, in a room, and alone with the dialplan."""
+"""Mute, hold and announcements from outside: who hears whom in a bridge, in a room, and alone with the dialplan."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls.commands import CallCommands, Json
 from sipserver.calls.runner import Busy
 from sipserver.errors import CallerError
-from sipserver.events import Bridged, CallMuted, CallOnHold, DigitReceived, RecordingStopped, StepEntered
-from tests.calls.conftest import Stage
+from sipserver.events import Bridged, CallMuted, CallOnHold, DigitReceived, Fault, RecordingStopped, Spoken, StepEntered
+from tests.calls.conftest import SPOKEN, Stage
 from tests.calls.gathering import gathering
 from tests.calls.parties import ThreeParties, apart, hear_each_other, three_parties
 from tests.calls.test_conference import TEAM, joined, meet
@@ -134,6 +134,96 @@ async def test_in_the_recording_a_muted_caller_is_silent_and_their_digits_count(
         sound = left_of(three.records.of(RecordingStopped)[0].path)
         assert np.count_nonzero(sound == VOICE[0]) >= 40 * FRAME_SAMPLES
         assert not sound[-40 * FRAME_SAMPLES :].any()
+
+
+LONG = " ".join(["word"] * 25)
+"""Half a second in the fake's voice."""
+
+
+@virtual
+async def test_what_is_said_to_a_joined_caller_parts_nobody(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await bridged(three)
+        await ask(three, "say", text=LONG)
+        await three.tick(10)
+        assert three.leg not in party.feeds, "the caller hears the announcement alone"
+        assert party in three.leg.feeds, "the other one goes on hearing the caller"
+        assert (three.leg.played[-1] == SPOKEN).all()
+        assert not party.played[-1].any()
+        with pytest.raises(Busy, match="already"):
+            await ask(three, "play", file="acme/x.wav")
+        await three.happens(lambda: three.left() == [("say", "done")])
+        assert hear_each_other(three.leg, party)
+        assert not party.gone
+        assert [step.step for step in three.records.of(StepEntered)] == ["bridge", "say"]
+        await ask(three, "say", text="Once more.")
+        await three.happens(lambda: three.left() == [("say", "done")] * 2)
+        party.peer_leaves()
+        await three.happens(lambda: three.records.of(StepEntered)[-1].step == "wait")
+
+
+@virtual
+async def test_an_announcement_takes_the_place_of_music_on_hold(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await bridged(three)
+        await ask(three, "hold", on=True)
+        await three.tick(10)
+        await ask(three, "say", text=LONG)
+        await three.tick(10)
+        assert all((samples == SPOKEN).all() for samples in three.leg.played[-5:])
+        await three.happens(lambda: three.left() == [("say", "done")])
+        await three.tick(10)
+        assert plays_music(three.leg)
+        assert not (three.leg.played[-1] == SPOKEN).all()
+        assert apart(three.leg, party)
+        await ask(three, "hold", on=False)
+        assert hear_each_other(three.leg, party)
+
+
+@virtual
+async def test_an_announcement_that_fails_is_told_and_parts_nobody(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        (three.folder / "acme").mkdir()
+        party = await bridged(three)
+        await ask(three, "play", file="acme/is-not-there.wav")
+        await three.happens(lambda: three.left() == [("play", "failed")])
+        assert any("is-not-there" in fault.error for fault in three.records.of(Fault))
+        assert hear_each_other(three.leg, party)
+
+
+@virtual
+async def test_a_caller_who_goes_in_an_announcement_ends_the_call(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        await bridged(three)
+        await ask(three, "say", text=LONG)
+        await three.tick(3)
+        three.leg.peer_leaves()
+        assert await three.over() == "caller_hangup"
+        assert [(said.heard_ms, said.complete) for said in three.records.of(Spoken)] == [(60, False)]
+
+
+@virtual
+async def test_a_bridge_that_ends_in_an_announcement_lets_it_be_heard(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        party = await bridged(three)
+        await ask(three, "say", text=LONG)
+        await three.tick(3)
+        party.peer_leaves()
+        await three.happens(lambda: three.left() == [("bridge", "answered"), ("say", "done")])
+        heard = sum(1 for samples in three.leg.played if (samples == SPOKEN).all())
+        assert heard == len(LONG.split())
+
+
+@virtual
+async def test_who_is_spoken_to_in_a_room_hears_nobody_else_and_is_heard(tmp_path: Path) -> None:
+    async with gathering(tmp_path) as stage:
+        stage.plans(TEAM)
+        ann, ben, cy = await meet(stage, "ann", "ben", "cy")
+        await CallCommands(stage.all).handle("say", {"call": ben.call.id, "text": LONG})
+        await stage.happens(lambda: not ben.hears)
+        assert (ann.hears, cy.hears) == ({"ben", "cy"}, {"ann", "ben"})
+        await stage.happens(lambda: ("say", "done") in ben.left)
+        assert joined(ann, ben, cy)
 
 
 @virtual

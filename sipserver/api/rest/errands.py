@@ -14,6 +14,11 @@ from sipserver.api.rest import models
 from sipserver.api.rest.operations import Does, Operation
 from sipserver.tenants.keys import Scope
 
+ANNOUNCED = (
+    "A call that is joined with another party or is in a conference stays so: the caller hears this alone, and is "
+    "heard meanwhile. Otherwise it interrupts the step that runs, which then begins again."
+)
+
 
 class Sends(Protocol):
     """Makes what asks a call for a verb of `calls.commands`, with the options of the body and these."""
@@ -39,7 +44,7 @@ def errands(does: Sends) -> Sequence[Operation]:
             does("say"),
             "call.said",
             "Say something",
-            "It interrupts the step that runs, which then begins again.",
+            ANNOUNCED,
             body=models.SayText,
         ),
         _errand(
@@ -48,7 +53,7 @@ def errands(does: Sends) -> Sequence[Operation]:
             does("play"),
             "call.played",
             "Play a sound file",
-            "It interrupts the step that runs, which then begins again.",
+            ANNOUNCED,
             body=models.PlaySound,
         ),
         _errand(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.api.rest.test_calls import asking, create, get, key_of, kinds_of, post
-from tests.fakes.party import Party, parties_at
+from tests.fakes.party import TONES_HZ, Party, parties_at
 from tests.fakes.until import eventually, until
 from tests.harness.phone import Phone
 from tests.harness.records import records
@@ -29,12 +29,11 @@ flows:
 routes:
   - {match: {to: echo}, flow: main}
 """
-SOUND_HZ, CALLER, CALLEE = 1500.0, "caller", "callee"
+SOUND_HZ, CALLER, CALLEE, NOBODY = 1500.0, "caller", "callee", "fourth"
 
 
-def sound(path: Path) -> None:
-    path.parent.mkdir()
-    samples = (8000 * np.sin(2 * np.pi * SOUND_HZ * np.arange(16_000) / 16_000)).astype("<i2")
+def sound(path: Path, hz: float, seconds: int) -> None:
+    samples = (8000 * np.sin(2 * np.pi * hz * np.arange(16_000 * seconds) / 16_000)).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -46,7 +45,9 @@ def sound(path: Path) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("errands")
     made = ServerProcess(folder, {"acme.yaml": PLAN}, {"http": {"host": "127.0.0.1", "api_per_s": 500}})
-    sound(made.dialplans / "acme" / "chime.wav")
+    (made.dialplans / "acme").mkdir()
+    sound(made.dialplans / "acme" / "chime.wav", SOUND_HZ, 1)
+    sound(made.dialplans / "acme" / "announcement.wav", TONES_HZ[NOBODY], 4)
     yield made.start()
     assert made.stop() == 0
     assert "Traceback" not in made.log()
@@ -149,6 +150,30 @@ async def test_of_two_who_are_joined_one_is_muted_and_held(server: ServerProcess
         await callee.hears(CALLER)
         await caller.hears(CALLEE)
         assert await steps(client, made["id"], 1) == ["bridge"]
+        async with client.delete(made["url"]) as answer:
+            assert answer.status == 204
+        for party in (caller, callee):
+            party.peer.answer(await party.peer.receive("BYE"), "200 OK")
+
+
+async def test_one_of_two_who_are_joined_hears_an_announcement(server: ServerProcess, key: str) -> None:
+    """Which is the tone of somebody who is not there."""
+    async with parties_at(server.sip_port, CALLER, CALLEE) as (caller, callee), asking(server, key) as client:
+        made = await create(client, to=uri(caller), flow="joined", variables={"other": uri(callee)})
+        for party in (caller, callee):
+            await party.is_called()
+            await party.accepts()
+        await caller.hears(CALLEE)
+        await post(client, f"{made['url']}/play", 202, file="acme/announcement.wav")
+        await caller.hears(NOBODY)
+        await callee.hears(CALLER)
+        refusal = await post(client, f"{made['url']}/say", 409, text="One moment.")
+        assert "already" in refusal["detail"]
+        left = await eventually(lambda: kinds_of(client, made["id"], "step.left"), bool)
+        assert [(step["step"], step["outcome"]) for step in left] == [("play", "done")]
+        await caller.hears(CALLEE)
+        await callee.hears(CALLER)
+        assert await steps(client, made["id"], 2) == ["bridge", "play"]
         async with client.delete(made["url"]) as answer:
             assert answer.status == 204
         for party in (caller, callee):
