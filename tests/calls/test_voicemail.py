@@ -257,7 +257,7 @@ async def test_a_message_is_written_down_when_the_call_is_over(tmp_path: Path) -
         ((audio_ms, language, speculative),) = stt.asked
         assert audio_ms == pytest.approx(2000, abs=50)
         assert (language, speculative) == ("en", True)
-        assert stage.scribe.depth == 0
+        await stage.happens(lambda: stage.scribe.depth == 0)
 
 
 @virtual
