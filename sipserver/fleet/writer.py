@@ -47,12 +47,16 @@ def _ignore(_entry: Entry) -> None:
     pass
 
 
+def _nobody_waits() -> None:
+    pass
+
+
 class Writer:
     """Loop thread. `run` until `close`.
 
     lease_s: how long a silent process counts as alive on the bus. spool: the folder for what the database does not
-    take. on_entry: called once for every entry that comes, in order. tell: see `Keeper`. ring: what opens encrypted
-    recordings.
+    take. on_entry: called once for every entry that comes, in order. on_open: called once, when the database is there
+    and has its tables. tell: see `Keeper`. ring: what opens encrypted recordings.
     """
 
     def __init__(
@@ -63,12 +67,14 @@ class Writer:
         lease_s: float,
         spool: Path,
         on_entry: Callable[[Entry], None] = _ignore,
+        on_open: Callable[[], None] = _nobody_waits,
         tell: Tell | None = None,
         ring: Keyring | None = None,
     ) -> None:
         """Raises SettingsError for an impossible URL."""
         self._ring = ring or Keyring()
-        self._bus, self._settings, self._spool, self._on_entry = bus, settings, spool, on_entry
+        self._bus, self._settings, self._spool = bus, settings, spool
+        self._on_entry, self._on_open = on_entry, on_open
         self._log = logger("writer", node=bus.node)
         self._database = Database(settings)
         self._reader = Reader(self._database)
@@ -253,6 +259,7 @@ class Writer:
                 return False
             self._open = True
             self._log.info("the database is open", waiting=self._keeper.depth)
+            self._on_open()
         return True
 
     # --- calls whose process is gone ----------------------------------------------------------------------------------

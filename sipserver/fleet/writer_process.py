@@ -50,6 +50,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         lease_s=settings.bus.lease_s,
         spool=settings.bus.spool / "records",
         on_entry=lambda entry: _count(metrics, entry, spec.node),
+        on_open=telling.start,
         tell=telling.tell,
         ring=keyring.load(settings.calls.encryption),
     )
@@ -75,7 +76,6 @@ async def main(spec: ChildSpec, control: Control) -> None:
         await http.start()
         stack.push_async_callback(http.stop)
         stack.push_async_callback(telling.close)
-        telling.start()
         writing = asyncio.create_task(writer.run(), name="records writer")
         stack.push_async_callback(_end, writer, writing)
         control.beat_with(facts)

@@ -48,6 +48,7 @@ async def fleet_at(folder: Path, callee_port: int = 9, **more: Any) -> AsyncIter
     fleet = FleetProcess(folder, {"acme.yaml": PLAN}, overrides, calls=4)
     try:
         await asyncio.to_thread(fleet.start)
+        assert '"level": "error"' not in fleet.log(), "a first start, without tables"
         yield fleet, await asyncio.to_thread(key_of, fleet)
     finally:
         await asyncio.to_thread(fleet.stop)

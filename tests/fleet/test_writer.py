@@ -67,7 +67,8 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 class Fleet:
-    """Buses, and writers that run, on one bus and one database. `entries`: what the writers observed."""
+    """Buses, and writers that run, on one bus and one database. `entries`: what the writers observed. `opened`: the
+    machines whose writers found the database there."""
 
     def __init__(self, folder: Path, settings: StoreSettings, redis_url: str) -> None:
         self.folder, self.settings = folder, settings
@@ -75,6 +76,7 @@ class Fleet:
         self.hub = Hub()
         self.ring: Keyring | None = None
         self.entries: list[Entry] = []
+        self.opened: list[str] = []
         self._buses: list[Bus] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -106,6 +108,7 @@ class Fleet:
             lease_s=self.bus_settings.lease_s,
             spool=self.folder / "records" / node,
             on_entry=self.entries.append,
+            on_open=lambda: self.opened.append(node),
             ring=self.ring,
         )
         task = asyncio.create_task(made.run(), name="writer")
@@ -277,10 +280,12 @@ async def test_while_the_database_is_away_redis_stays_small_and_all_follows(
         await until(lambda: writer.spooled == 500)  # it opens its spool soon after it begins to read
         tell(cell, entries[1000:])
         await until(lambda: writer.spooled == len(entries) - 500)
+        assert real.opened == ["one"], "by the first writer"
     row = (await real.closed("c1"))["c1"]
     assert (row.digits, row.events, row.events_dropped) == (1500, 1505, 0)
     await until(lambda: writer.lag_entries == 0)
     assert len(real.entries) == len(entries)
+    assert real.opened == ["one"] * 2
     await writer.close()
     assert not list((real.folder / "records").rglob("*.jsonl"))
 
