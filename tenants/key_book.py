@@ -14,7 +14,7 @@ from typing import Protocol
 from sipserver.errors import CallerError, Conflict, NotAllowed, NotFound
 from sipserver.store.keys import KeyRow, KeyRows
 from sipserver.tenants import keys
-from sipserver.tenants.keys import ApiKey, Scope
+from sipserver.tenants.keys import ApiKey, Scope, known_scopes
 
 KNOWN_S = 2.0
 MOST_KNOWN = 10_000
@@ -146,7 +146,7 @@ def _key(row: KeyRow) -> ApiKey:
         row.id,
         row.tenant,
         row.name,
-        frozenset(map(Scope, row.scopes)),
+        known_scopes(row.scopes),
         row.digest,
         row.created_at,
         row.expires_at,

@@ -111,6 +111,11 @@ def scopes_of(names: Iterable[str]) -> frozenset[Scope]:
         raise CallerError(f"{problem}; there are {', '.join(Scope)}") from None
 
 
+def known_scopes(names: Iterable[str]) -> frozenset[Scope]:
+    """Those of a kept key that this version knows: a later one, which was taken back, may have made it."""
+    return frozenset(map(Scope, set(Scope).intersection(names)))
+
+
 def _random(count: int) -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(count))
 

@@ -9,7 +9,7 @@ import pytest
 
 from sipserver.errors import Conflict, NotFound
 from sipserver.store.database import Database
-from sipserver.store.keys import KeyRows
+from sipserver.store.keys import KeyRow, KeyRows
 from sipserver.store.settings import StoreSettings
 from sipserver.tenants import key_book, keys
 from sipserver.tenants.key_book import KeyBook
@@ -50,6 +50,15 @@ async def test_a_key_is_recognised_by_its_text_alone(rows: KeyRows) -> None:
     (row,) = await rows.list()
     assert text not in repr(row)
     assert row.id == key.id
+
+
+async def test_what_a_later_version_lets_a_key_do_is_nothing_here(rows: KeyRows) -> None:
+    made = keys.new_key()
+    scopes = ["calls:read", "holograms:write"]
+    await rows.add(KeyRow(made.id, "acme", "crm", scopes, made.digest, created_at=Clock.now))
+    found = await KeyBook(rows, clock=Clock()).recognise(made.text)
+    assert found is not None
+    assert found.scopes == READ
 
 
 async def test_a_key_ends_when_its_time_is_over(rows: KeyRows) -> None:

@@ -18,6 +18,8 @@ from sipserver.store.dialplans import Head
 from sipserver.tenants.branding import BrandingSettings
 from sipserver.tenants.keys import ApiKey, Scope
 
+BY = "`key:ID`, `user:EMAIL`, `operator`, or `system`, where a machine of a fleet had a file of its own."
+
 
 class Dialplan(Given):
     """A dialplan without its text."""
@@ -25,7 +27,7 @@ class Dialplan(Given):
     name: str
     version: int = Field(description="0: it was never changed by REST.")
     at: datetime | None = Field(description="When this version was made.")
-    by: str = Field(description="`key:ID`, `operator`, or `system`, where a machine of a fleet had a file of its own.")
+    by: str = Field(description=BY)
     etag: str = Field(description="For `If-Match`.")
 
     @classmethod
@@ -45,7 +47,7 @@ class HistoryAsked(Taken):
 class Version(Given):
     version: int
     at: datetime
-    by: str
+    by: str = Field(description=BY)
     deleted: bool = Field(description="From here on there was none.")
     etag: str
 

@@ -144,7 +144,7 @@ class DialplanOperations:
         text = await _text(asked.request)
         if isinstance(text, web.Response):
             return text
-        name, actor = asked.path["name"], f"key:{asked.key.id}"
+        name, actor = asked.path["name"], asked.key.actor
         try:
             now, made = await self._plans.put(asked.key.tenant, name, text, actor, expects=expects)
         except Refused as refused:
@@ -156,7 +156,7 @@ class DialplanOperations:
         expects = _expects(asked.request)
         if expects is None:
             return _unconditional()
-        await self._plans.delete(asked.key.tenant, asked.path["name"], f"key:{asked.key.id}", expects)
+        await self._plans.delete(asked.key.tenant, asked.path["name"], asked.key.actor, expects)
         return Answered(None, 204)
 
     async def _history(self, asked: Asked) -> Answered:
@@ -176,7 +176,7 @@ class DialplanOperations:
         expects, wanted = _expects(asked.request), asked.body
         if expects is None:
             return _unconditional()
-        name, actor = asked.path["name"], f"key:{asked.key.id}"
+        name, actor = asked.path["name"], asked.key.actor
         try:
             now, _ = await self._plans.rollback(asked.key.tenant, name, wanted.version, actor, expects)
         except Refused as refused:

@@ -50,6 +50,22 @@ async def test_logging_in_and_out(server: ServerProcess) -> None:
     assert acts[-2:] == [("user:anna@example.com", "user.logged_in"), ("user:anna@example.com", "user.logged_out")]
 
 
+async def test_who_changes_a_dialplan_is_named_in_its_history(server: ServerProcess) -> None:
+    email = await made(server, "planner@example.com", "admin")
+    async with browser(server) as client:
+        me = await login(client, email)
+        for name in ("first", "second"):
+            headers = {"If-Match": "*", "Content-Type": "application/yaml"}
+            text = f"{PLAN}# {name}\n"
+            await ask(client, "PUT", "/dialplans/acme", csrf=me["csrf"], headers=headers, data=text)
+        versions = (await ask(client, "GET", "/dialplans/acme/history"))["versions"]
+        headers = {"If-Match": "*"}
+        body = {"version": versions[0]["version"] - 1}
+        await ask(client, "POST", "/dialplans/acme/rollback", csrf=me["csrf"], headers=headers, json=body)
+        newest = (await ask(client, "GET", "/dialplans/acme/history"))["versions"][:3]
+        assert [version["by"] for version in newest] == ["user:planner@example.com"] * 3
+
+
 async def test_the_cookie_is_told_to_browsers_as_it_must_be(server: ServerProcess) -> None:
     email = await made(server, "cookie@example.com", "viewer")
     body = {"tenant": "acme", "email": email, "password": PASSWORD}
