@@ -52,6 +52,4 @@ def _inside(path: Path, folder: Path) -> Path | None:
 
 
 def _all_inside(path: Path, call_id: str, folder: Path) -> list[str]:
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return []
     return [str(found) for found in of_call(path, call_id) if _inside(found, folder) is not None]

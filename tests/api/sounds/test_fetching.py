@@ -76,7 +76,8 @@ async def test_a_machine_that_says_nothing_is_given_up(pair: Machines, monkeypat
     with socket.create_server(("127.0.0.1", 0)) as silent:
         await pair.bus.leases.hold("files/three/x", {"host": "127.0.0.1", "port": silent.getsockname()[1]})
         with pytest.raises(MachineAway, match="three"):
-            await pair.two.fetch("three", "acme", CALL, "x", io.BytesIO())
+            async with asyncio.timeout(5):
+                await pair.two.fetch("three", "acme", CALL, "x", io.BytesIO())
 
 
 async def test_another_gateway_of_it_is_tried(pair: Machines) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
 
 from sipserver.api.sounds import tickets
 from sipserver.api.sounds.doors import of_machine
@@ -80,6 +84,30 @@ async def test_encrypted_sound_is_opened_for_its_tenant_and_whole_if_that_is_ask
     assert (await shown(pair, pair.sound("a.wav.enc")))[0] == 500
     status, part = await shown(pair, pair.sound("a.wav.enc", whole=False))
     assert (status, part[44:]) == (200, payload[: len(part) - 44])
+
+
+async def test_whoever_leaves_in_the_middle_is_no_damage(pair: Machines) -> None:
+    write(pair.folder / "a.wav.enc", noise(30_000_000), part=1_000_000)
+    gone = asyncio.Event()
+    answer = pair.one._sounds.answer
+
+    async def noted(*given: Any, **more: Any) -> web.StreamResponse:
+        try:
+            return await answer(*given, **more)
+        finally:
+            gone.set()
+
+    with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair.one._sounds, "answer", noted)
+        async with (
+            tickets.issued(pair.bus.leases, pair.sound("a.wav.enc")) as secret,
+            aiohttp.ClientSession() as client,
+        ):
+            async with client.get(f"{pair.door}{SOUND}", headers={"Authorization": f"Bearer {secret}"}) as told:
+                await told.content.readexactly(1000)
+                told.close()
+            await asyncio.wait_for(gone.wait(), 10)
+    assert not [each for each in logs if each["log_level"] == "error"]
 
 
 async def test_all_recordings_of_a_call_are_named(pair: Machines) -> None:
