@@ -128,8 +128,8 @@ class Fetching:
         return None
 
     def _client(self) -> aiohttp.ClientSession:
-        """Made when first needed: in most fleets a call's own machine is asked for it. No connection is kept: one that
-        is used again may be dead by then, and a new one costs little within a private network.
+        """Made when first needed. No connection is kept: one that is used again may be dead by then, and a new one
+        costs little within a private network.
         """
         if self._session is None:
             limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=STALL_S)
