@@ -32,6 +32,8 @@ from sipserver.api.rest.tenant_config import ConfigOperations
 from sipserver.api.rest.usage import UsageOperations
 from sipserver.api.rest.users import UserOperations
 from sipserver.api.rest.webhooks import WebhookOperations
+from sipserver.api.sounds.fetching import Fetching
+from sipserver.api.sounds.here import Sounds
 from sipserver.asking import Asking
 from sipserver.bus.contract import Bus, Draw, Json, Live
 from sipserver.calls import keyring, sound_files
@@ -175,8 +177,9 @@ class Telling:
 
 
 class ControlPlane:
-    """Loop thread. `app`, and what is `offered` there, at once; `close` at the end. The tables are made by whoever
-    writes records. Raises SettingsError when the secret of the audit log or the keys of recordings cannot be used.
+    """Loop thread. `app`, what is `offered` there, and the `sounds` of this machine, at once; `close` at the end. The
+    tables are made by whoever writes records. elsewhere: fetches sound from other machines; None: there are none.
+    Raises SettingsError when the secret of the audit log or the keys of recordings cannot be used.
     """
 
     def __init__(
@@ -187,13 +190,15 @@ class ControlPlane:
         *,
         takes_calls: Callable[[], bool] = lambda: True,
         bus_up: Callable[[], bool] = lambda: True,
+        elsewhere: Fetching | None = None,
     ) -> None:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         ring = keyring.load(loaded.calls.encryption)
         self._keys = keys = KeyBook(KeyRows(self._database))
         self._feeds = Database(loaded.store, connections=FEED_CONNECTIONS)
         self._events: list[EventSocket] = []
-        calls = CallOperations(Reader(self._database), asking, bus.once.first, loaded.calls.recordings, ring)
+        self.sounds = Sounds(loaded.calls.recordings, ring)
+        calls = CallOperations(Reader(self._database), asking, bus.once.first, self.sounds, elsewhere)
         self._outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         users = UserBook(UserRows(self._database), Passwords())
@@ -221,15 +226,15 @@ class ControlPlane:
             *self._config(loaded, asking),
             *KeyOperations(keys).operations(),
             *UsageOperations(bills, calls.row_of).operations(),
-            *PrivacyOperations(self._privacy(loaded, ring)).operations(),
+            *PrivacyOperations(self._privacy(loaded, ring, elsewhere)).operations(),
         ]
         looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
         self.app: web.Application = app.application(access, self._note, self.offered, looks.routes())
         self.app.cleanup_ctx.append(self._following)
 
-    def _privacy(self, loaded: Settings, ring: Keyring) -> Privacy:
+    def _privacy(self, loaded: Settings, ring: Keyring, elsewhere: Fetching | None) -> Privacy:
         rows, reader, opens = PersonRows(self._database), Reader(self._database), sound_files.whatever_is_there(ring)
-        return Privacy(rows, reader, self._audit, loaded.calls.recordings, opens)
+        return Privacy(rows, reader, self._audit, loaded.calls.recordings, opens, elsewhere)
 
     def _config(self, loaded: Settings, asking: Asking) -> list[Operation]:
         """What a tenant configures."""

@@ -28,6 +28,7 @@ SipServerError
 ├── KeyMissing             the operator's: no key here opens a file         503
 ├── Damaged                a file was changed, cut off, or is another one   500
 ├── BusDown                ours: the bus between the processes is away      503
+├── MachineAway            ours: another machine of the fleet is needed    503, retry
 ├── IdentityError          an OpenID provider's: no answer, or none to believe   502, retry
 ├── RemoteError            what another process raised; has its codes
 └── InternalError          ours: a bug
@@ -234,6 +235,14 @@ class Damaged(SipServerError):
 
 
 class BusDown(SipServerError):
+    retry = True
+    sip_code = 503
+    http_code = 503
+
+
+class MachineAway(SipServerError):
+    """Another machine of the fleet has what is asked for, and does not answer."""
+
     retry = True
     sip_code = 503
     http_code = 503

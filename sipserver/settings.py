@@ -91,6 +91,8 @@ class Settings(BaseModel):
                 raise ValueError(f"{key}: the secret in {name} has {size} bytes; 32 are needed at least")
         if self.mode == "fleet" and not self.bus.url:
             raise ValueError("mode: fleet needs bus.url, e.g. redis://127.0.0.1:6379/0")
+        if self.fleet.files_port and self.fleet.files_port == self.http.port:
+            raise ValueError("fleet.files_port is http.port, too; whoever comes would meet either of them")
         return self
 
     @property

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import shutil
-import time
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -27,11 +25,11 @@ from sipserver.store.persons import PersonRows
 from sipserver.store.reader import CallRow, EventRow, Reader
 from sipserver.tenants import sound_files
 from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.person_sounds import Elsewhere, PersonSounds
 from sipserver.tenants.retention import digest
 from sipserver.tenants.sound_files import Opens
 
 BATCH = 200
-_PART = 1 << 18
 _SIGNS = " -./()"
 
 
@@ -49,7 +47,7 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """elsewhere: recordings that are on another machine, or gone."""
+    """elsewhere: calls with recordings or messages that are missing: on a machine that does not answer, or gone."""
 
     calls: int
     recordings: int
@@ -59,7 +57,7 @@ class Given:
 
 class Privacy:
     """Loop thread; files are read and written in threads. recordings: nothing outside this folder is given.
-    opens: how one is read.
+    opens: how one is read. elsewhere: None: there are no other machines.
     """
 
     def __init__(
@@ -69,11 +67,12 @@ class Privacy:
         log: AuditLog,
         recordings: Path,
         opens: Opens = sound_files.plain,
+        elsewhere: Elsewhere | None = None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._rows, self._reader, self._log = rows, reader, log
-        self._recordings, self._opens, self._clock = recordings, opens, clock
+        self._recordings, self._opens, self._elsewhere, self._clock = recordings, opens, elsewhere, clock
 
     async def erase(self, tenant: str, number: str, *, country: str = "", actor: str, source: str = "") -> Erased:
         """All that is kept about the number. Safe to cancel, and to do again. Raises CallerError for what is none."""
@@ -93,32 +92,26 @@ class Privacy:
     async def export(
         self, tenant: str, number: str, file: Path, *, country: str = "", actor: str, source: str = ""
     ) -> Given:
-        """All that is kept about the number, as a ZIP file: a JSON file a call, and sound. Raises CallerError for what
-        is no number, OSError when the file cannot be written, KeyMissing and Damaged for sound that cannot be opened.
+        """All that is kept about the number, as a ZIP file: a JSON file a call, sound, and `manifest.json` with what is
+        returned. Raises CallerError for what is no number, OSError when the file cannot be written, KeyMissing and
+        Damaged for sound of this machine that cannot be opened.
         """
         users = forms(number, country)
         detail = {"person": self._log.pseudonym(tenant, users[0])}
         await self._log.append(tenant, actor=actor, action="privacy.exported", detail=detail, source=source)
         running = (await self._rows.find(tenant, users, limit=1)).running
-        count = given = elsewhere = 0
+        count = 0
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            sounds = PersonSounds(archive, file.parent, self._recordings, self._opens, self._elsewhere)
             async for call, events in self._calls(tenant, users):
-                sounds = await asyncio.to_thread(_sounds, call, events, self._recordings)
-                named = [f"recordings/{sound_files.wav_name(path)}" for path in sounds]
-                elsewhere += bool(call.recording_path) and not sounds
+                named = await sounds.put(call, events)
                 text = json.dumps(_told(call, events, named), default=str, indent=2)
                 await asyncio.to_thread(archive.writestr, f"calls/{call.id}.json", text)
-                for path, name in zip(sounds, named, strict=True):
-                    await asyncio.to_thread(self._put, archive, name, path, tenant)
-                count, given = count + 1, given + len(sounds)
-        return Given(count, given, elsewhere, running)
-
-    def _put(self, archive: zipfile.ZipFile, name: str, path: Path, tenant: str) -> None:
-        """Blocks."""
-        entry = zipfile.ZipInfo(name, time.localtime(path.stat().st_mtime)[:6])
-        entry.compress_type = zipfile.ZIP_DEFLATED
-        with self._opens(path, tenant) as sound, archive.open(entry, "w", force_zip64=True) as out:
-            shutil.copyfileobj(sound, out, _PART)
+                count += 1
+            given = Given(count, sounds.given, sounds.lacking, running)
+            counts = json.dumps(dataclasses.asdict(given), indent=2)
+            await asyncio.to_thread(archive.writestr, "manifest.json", counts)
+        return given
 
     async def _calls(self, tenant: str, users: Sequence[str]) -> AsyncIterator[tuple[CallRow, list[EventRow]]]:
         after = ""
@@ -151,14 +144,3 @@ def _told(call: CallRow, events: Sequence[EventRow], sounds: Sequence[str]) -> d
     said = [dataclasses.asdict(line) for event in events if (line := transcript.line(event)) is not None]
     happened = [{"seq": each.seq, "at_ms": each.at_ms, "kind": each.kind, "fields": each.fields} for each in events]
     return {"call": dataclasses.asdict(call), "recordings": sounds, "transcript": said, "events": happened}
-
-
-def _sounds(call: CallRow, events: Sequence[EventRow], folder: Path) -> list[Path]:
-    """Recordings and messages of a call that are on this machine, below the folder. Blocks."""
-    found: list[Path] = []
-    if call.recording_path:
-        path = Path(call.recording_path)
-        found += sound_files.of_call(path, call.id)
-    found += [Path(str(event.fields.get("path", ""))) for event in events if event.kind == "voicemail.left"]
-    within = folder.resolve()
-    return [path for path in found if within in path.resolve().parents and path.is_file()]

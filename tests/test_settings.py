@@ -101,6 +101,13 @@ def test_a_secret_that_is_too_short_is_named(tmp_path: Path, monkeypatch: pytest
             _loaded(tmp_path, text)
 
 
+def test_recordings_of_a_fleet_have_another_port_than_everybody(tmp_path: Path) -> None:
+    for port in (0, 8079):
+        assert _loaded(tmp_path, f"http: {{port: 8080}}\nfleet: {{files_port: {port}}}").fleet.files_port == port
+    with pytest.raises(SettingsError, match=r"fleet.files_port is http.port"):
+        _loaded(tmp_path, "http: {port: 8080}\nfleet: {files_port: 8080}")
+
+
 def test_other_databases_keep_their_url(tmp_path: Path) -> None:
     url = "postgresql+asyncpg://localhost/calls"
     assert _loaded(tmp_path, f"store: {{url: '{url}'}}").store.url == url

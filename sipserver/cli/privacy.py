@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sipserver import settings
+from sipserver.api.sounds.fetching import Fetching
 from sipserver.calls import keyring, sound_files
+from sipserver.cli.operator_bus import operator_bus
 from sipserver.errors import CallerError
+from sipserver.fleet.process import node_name
+from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.persons import PersonRows
@@ -40,13 +44,15 @@ def export(
     country: Country = "",
     config: Config = settings.DEFAULT_FILE,
 ) -> None:
-    """Write all that is kept about a number into a ZIP file: records, events, transcripts, sound of this machine."""
+    """Write all that is kept about a number into a ZIP file: records, events, transcripts, sound."""
     if out.exists():
         raise CallerError(f"{out} is there already")
     given = asyncio.run(_export(config, tenant, number, out, country))
     typer.echo(f"{given.calls} calls, {given.recordings} sound files in {out}")
     if given.elsewhere:
-        typer.echo(f"the recordings of {given.elsewhere} calls are on other machines, or gone", err=True)
+        typer.echo(
+            f"the recordings of {given.elsewhere} calls could not be had from other machines, or are gone", err=True
+        )
     _still(given.running)
 
 
@@ -77,7 +83,7 @@ def _still(running: int) -> None:
 
 
 async def _export(config: Path, tenant: str, number: str, out: Path, country: str) -> Given:
-    async with _open(config) as privacy:
+    async with _open(config, fetches=True) as privacy:
         try:
             return await privacy.export(tenant, number, out, country=country, actor="operator")
         except BaseException:
@@ -91,13 +97,22 @@ async def _erase(config: Path, tenant: str, number: str, country: str) -> Erased
 
 
 @asynccontextmanager
-async def _open(config: Path) -> AsyncIterator[Privacy]:
+async def _open(config: Path, *, fetches: bool = False) -> AsyncIterator[Privacy]:
+    """fetches: sound from other machines of a fleet, too."""
     loaded = settings.load(config)
-    database = Database(loaded.store, connections=2)
-    await database.open()
-    try:
+    async with AsyncExitStack() as stack:
+        database = Database(loaded.store, connections=2)
+        stack.push_async_callback(database.close)
+        await database.open()
         log = AuditLog(AuditRows(database), audit_secret.load(loaded.audit, make=True))
         opens = sound_files.whatever_is_there(keyring.load(loaded.calls.encryption))
-        yield Privacy(PersonRows(database), Reader(database), log, loaded.calls.recordings, opens)
-    finally:
-        await database.close()
+        elsewhere = await _elsewhere(loaded, stack) if fetches and loaded.mode == "fleet" else None
+        yield Privacy(PersonRows(database), Reader(database), log, loaded.calls.recordings, opens, elsewhere)
+
+
+async def _elsewhere(loaded: Settings, stack: AsyncExitStack) -> Fetching:
+    """Sound of other machines of the fleet; of our own there is no more than lies here."""
+    bus = await stack.enter_async_context(operator_bus(loaded))
+    fetching = Fetching(bus.leases, node=node_name(loaded))
+    stack.push_async_callback(fetching.close)
+    return fetching

@@ -18,6 +18,8 @@ from sipserver.api.fleet_metrics import FleetMetrics
 from sipserver.api.health import Check
 from sipserver.api.rest.app import PREFIX
 from sipserver.api.server import HttpServer
+from sipserver.api.sounds.fetching import Fetching
+from sipserver.api.sounds.giving import Giving
 from sipserver.asking import Everywhere
 from sipserver.bus import table
 from sipserver.bus.contract import Bus
@@ -94,7 +96,7 @@ async def main(spec: ChildSpec, control: Control) -> None:
         metrics = FleetMetrics(lambda: watch.facts, counted, edge)
         relay = Relay(settings.fleet.runtime, spec.run, settings.gate)
         switch, doors = _switch(spec, relay.home) if settings.calls_by_http else (None, None)
-        plane, event_routes = await _control_plane(
+        plane, giving, event_routes = await _control_plane(
             spec, switch, doors, stack, lambda: all(check.ok for check in watch.checks())
         )
         http = HttpServer(
@@ -112,6 +114,9 @@ async def main(spec: ChildSpec, control: Control) -> None:
             await stack.enter_async_context(switch.running())
             await stack.enter_async_context(doors.open())
             control.beat_with(switch.facts)
+        if giving is not None:
+            await giving.start()
+            stack.push_async_callback(giving.stop)
         await http.start()
         stack.push_async_callback(http.stop)
         watching = asyncio.create_task(watch.run(), name="watch the supervisor")
@@ -147,27 +152,32 @@ async def _control_plane(
     doors: Doors | None,
     stack: contextlib.AsyncExitStack,
     takes_calls: Callable[[], bool],
-) -> tuple[ControlPlane | None, Sequence[web.RouteDef]]:
-    """It asks calls over the bus, one of its own where the gateway has no calls; and the WebSocket of events, by a gate
-    of its own there, too. None: the settings want none.
+) -> tuple[ControlPlane | None, Giving | None, Sequence[web.RouteDef]]:
+    """It asks calls over the bus, one of its own where the gateway has no calls; the door for sound that other machines
+    want, not yet open; and the WebSocket of events, by a gate of its own there, too. None: the settings want none.
     """
     if not spec.settings.http.api:
-        return None, ()
+        return None, None, ()
     if switch is not None:
         bus: Bus = switch.bus
     else:
         bus = table.make(spec.settings.bus, node=spec.node, run=spec.run)
         await bus.open()
         stack.push_async_callback(bus.close)
-    asking = Everywhere(bus)
-    plane = ControlPlane(spec.settings, asking, bus, takes_calls=takes_calls, bus_up=lambda: bus.up)
+    fetching = Fetching(bus.leases, node=spec.node)
+    stack.push_async_callback(fetching.close)
+    plane = ControlPlane(
+        spec.settings, Everywhere(bus), bus, takes_calls=takes_calls, bus_up=lambda: bus.up, elsewhere=fetching
+    )
     stack.push_async_callback(plane.close)
+    host, port = spec.settings.fleet.host, spec.settings.fleet.files_port
+    giving = Giving(plane.sounds, bus.leases, node=spec.node, run=spec.run, host=host, port=port)
     if doors is not None:
         gate = doors.gate
     else:
         gate = Gate(spec.settings.gate, Tokens(secret_of(spec.settings.gate), bus.once))
         stack.push_async_callback(gate.close_all)
-    return plane, plane.events(gate, bus.live).routes()
+    return plane, giving, plane.events(gate, bus.live).routes()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -13,9 +13,10 @@ class FleetSettings(BaseModel):
 
     calls: how many this machine takes at a time; the number of cells follows from it and from what the linked PJSIP
     holds (`sip.inbound_calls` a cell). host: address of the cells' SIP sockets, reachable from every edge; sip_ports:
-    one of this range a cell. Sound goes to `sip.media_host` within `sip.rtp_ports`, split among the cells.
-    runtime: sockets and pid files. gateways: HTTP processes on `http.port`; 0: one a core. speech_workers: processes
-    that hold the models. heartbeat_s: how often children report; hang_s: silence after which one is killed.
+    one of this range a cell. files_port: at the same address, where other machines fetch recordings that lie here (by
+    HTTP); 0: each gateway has any free port. Sound goes to `sip.media_host` within `sip.rtp_ports`, split among the
+    cells. runtime: sockets and pid files. gateways: HTTP processes on `http.port`; 0: one a core. speech_workers:
+    processes that hold the models. heartbeat_s: how often children report; hang_s: silence after which one is killed.
     ready_s: how long a child may take to start. backoff_s: first and longest pause of a child that crashes again and
     again; alarm_crashes within alarm_s raise an alarm. orphan_s: how long children without a supervisor go on taking
     calls; the next supervisor has replaced them by then.
@@ -27,6 +28,7 @@ class FleetSettings(BaseModel):
     calls: int = Field(default=60, ge=1, le=10_000)
     host: str = "127.0.0.1"
     sip_ports: tuple[int, int] = (5100, 5999)
+    files_port: int = Field(default=0, ge=0, le=65_535)
     runtime: Path = Path("../var/run")
     gateways: int = Field(default=0, ge=0, le=64)
     speech_workers: int = Field(default=1, ge=0, le=64)

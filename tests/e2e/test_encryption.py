@@ -166,7 +166,8 @@ async def test_a_person_gets_sound_and_erasure_deletes_the_file_with_a_proof(ser
     async with asking(server, keeper) as client:
         async with client.post("/api/v1/privacy/export", json={"number": "phone"}) as answer:
             with zipfile.ZipFile(io.BytesIO(await answer.read())) as archive:
-                assert set(archive.namelist()) == {f"calls/{call_id}.json", f"recordings/{call_id}.wav"}
+                names = {f"calls/{call_id}.json", f"recordings/{call_id}.wav", "manifest.json"}
+                assert set(archive.namelist()) == names
                 sound = left_channel(archive.read(f"recordings/{call_id}.wav"))
         assert strongest_hz(sound, 16_000) == pytest.approx(HZ, abs=10)
         await post(client, "/api/v1/privacy/erase", 200, number="phone")

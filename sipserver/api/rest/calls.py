@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
 
-from sipserver.api.rest import models, sealed_sound
+from sipserver.api.rest import models
 from sipserver.api.rest.errands import errands
 from sipserver.api.rest.operations import Answered, Asked, Does, Operation
 from sipserver.api.rest.problems import problem
-from sipserver.calls import sound_files
-from sipserver.calls.keyring import Keyring
-from sipserver.calls.sealed_file import SealedFile
+from sipserver.api.sounds.fetching import Fetching
+from sipserver.api.sounds.here import Sounds
+from sipserver.api.sounds.tickets import Sound
 from sipserver.errors import CallerError, NotFound, SipServerError
 from sipserver.store import transcript
 from sipserver.store.reader import CallRow, EventRow, Filter, Reader
@@ -52,11 +50,13 @@ Once = Callable[[str, float], Awaitable[bool]]
 
 
 class CallOperations:
-    """Loop thread. recordings: nothing outside this folder is ever given away. ring: what opens encrypted ones."""
+    """Loop thread. sounds: on this machine. elsewhere: on others; None: there are none."""
 
-    def __init__(self, reader: Reader, calls: Calls, once: Once, recordings: Path, ring: Keyring) -> None:
-        self._ring = ring
-        self._reader, self._calls, self._once, self._recordings = reader, calls, once, recordings
+    def __init__(
+        self, reader: Reader, calls: Calls, once: Once, sounds: Sounds, elsewhere: Fetching | None = None
+    ) -> None:
+        self._reader, self._calls, self._once = reader, calls, once
+        self._sounds, self._elsewhere = sounds, elsewhere
 
     def operations(self) -> Sequence[Operation]:
         read, write = Scope.CALLS_READ, Scope.CALLS_WRITE
@@ -123,7 +123,8 @@ class CallOperations:
                 Scope.RECORDINGS_READ,
                 self._recording,
                 "Fetch the recording of a call",
-                "A WAV file. `Range` is understood. 503: it is encrypted, and its key is not on this machine.",
+                "A WAV file, whichever machine has it. `Range` is understood. 503: the machine that has it does not "
+                "answer (`Retry-After`), or it is encrypted, and its key is not there.",
                 media_type="audio/x-wav",
                 refusals=(409, 416, 503),
                 deed="recording.read",
@@ -220,15 +221,15 @@ class CallOperations:
             raise NotFound("the call was not recorded: no more may be kept" if full else "this call was not recorded")
         if row.recording_status == "recording":
             return problem(409, "the call is still being recorded")
-        path = await asyncio.to_thread(_inside, Path(row.recording_path), self._recordings)
-        if path is None:
-            raise NotFound(f"the recording is not on this machine: {row.node} made it")
-        name = f"{row.id}.wav"
-        if not sound_files.is_sealed(path):
-            return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
         whole = row.recording_status == "complete"
-        opens = functools.partial(SealedFile, path, self._ring, tenant=row.tenant, unfinished=not whole)
-        return await sealed_sound.answer(asked.request, opens, name)
+        path = await self._sounds.find(row.recording_path)
+        if path is not None:
+            name = f"{row.id}.wav"
+            return await self._sounds.answer(asked.request, path, tenant=row.tenant, whole=whole, name=name)
+        if self._elsewhere is None:
+            raise NotFound(f"the recording is not on this machine: {row.node} made it")
+        there = Sound(row.node, row.tenant, row.id, row.recording_path, whole)
+        return await self._elsewhere.answer(asked.request, there)
 
     async def _end(self, asked: Asked) -> Answered:
         call_id = _id(asked)
@@ -348,12 +349,6 @@ def _call(row: CallRow) -> models.Call:
 def _event(row: EventRow) -> models.CallEvent:
     moment = None if row.at_us is None else datetime.fromtimestamp(row.at_us / 1e6, UTC)
     return models.CallEvent(seq=row.seq, at_ms=row.at_ms, kind=row.kind, timestamp=moment, fields=row.fields)
-
-
-def _inside(path: Path, folder: Path) -> Path | None:
-    """The file, if it is there and below the folder, symbolic links followed."""
-    found = path.resolve()
-    return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
 
 
 def _next(row: CallRow) -> str:

@@ -66,7 +66,8 @@ class PrivacyOperations:
                 Scope.PRIVACY_WRITE,
                 self._export,
                 "Fetch what is kept about a number",
-                "A ZIP file: a JSON file a call, and sound that is on the machine that answers.",
+                "A ZIP file: a JSON file a call, and sound, whichever machine of a fleet has it. `manifest.json` "
+                "counts, also calls whose sound could not be had from another machine (`elsewhere`).",
                 body=Person,
                 media_type="application/zip",
                 refusals=(400,),

@@ -62,6 +62,8 @@ async def _answer(request: web.Request, sound: SealedFile, name: str) -> web.Str
             part = await asyncio.to_thread(_read, sound, begin, min(end - begin, PART_BYTES))
             await response.write(part)
             begin += len(part)
+    except ConnectionError:
+        return response  # whoever asked is gone
     except (Damaged, OSError) as broken:
         _log.error("a recording cannot be read to its end", error=str(broken))
         if request.transport is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,10 @@ async def test_a_caller_is_given_and_then_forgotten(server: ServerProcess) -> No
         async with client.post("/api/v1/privacy/export", json={"number": "phone"}) as answer:
             assert (answer.status, answer.content_type) == (200, "application/zip")
             with zipfile.ZipFile(io.BytesIO(await answer.read())) as archive:
-                assert set(archive.namelist()) == {f"calls/{call_id}.json", f"recordings/{call_id}.wav"}
+                names = {f"calls/{call_id}.json", f"recordings/{call_id}.wav", "manifest.json"}
+                assert set(archive.namelist()) == names
+                counts = {"calls": 1, "recordings": 1, "elsewhere": 0, "running": 0}
+                assert json.loads(archive.read("manifest.json")) == counts
         assert "number" in (await post(client, "/api/v1/privacy/erase", 400, number='"'))["detail"]
         told = await post(client, "/api/v1/privacy/erase", 200, number="phone")
         assert (told["calls"], told["files"], told["running"]) == (1, 1, 0)

@@ -1,0 +1,55 @@
+"""Sound files on this machine's disk as answers to requests, plain and encrypted.
+
+Owns that nothing outside the folder of recordings is given away. Refuses to know who asks and whether they may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from sipserver.api.rest import sealed_sound
+from sipserver.calls import sound_files
+from sipserver.calls.keyring import Keyring
+from sipserver.calls.sealed_file import SealedFile
+from sipserver.tenants.sound_files import of_call
+
+
+class Sounds:
+    """Loop thread. folder: of recordings. ring: what opens encrypted ones."""
+
+    def __init__(self, folder: Path, ring: Keyring) -> None:
+        self._folder, self._ring = folder, ring
+
+    async def find(self, path: str) -> Path | None:
+        """The file, if it is on this machine."""
+        return await asyncio.to_thread(_inside, Path(path), self._folder)
+
+    async def of_call(self, path: str, call_id: str) -> Sequence[str]:
+        """The paths of all recordings of the call whose first one is at this path, which are on this machine."""
+        return await asyncio.to_thread(_all_inside, Path(path), call_id, self._folder)
+
+    async def answer(
+        self, request: web.Request, path: Path, *, tenant: str, whole: bool, name: str
+    ) -> web.StreamResponse:
+        """Whole or the range that is asked for. path: that `find` gave. tenant, whole: an encrypted file must be this
+        tenant's, and have an end. name: for whoever saves it. Raises Damaged, KeyMissing.
+        """
+        if not sound_files.is_sealed(path):
+            return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+        opens = functools.partial(SealedFile, path, self._ring, tenant=tenant, unfinished=not whole)
+        return await sealed_sound.answer(request, opens, name)
+
+
+def _inside(path: Path, folder: Path) -> Path | None:
+    """The file, if it is there and below the folder, symbolic links followed."""
+    found = path.resolve()
+    return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
+
+
+def _all_inside(path: Path, call_id: str, folder: Path) -> list[str]:
+    return [str(found) for found in of_call(path, call_id) if _inside(found, folder) is not None]
