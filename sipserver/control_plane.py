@@ -51,6 +51,7 @@ from sipserver.store.keys import KeyRows
 from sipserver.store.persons import PersonRows
 from sipserver.store.reader import Reader
 from sipserver.store.retention import RetentionRows
+from sipserver.store.running import Running
 from sipserver.store.sessions import SessionRows
 from sipserver.store.usage_meters import UsageMeters
 from sipserver.store.usage_rows import UsageRows
@@ -99,8 +100,8 @@ class Telling:
         self.outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
         self._bus, self.wanted = bus, Wanted()
         nearness = Nearness(bus.meters, Draw, self._near)
-        usage = UsageRows(self._database)
-        self._spending = Spending(usage, Rating(loaded.prices), loaded.tenants, bus.meters, nearness)
+        rows, running = UsageRows(self._database), Running(self._database)
+        self._spending = Spending(rows, running, Rating(loaded.prices), loaded.tenants, bus.meters, nearness)
         self._calls = CallsWatch(loaded.tenants, bus.limits.used, nearness)
         self._metering = Metering(UsageMeters(self._database), loaded.tenants, self._meter)
         self._beside: list[asyncio.Task[None]] = []
@@ -237,7 +238,7 @@ class ControlPlane:
         engines = Engines(loaded.speech.stt, loaded.speech.tts, loaded.llm)
         checks = PlanChecks(loaded.dialplans, allowed, engines, loaded.most_agents)
         self._plans = Plans(VersionRows(self._database), loaded.dialplans, checks, self._note_by_hand)
-        looking = ConfigOperations(self._plans, asking, loaded.tenants, UsageRows(self._database).stored)
+        looking = ConfigOperations(self._plans, asking, loaded.tenants, Running(self._database))
         return [*DialplanOperations(self._plans).operations(), *looking.operations()]
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:
