@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.api.rest.test_events import following
 from tests.fakes.until import eventually, until
 from tests.fleet.test_rest import key_of
 from tests.harness.fleet import FleetProcess
@@ -34,7 +35,7 @@ routes:
 
 class Office:
     def __init__(self, fleet: FleetProcess, key: str) -> None:
-        self.fleet, self._key = fleet, key
+        self.fleet, self.key = fleet, key
 
     async def call(self, phone: RoutedPhone, recording: str) -> Record:
         """A call that hears its echo; its record once it says what became of its recording."""
@@ -53,7 +54,7 @@ class Office:
     async def ask(self, method: str, path: str, **more: Any) -> tuple[int, dict[str, Any]]:
         """By a connection of its own, so that any gateway may take it."""
         url = f"http://127.0.0.1:{self.fleet.http_port}/api/v1{path}"
-        headers = {"Authorization": f"Bearer {self._key}"}
+        headers = {"Authorization": f"Bearer {self.key}"}
         async with (
             aiohttp.ClientSession(headers=headers) as client,
             client.request(method, url, **more) as answer,
@@ -83,7 +84,7 @@ async def office(tmp_path: Path, postgres: Postgres) -> AsyncIterator[Office]:
     fleet = FleetProcess(tmp_path / "fleet", {"acme.yaml": PLAN}, overrides, calls=4, store_url=url)
     try:
         await asyncio.to_thread(fleet.start)
-        scopes = ("calls:read", "calls:write", "config:read", "privacy:write")
+        scopes = ("calls:read", "calls:write", "config:read", "events:read", "privacy:write")
         yield Office(fleet, await asyncio.to_thread(key_of, fleet, *scopes))
     finally:
         await asyncio.to_thread(fleet.stop)
@@ -92,7 +93,14 @@ async def office(tmp_path: Path, postgres: Postgres) -> AsyncIterator[Office]:
 
 async def test_a_tenant_whose_storage_is_full_records_no_more_until_something_is_erased(office: Office) -> None:
     with RoutedPhone(office.fleet.sip_port) as first, RoutedPhone(office.fleet.sip_port) as second:
-        running = await office.call(first, "recording")
+        async with following(office.fleet, office.key, kinds="limit.near") as follower:
+            await follower.until("events.live")
+            running = await office.call(first, "recording")
+            await follower.until("limit.near")
+        assert (follower.heard[-1]["call_id"], follower.heard[-1]["fields"]["limit"]) == ("", "storage_bytes")
+        async with following(office.fleet, office.key, after=follower.heard[0]["cursor"], kinds="limit.near") as again:
+            await again.until("events.live")
+        assert again.heard[:-1] == follower.heard[1:], "it comes again to whoever was away, by any gateway"
         await eventually(office.stored, lambda used: used >= MOST, "a recording that runs uses it up")
         assert (await office.record(running))[0] == 202, "it is being recorded"
         await eventually(lambda: full(office), bool, "whoever counts has seen it")
