@@ -66,7 +66,9 @@ class ApiError(SipServerError):
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """A live event. timestamp: RFC 3339. cursor: from here on one can go on later."""
+    """A live event. call_id: empty: it belongs to no call; seq and at_ms say nothing then. timestamp: RFC 3339. cursor:
+    from here on one can go on later.
+    """
 
     kind: str
     call_id: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -53,7 +52,9 @@ from sipserver.store.keys import KeyRows
 from sipserver.store.persons import PersonRows
 from sipserver.store.reader import Reader
 from sipserver.store.retention import RetentionRows
+from sipserver.store.running import Running
 from sipserver.store.sessions import SessionRows
+from sipserver.store.tenant_events import TenantEvents
 from sipserver.store.usage_meters import UsageMeters
 from sipserver.store.usage_rows import UsageRows
 from sipserver.store.users import UserRows
@@ -100,9 +101,10 @@ class Telling:
         self._database = Database(loaded.store, connections=CONNECTIONS)
         self.outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
         self._bus, self.wanted = bus, Wanted()
+        self._beside_calls = TenantEvents(self._database, node, bus.live.tell)
         nearness = Nearness(bus.meters, Draw, self._near)
-        usage = UsageRows(self._database)
-        self._spending = Spending(usage, Rating(loaded.prices), loaded.tenants, bus.meters, nearness)
+        rows, running = UsageRows(self._database), Running(self._database)
+        self._spending = Spending(rows, running, Rating(loaded.prices), loaded.tenants, bus.meters, nearness)
         self._calls = CallsWatch(loaded.tenants, bus.limits.used, nearness)
         self._metering = Metering(UsageMeters(self._database), loaded.tenants, self._meter)
         self._beside: list[asyncio.Task[None]] = []
@@ -144,7 +146,8 @@ class Telling:
             self._beside.append(asyncio.create_task(work, name=name))
 
     async def _near(self, tenant: str, told: Told) -> None:
-        at, event = datetime.now(UTC), LimitNear(told.limit, told.most, told.used)
+        event = LimitNear(told.limit, told.most, told.used)
+        at = await self._beside_calls.add(tenant, event)
         await self.outgoing.publish(
             [Notice(tenant, event.kind, at, event.fields(), key=f"near/{told.limit}/{at.isoformat()}")]
         )
@@ -209,6 +212,7 @@ class ControlPlane:
         self._providers = Providers(loaded.login.oidc)
         comers = ProviderOperations(self._providers, ProviderLogin(users), entrance, loaded.login)
         self._allowances = allowing.of(loaded, bus)
+        self._beside_calls = TenantEvents(self._database, bus.node, bus.live.tell)
         self._access = access = Access(
             keys.recognise,
             per_s=loaded.http.api_per_s,
@@ -242,7 +246,7 @@ class ControlPlane:
         engines = Engines(loaded.speech.stt, loaded.speech.tts, loaded.llm)
         checks = PlanChecks(loaded.dialplans, allowed, engines, loaded.most_agents)
         self._plans = Plans(VersionRows(self._database), loaded.dialplans, checks, self._note_by_hand)
-        looking = ConfigOperations(self._plans, asking, loaded.tenants, UsageRows(self._database).stored)
+        looking = ConfigOperations(self._plans, asking, loaded.tenants, Running(self._database))
         return [*DialplanOperations(self._plans).operations(), *looking.operations()]
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:
@@ -272,11 +276,11 @@ class ControlPlane:
     async def _one_more(self, tenant: str) -> None:
         """Raises TooMany when the tenant may not ask now; those who want to hear of it are told."""
         allowed = await self._allowances.request(tenant)
-        if allowed.told:
-            at = datetime.now(UTC)
-            events = [LimitExceeded(told.limit, told.most, told.used) for told in allowed.told]
+        for told in allowed.told:
+            event = LimitExceeded(told.limit, told.most, told.used)
+            at = await self._beside_calls.add(tenant, event)
             await self._outgoing.publish(
-                [Notice(tenant, each.kind, at, each.fields(), key=f"{each.limit}/{at.isoformat()}") for each in events]
+                [Notice(tenant, event.kind, at, event.fields(), key=f"{told.limit}/{at.isoformat()}")]
             )
         if allowed.reached is not None:
             raise TooMany(allowed.reached.text, retry_after_s=allowed.reached.retry_after_s)

@@ -1,5 +1,5 @@
-"""How much tenants have spent and keep, told to whoever counts limits: from what calls that are over
-cost, what those that run have cost so far, and what is kept of recordings.
+"""How much tenants have spent and keep, told to whoever counts limits: from what calls that are over cost, what those
+that run have cost so far, and what is kept of recordings.
 
 Owns how often it looks. Refuses to know what becomes of a tenant whose limit is reached.
 """
@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sipserver import log
 from sipserver.store.database import UNAVAILABLE, brief
+from sipserver.store.running import Running
 from sipserver.store.usage_rows import UsageRows
 from sipserver.tenants.allowances import (
     DAY_S,
@@ -31,8 +32,6 @@ from sipserver.tenants.prices import Rating
 from sipserver.tenants.settings import TenantLimits
 
 EVERY_S = 5.0
-LONGEST = timedelta(days=1)
-"""A call that runs for longer is not looked for until it is over."""
 SHARE = 20
 """A look that took long is followed by a pause of so many times its length: a twentieth of the time is spent on it."""
 
@@ -49,6 +48,7 @@ class Spending:
     def __init__(
         self,
         rows: UsageRows,
+        running: Running,
         rating: Rating,
         tenants: Mapping[str, TenantLimits],
         meters: Meters,
@@ -56,7 +56,7 @@ class Spending:
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._rows, self._rating, self._meters, self._now = rows, rating, meters, now
+        self._rows, self._running, self._rating, self._meters, self._now = rows, running, rating, meters, now
         self._nearness = nearness
         self._tenants = {
             name: limits
@@ -85,7 +85,7 @@ class Spending:
             if limits.minutes_a_day or limits.spend_a_day or limits.spend_a_month:
                 await self._look_at(tenant, limits)
             if limits.storage_bytes:
-                stored = await self._rows.stored(tenant)
+                stored = await self._running.stored(tenant, datetime.fromtimestamp(self._now(), UTC))
                 await self._meters.put(storage_scope(tenant), stored, STORED_S, lower=True)
                 await self._nearness.seen(tenant, "storage_bytes", stored, limits.storage_bytes)
 
@@ -103,10 +103,11 @@ class Spending:
                 minutes += -(-row.quantity // 60_000) if row.part in ("call.inbound", "call.outbound") else 0
         if limits.spend_a_day or limits.spend_a_month:
             # Read after the others: one that ends between is missing this time, instead of being counted twice.
-            for row in await self._rows.running(tenant, max(since, now - LONGEST), now):
-                cost = micro(self._rating.rate(row).cost)
-                of_month += cost
-                of_day += cost if row.at >= day else 0
+            async for call in self._running.of(tenant, now):
+                for row in call.used:
+                    cost = micro(self._rating.rate(row).cost)
+                    of_month += cost if row.at >= since else 0
+                    of_day += cost if row.at >= day else 0
         if limits.minutes_a_day:
             await self._meters.put(minutes_scope(tenant, now_s), minutes, 2 * DAY_S)
         if limits.spend_a_day:

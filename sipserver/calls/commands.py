@@ -23,6 +23,8 @@ from sipserver.events import CallMuted, CallOnHold, Fault
 
 Json = Mapping[str, Any]
 M = TypeVar("M", bound=BaseModel)
+_ADDRESS = frozenset({"call", "call_id", "on"})
+"""Arguments that are no options of a step: which call, which a bus says once more, and a step's branches."""
 
 
 class UnknownCall(CallerError):
@@ -238,7 +240,7 @@ async def _press(call: Call, wanted: Digits) -> None:
 
 def _checked(kind: type[M], arguments: Json) -> M:
     """Its options, checked as those of a dialplan are. Raises CallerError."""
-    options = {name: value for name, value in arguments.items() if name not in ("call", "on")}
+    options = {name: value for name, value in arguments.items() if name not in _ADDRESS}
     try:
         return kind.model_validate(options)
     except ValidationError as problem:

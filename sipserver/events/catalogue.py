@@ -125,7 +125,7 @@ def message_schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "kind": {"type": "string", "description": "A kind of this catalogue."},
-            "call_id": {"type": "string"},
+            "call_id": {"type": "string", "description": "Empty: it belongs to no call; seq and at_ms are 0 then."},
             "tenant": {"type": "string"},
             "seq": {"type": "integer", "minimum": 0, "description": "The number of the event in its call."},
             "at_ms": {"type": "integer", "minimum": 0, "description": "Milliseconds since the call began."},

@@ -89,6 +89,17 @@ events = sa.Table(
     sa.Index("events_at_us", "at_us"),
 )
 
+tenant_events = sa.Table(  # what belongs to no call; run: of the process that told it
+    "tenant_events",
+    metadata,
+    sa.Column("run", sa.String(32), primary_key=True),
+    sa.Column("at_us", sa.BigInteger, primary_key=True),  # since the epoch; grows with every event of a run
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("fields", sa.JSON, nullable=False),
+    sa.Index("tenant_events_tenant", "tenant", "at_us"),
+)
+
 api_keys = sa.Table(
     "api_keys",
     metadata,

@@ -1,6 +1,6 @@
 """What a call used, by part, and how many bytes of sound are kept of it, from its row and its events; and the rows that
-say so. Exactly once, because it is a function of what is recorded: made anew when a call is over, and again when an
-event comes later.
+say so when it is over. Exactly once, because it is a function of what is recorded: made anew when a call is over, and
+again when an event comes later.
 
 Owns which event says what was used. Refuses to know prices. Quantities only grow; what is kept goes with the sound.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,8 +31,6 @@ _FIRST = happened.CallStarted, happened.CallCarried, happened.PartyDialed, happe
 _FURTHER = happened.LegDisconnected, happened.EngineUsed, happened.ModelSpan, happened.VoicemailLeft
 _RECORDING = happened.RecordingStarted, happened.RecordingStopped, happened.RecordingFailed
 KINDS = tuple(each.kind for each in (*_FIRST, *_FURTHER, *_RECORDING))
-TALKING = tuple(each.kind for each in (*_FIRST, happened.LegDisconnected))
-"""Kinds of events that say who is connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +53,6 @@ class Told:
     fields: Mapping[str, Any]
 
 
-def talked(row: Mapping[str, Any], told: Iterable[Told], now: datetime) -> Mapping[Item, int]:
-    """What a call that is not over has used of connections until now, from its columns and its events of TALKING.
-    Pure.
-    """
-    return _account({**row, "ended_at": now}, told).used
-
-
-def _account(row: Mapping[str, Any], told: Iterable[Told]) -> _Account:
-    """From the columns of a call that is over and its events in order. Pure. An event that is not as it should be says
-    nothing.
-    """
-    account = _Account()
-    for event in told:
-        try:
-            account.take(event)
-        except (LookupError, TypeError, ValueError):
-            continue
-    account.close(row)
-    return account
-
-
 async def settle(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Note what calls that are over have used, and what is kept of them. rows: columns of `calls`, whose rows the
     transaction has locked: so what is noted last is of all events.
@@ -87,10 +64,10 @@ async def settle(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]])
         .where(events.c.call_id.in_([row["id"] for row in rows]), events.c.kind.in_(KINDS))
         .order_by(events.c.call_id, events.c.seq)
     )
-    told: dict[str, list[Told]] = {}
+    open_accounts = {row["id"]: Account() for row in rows}
     for call_id, at_ms, kind, fields in await connection.execute(query):
-        told.setdefault(call_id, []).append(Told(at_ms, kind, fields))
-    accounts = [(row, _account(row, told.get(row["id"], ()))) for row in rows]
+        open_accounts[call_id].take(Told(at_ms, kind, fields))
+    accounts = [(row, open_accounts[row["id"]].closed(row, row["ended_at"])) for row in rows]
     new = [
         {
             "call_id": row["id"],
@@ -134,7 +111,9 @@ def _upsert_stored(dialect: str) -> Any:
     return statement.on_conflict_do_update(index_elements=keys, set_={"bytes": statement.excluded.bytes})
 
 
-class _Account:
+class Account:
+    """Of one call. `take` its events in order, ask what is `closed`. Pure."""
+
     def __init__(self) -> None:
         self._used: Counter[Item] = Counter()
         self._kept: Counter[str] = Counter()
@@ -147,6 +126,13 @@ class _Account:
         """By path: when it began, and its channels."""
 
     def take(self, event: Told) -> None:
+        """An event that is not as it should be says nothing."""
+        try:
+            self._take(event)
+        except (LookupError, TypeError, ValueError):
+            return
+
+    def _take(self, event: Told) -> None:
         fields = event.fields
         match event.kind:
             case happened.CallStarted.kind | happened.CallCarried.kind:
@@ -183,8 +169,19 @@ class _Account:
         """Bytes of sound that are there still, by kind."""
         return {kind: size for kind, size in self._kept.items() if size}
 
-    def close(self, row: Mapping[str, Any]) -> None:
-        ended_ms = _milliseconds(row["ended_at"] - row["started_at"])
+    def closed(self, row: Mapping[str, Any], ended_at: datetime) -> Account:
+        """One that says what the call has used if it ends then, or ended. This one can go on. row: columns of the
+        call.
+        """
+        account = Account()
+        account._used, account._kept = self._used.copy(), self._kept.copy()
+        account._trunk, account._trunks = self._trunk, self._trunks
+        account._talking, account._tapes = self._talking.copy(), self._tapes.copy()
+        account._close(row, ended_at)
+        return account
+
+    def _close(self, row: Mapping[str, Any], ended_at: datetime) -> None:
+        ended_ms = _milliseconds(ended_at - row["started_at"])
         for leg in tuple(self._talking):
             self._hung_up(leg, ended_ms)
         for path in tuple(self._tapes):
@@ -192,7 +189,7 @@ class _Account:
         answered: datetime | None = row["answered_at"]
         if answered is not None:
             part = "call.outbound" if row["direction"] == "outbound" else "call.inbound"
-            self._used[Item(part, engine=self._trunk)] = max(0, _milliseconds(row["ended_at"] - answered))
+            self._used[Item(part, engine=self._trunk)] = max(0, _milliseconds(ended_at - answered))
         if row["recording_path"] is None:  # deleted since, or never begun
             self._kept.pop(RECORDING, None)
 

@@ -1,5 +1,5 @@
-"""Rows of what calls used and what is kept of them, read. Refuses to know prices, and how the rows come to be
-(`store.usage`).
+"""Rows of what calls that are over have used, read. Refuses to know prices, how the rows come to be (`store.usage`),
+and calls that run (`store.running`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sipserver.store import usage as usage_of
 from sipserver.store.database import Database
-from sipserver.store.parts import UNITS
-from sipserver.store.schema import calls, events, stored, usage
+from sipserver.store.schema import usage
 from sipserver.store.settings import StoreSettings
 
 PAGE = 500
 """Rows at once: what is done with them holds the loop up for some milliseconds."""
-MOST_RUNNING = 5_000
-"""Calls of one tenant that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,46 +48,6 @@ class UsageRows:
 
     async def of_call(self, call_id: str) -> Sequence[UsageRow]:
         return await self._found(sa.select(*_COLUMNS).where(usage.c.call_id == call_id).order_by(*_ORDER))
-
-    async def stored(self, tenant: str) -> int:
-        """Bytes of sound that are kept of the tenant's calls that are over."""
-        query = sa.select(sa.func.coalesce(sa.func.sum(stored.c.bytes), 0)).where(stored.c.tenant == tenant)
-        async with self._database.engine.connect() as connection:
-            return int((await connection.execute(query)).scalar_one())
-
-    async def running(self, tenant: str, since: datetime, now: datetime) -> Sequence[UsageRow]:
-        """What calls that began then, and are not over, have used of connections until now; of MOST_RUNNING at most."""
-        known = (calls.c.id, calls.c.started_at, calls.c.answered_at, calls.c.direction, calls.c.recording_path)
-        are_open = sa.and_(calls.c.ended_at.is_(None), calls.c.answered_at.is_not(None))
-        query = sa.select(*known).where(calls.c.tenant == tenant, calls.c.started_at >= since, are_open)
-        async with self._database.engine.connect() as connection:
-            found = (await connection.execute(query.order_by(calls.c.started_at).limit(MOST_RUNNING))).mappings().all()
-            told: dict[str, list[usage_of.Told]] = {row["id"]: [] for row in found}
-            columns = (events.c.call_id, events.c.at_ms, events.c.kind, events.c.fields)
-            for at in range(0, len(found), PAGE):
-                of = sa.and_(
-                    events.c.call_id.in_([row["id"] for row in found[at : at + PAGE]]),
-                    events.c.kind.in_(usage_of.TALKING),
-                )
-                happened = await connection.execute(sa.select(*columns).where(of).order_by(events.c.seq))
-                for call_id, at_ms, kind, fields in happened:
-                    told[call_id].append(usage_of.Told(at_ms, kind, fields))
-        return [
-            UsageRow(
-                row["id"],
-                tenant,
-                row["started_at"],
-                item.part,
-                item.leg,
-                item.engine,
-                item.vendor,
-                item.model,
-                quantity,
-                UNITS[item.part],
-            )
-            for row in found
-            for item, quantity in usage_of.talked(dict(row), told[row["id"]], now).items()
-        ]
 
     async def between(self, tenant: str, since: datetime, until: datetime) -> AsyncIterator[UsageRow]:
         """Of all calls that began then, until not within, in order of their beginning. Read in pages of PAGE."""

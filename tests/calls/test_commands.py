@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sipserver.bus.memory import MemoryBus
 from sipserver.calls.commands import CallCommands, UnknownCall
 from sipserver.calls.states import State
 from sipserver.errors import CallerError
@@ -52,3 +53,30 @@ async def test_unknown_calls_and_verbs_are_the_askers_fault(stage: Stage) -> Non
             await commands.handle(verb, {"call": "nobody"})
     with pytest.raises(CallerError, match="there are calls, status, hangup, originate, "):
         await commands.handle("dance", {})
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("say", {"text": "Hello."}),
+        ("transfer", {"to": "sip:200@127.0.0.1"}),
+        ("record", {"action": "stop"}),
+        ("digits", {"digits": "1"}),
+    ],
+)
+async def test_what_a_bus_adds_to_say_which_call_it_is_is_no_option(
+    stage: Stage, verb: str, options: dict[str, str]
+) -> None:
+    leg, call = stage.call(WAITING)
+    commands = CallCommands(registry_of(stage))
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    bus = MemoryBus(node="one", run="r1")
+    await bus.open()
+    serving = await bus.commands.serve("run:r1", commands.handle)
+    await bus.leases.hold(f"call/{call.id}", {"run": "r1"})
+    asked = {"call": call.id, **options}
+    assert await bus.commands.ask(f"call:{call.id}", verb, asked) == {"call": call.id}
+    await serving.close()
+    await bus.close()
+    leg.peer_leaves()
+    await stage.ended(leg)

@@ -18,9 +18,9 @@ from sipserver.store.journal_sink import JournalSink
 from sipserver.store.ledger import Ledger
 from sipserver.store.reader import Reader
 from sipserver.store.retention import Kept, RetentionRows
+from sipserver.store.running import Running
 from sipserver.store.schema import doomed_files, stored, usage
 from sipserver.store.settings import StoreSettings
-from sipserver.store.usage_rows import UsageRows
 from tests.fakes.told import start, tell
 from tests.store.told import clock, gone, seconds, unfinished
 
@@ -181,21 +181,21 @@ def with_sound(call_id: str = "c1") -> list[Entry]:
 
 
 async def test_sound_that_is_kept_is_counted_until_it_goes(database: Database) -> None:
-    rows, retention = UsageRows(database), RetentionRows(database)
+    running, retention, now = Running(database), RetentionRows(database), datetime.now(UTC)
     for call_id in ("c1", "c2", "c3"):
         await Ledger(database).apply(with_sound(call_id))
     recorded, message = 3 * 64_000 + 2 * 44, 16_000 + 44
     assert await stored_of(database) == {"recording": recorded, "voicemail": message}
     await Ledger(database).apply(with_sound())
-    assert (await rows.stored("acme"), await rows.stored("zenith")) == (3 * (recorded + message), 0)
-    now = datetime.now(UTC)
+    assert await running.stored("acme", now) == 3 * (recorded + message)
+    assert await running.stored("zenith", now) == 0
     assert await retention.delete(Kept.EVENTS, ["c1"], now) == 0
     assert await retention.delete(Kept.RECORDINGS, ["c1"], now) == 2, "both files of the call"
     assert await stored_of(database) == {"voicemail": message}
     assert await retention.delete(Kept.VOICEMAIL, ["c1"], now) == 1
     assert await stored_of(database) == {}
     assert await retention.delete(Kept.RECORDS, ["c2"], now) == 3
-    assert await rows.stored("acme") == recorded + message
+    assert await running.stored("acme", now) == recorded + message
     assert (await used(database, "c2"))[("recording.size", "", "", "")] == recorded + message, "bills stay"
     async with database.engine.connect() as connection:
         doomed = await connection.execute(sa.select(doomed_files.c.path))

@@ -13,11 +13,13 @@ import sqlalchemy as sa
 from sipserver.bus.contract import Draw
 from sipserver.bus.memory import MemoryBus
 from sipserver.store.database import Database
+from sipserver.store.running import Running
 from sipserver.store.schema import calls, events, stored, usage
 from sipserver.store.settings import StoreSettings
 from sipserver.store.usage_rows import UsageRows
 from sipserver.tenants.allowances import (
     MONTH_S,
+    Allowances,
     Told,
     micro,
     minutes_scope,
@@ -39,6 +41,10 @@ PRICES = PriceSettings.model_validate(
             {"part": "call.*", "price": "0.60", "per": "minute"},
             {"part": "call.*", "engine": "dear", "price": "6", "per": "minute", "rounding": "60/60"},
             {"part": "leg", "price": "1.20", "per": "minute"},
+            {"part": "stt", "price": "0.06", "per": "minute"},
+            {"part": "tts", "price": "10", "per": "1000000 characters"},
+            {"part": "llm.*", "price": "100", "per": "1000000 tokens"},
+            {"part": "llm.untold", "price": "5", "per": "1000 requests"},
         ]
     }
 )
@@ -49,13 +55,15 @@ class Office:
 
     def __init__(self, database: Database) -> None:
         self.database, self.bus = database, MemoryBus(node="one", run="r1")
+        self.running = Running(database)
         self.told: list[tuple[str, str, str]] = []
 
-    async def look(self, **limits: Any) -> None:
+    async def look(self, now: datetime = NOW, **limits: Any) -> None:
         nearness = Nearness(self.bus.meters, Draw, self.tell)
         tenants = {"acme": TenantLimits(**limits), "free": TenantLimits()}
         rows = UsageRows(self.database)
-        await Spending(rows, Rating(PRICES), tenants, self.bus.meters, nearness, now=NOW.timestamp).look()
+        rating = Rating(PRICES)
+        await Spending(rows, self.running, rating, tenants, self.bus.meters, nearness, now=now.timestamp).look()
 
     async def tell(self, tenant: str, told: Told) -> None:
         self.told.append((tenant, told.limit, told.used))
@@ -77,6 +85,7 @@ class Office:
         async with self.database.engine.begin() as connection:
             row = {"call_id": call_id, "seq": seq, "at_ms": at_ms, "kind": kind, "fields": fields}
             await connection.execute(sa.insert(events).values(**row))
+            await connection.execute(sa.update(calls).where(calls.c.id == call_id).values(events=seq + 1))
 
     async def used(self, call_id: str, ago: timedelta, part: str, quantity: int, *, tenant: str = "acme") -> None:
         row = {
@@ -145,7 +154,6 @@ async def test_calls_that_run_cost_what_they_have_used_so_far(office: Office) ->
     await office.event("talks", 0, 0, "call.started", direction="inbound", trunk="cheap")
     await office.event("talks", 1, 180_000, "party.dialed", party="party-1", to="sip:x@y", trunk="cheap")
     await office.event("talks", 2, 240_000, "leg.answered", leg="party-1")
-    await office.event("talks", 3, 250_000, "usage.engine", part="tts", quantity=9, engine="voice")
     await office.call("dear", 2 * minute, answered_at=NOW - timedelta(seconds=1), direction="outbound")
     await office.event("dear", 0, 0, "call.started", direction="outbound", trunk="")
     await office.event("dear", 1, 60_000, "call.carried", trunk="dear")
@@ -160,3 +168,57 @@ async def test_calls_that_run_cost_what_they_have_used_so_far(office: Office) ->
     await office.erase("talks")
     await office.look(spend_a_day=50, spend_a_month=50)
     assert await office.meter(DAY) == micro(over + dear), "what it comes to is set right"
+
+
+async def test_what_calls_that_run_have_used_of_speech_and_models_costs_now(office: Office) -> None:
+    await office.call("talks", timedelta(minutes=5), answered_at=NOW)
+    spend: dict[str, Any] = {"spend_a_day": 50, "spend_a_month": 50}
+    tokens = {"outcome": "complete", "tokens_in": 9000, "tokens_out": 1000, "engine": "mind"}
+    await office.event("talks", 0, 100, "usage.engine", part="stt", quantity=120_000, engine="ears")
+    await office.event("talks", 1, 200, "usage.engine", part="tts", quantity=4000, engine="voice")
+    await office.event("talks", 2, 300, "llm.span", **tokens)
+    await office.look(**spend)
+    turn, stt, tts = Decimal(1), Decimal("0.12"), Decimal("0.04")
+    assert await office.meter(DAY) == micro(stt + tts + turn)
+    await office.look(**spend)
+    assert await office.meter(DAY) == micro(stt + tts + turn), "nothing counts twice"
+    await office.event("talks", 3, 400, "llm.span", **tokens)
+    await office.event("talks", 4, 500, "llm.span", outcome="cancelled", engine="mind")
+    await office.look(**spend)
+    untold = Decimal("0.005")
+    assert await office.meter(DAY) == await office.meter(MONTH) == micro(stt + tts + 2 * turn + untold)
+
+
+async def test_what_a_call_began_before_the_month_costs_is_of_that_month(office: Office) -> None:
+    first = datetime(2026, 11, 1, 1, 0, tzinfo=UTC)
+    await office.call("night", NOW - first + timedelta(hours=2), answered_at=first)
+    await office.event("night", 0, 100, "usage.engine", part="tts", quantity=4000, engine="voice")
+    await office.look(first, spend_a_month=50)
+    assert await office.meter(spend_scope("spend_a_month", "acme", first.timestamp())) == 0
+
+
+async def test_recordings_that_run_are_kept_already(office: Office) -> None:
+    await office.call("over", timedelta(hours=1), ended_at=NOW)
+    await office.keeps("over", 500)
+    await office.call("talks", timedelta(seconds=20), answered_at=NOW, recording_path="/r/1.wav")
+    await office.event("talks", 0, 10_000, "recording.started", path="/r/1.wav", channels=2)
+    await office.look(storage_bytes=1_000_000)
+    assert await office.meter(storage_scope("acme")) == 500 + 640_000 + 44
+    await office.look(NOW + timedelta(seconds=3), storage_bytes=1_000_000)
+    assert await office.meter(storage_scope("acme")) == 500 + 832_000 + 44
+    assert office.told == [("acme", "storage_bytes", str(500 + 832_000 + 44))]
+
+
+async def test_tokens_of_a_call_that_runs_end_it_and_refuse_the_next(office: Office) -> None:
+    await office.call("talks", timedelta(minutes=5), answered_at=NOW)
+    tenants = {"acme": TenantLimits(spend_a_day=Decimal(1), on_exceeded="hangup")}
+    bus = office.bus
+    allowances = Allowances(tenants, bus.meters, bus.once.first, Draw, now=NOW.timestamp)
+    await office.look(spend_a_day=1)
+    assert (await allowances.minute("acme")).reached is None
+    tokens = {"outcome": "complete", "tokens_in": 9000, "tokens_out": 1000, "engine": "mind"}
+    await office.event("talks", 0, 300, "llm.span", **tokens)
+    await office.look(spend_a_day=1)
+    for allowed in (await allowances.minute("acme"), await allowances.call("acme")):
+        assert allowed.reached is not None
+        assert (allowed.reached.limit, allowed.reached.code, allowed.reached.hang_up) == ("spend_a_day", 403, True)

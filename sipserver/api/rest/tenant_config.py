@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from sipserver.api.plans import Plans
@@ -20,13 +21,17 @@ class Live(Protocol):
     async def trunks(self) -> Sequence[Mapping[str, Any]]: ...
 
 
-class ConfigOperations:
-    """Loop thread. tenants: as the settings have them; a tenant may be missing. stored: how many bytes one keeps."""
+class Sound(Protocol):
+    """As `store.running.Running`."""
 
-    def __init__(
-        self, plans: Plans, live: Live, tenants: Mapping[str, TenantLimits], stored: Callable[[str], Awaitable[int]]
-    ) -> None:
-        self._plans, self._live, self._tenants, self._stored = plans, live, tenants, stored
+    async def stored(self, tenant: str, now: datetime) -> int: ...
+
+
+class ConfigOperations:
+    """Loop thread. tenants: as the settings have them; a tenant may be missing. sound: that is kept of calls."""
+
+    def __init__(self, plans: Plans, live: Live, tenants: Mapping[str, TenantLimits], sound: Sound) -> None:
+        self._plans, self._live, self._tenants, self._sound = plans, live, tenants, sound
 
     def operations(self) -> Sequence[Operation]:
         def reads(name: str, path: str, does: Callable[[Asked], Awaitable[Answered]], summary: str, **more: Any) -> Any:
@@ -80,12 +85,13 @@ class ConfigOperations:
         name = asked.key.tenant
         used = sum(1 for call in await self._live.live() if call["tenant"] == name)
         limits, plan = self._tenants.get(name, TenantLimits()), await self._plans.plan(name)
+        stored = await self._sound.stored(name, datetime.now(UTC))
         return Answered(
             models.Tenant(
                 name=name,
                 calls=models.Calls(limit=limits.calls or None, used=used),
                 agents=models.AgentCount(limit=limits.agents or None, used=len(plan.agents) if plan else 0),
-                storage_bytes=models.Storage(limit=limits.storage_bytes or None, used=await self._stored(name)),
+                storage_bytes=models.Storage(limit=limits.storage_bytes or None, used=stored),
                 numbers=list(limits.numbers),
                 targets=list(limits.targets),
                 hosts=list(limits.hosts),
