@@ -12,6 +12,7 @@ import platform
 import signal
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -26,15 +27,19 @@ from sipserver.bus import table
 from sipserver.calls import keyring, sound_files
 from sipserver.calls.commands import CallCommands
 from sipserver.control_plane import ControlPlane, Telling
-from sipserver.doors import Doors
 from sipserver.engines import EngineRoom
 from sipserver.errors import SipServerError
 from sipserver.events import Stamped
 from sipserver.exchange import Exchange
+from sipserver.gate.gate import Gate
+from sipserver.gate.tokens import Tokens, secret_of
 from sipserver.log import logger
 from sipserver.open_files import raise_limit
 from sipserver.settings import Settings
 from sipserver.store.records import Records
+
+if TYPE_CHECKING:
+    from sipserver.doors import Doors
 
 
 def run(loaded: Settings) -> int:
@@ -89,19 +94,26 @@ class Server:
             limits=self._bus.limits,
             allowances=allowing.of(loaded, self._bus),
         )
-        self.doors = Doors(loaded, self.exchange, once=self._bus.once)
+        self.doors = self._doors() if loaded.calls_by_http else None
+        if self.doors is None:
+            self.gate = Gate(loaded.gate, Tokens(secret_of(loaded.gate), self._bus.once))
+        else:
+            self.gate = self.doors.gate
         probes = self.exchange.probes(self._queues, self._record_faults)
-        self.metrics = Metrics(with_websockets(probes, self.doors.gate.facts))
+        self.metrics = Metrics(with_websockets(probes, self.gate.facts))
         self.metrics.watch_webhooks(self._telling.attempts, self._telling.held)
         self._commands = CallCommands(self.exchange.registry)
         self._control = self._control_plane() if loaded.http.api else None
-        for_keys = self._control.events(self.doors.gate, self._bus.live) if self._control is not None else None
+        for_keys = self._control.events(self.gate, self._bus.live) if self._control is not None else None
         self.http = HttpServer(
             loaded.http,
             self.exchange.readiness,
             self.metrics,
             trunks=self.exchange.trunk_states,
-            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate, for_keys)],
+            routes=[
+                *(() if self.doors is None else self.doors.routes),
+                *event_socket.routes(events, self.gate, for_keys),
+            ],
             apps={} if self._control is None else {PREFIX: self._control.app},
         )
 
@@ -113,7 +125,10 @@ class Server:
             await self._open_http(stack)
             await self._open_records(stack)
             await stack.enter_async_context(exchange.running())
-            await stack.enter_async_context(self.doors.open())
+            if self.doors is None:
+                stack.push_async_callback(self.gate.close_all)
+            else:
+                await stack.enter_async_context(self.doors.open())
             await stack.enter_async_context(console.listening(self._settings, self._commands.handle))
             exchange.start_task(self._watchdog(), "watchdog")
             self._log.info(
@@ -143,6 +158,12 @@ class Server:
         if self._control is not None:
             stack.push_async_callback(self._control.close)
 
+    def _doors(self) -> Doors:
+        """Imported here: the libraries of carriers and browsers are a fifth of a start."""
+        from sipserver.doors import Doors
+
+        return Doors(self._settings, self.exchange, once=self._bus.once)
+
     def _control_plane(self) -> ControlPlane:
         asking = Here(self._commands.handle, self.exchange.trunk_states)
         return ControlPlane(self._settings, asking, self._bus, takes_calls=self._takes_calls)
@@ -161,7 +182,8 @@ class Server:
 
     def _observe(self, stamped: Stamped) -> None:
         self.metrics.observe(stamped)
-        self.doors.observe(stamped)
+        if self.doors is not None:
+            self.doors.observe(stamped)
 
     async def _open_records(self, stack: contextlib.AsyncExitStack) -> None:
         stack.push_async_callback(self._telling.close)

@@ -1,12 +1,10 @@
-"""What may happen once only, e.g. the use of a token: who was first, among all processes of a bus."""
+"""What may happen once only, e.g. the use of a token: who was first, among those who share a memory. `redis_once` knows
+it of processes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-
-from sipserver.bus.link import Link
-from sipserver.errors import BusDown
 
 _SWEEP_S = 60.0
 
@@ -29,18 +27,3 @@ class MemoryOnce:
             return False
         self._until[key] = now_s + within_s
         return True
-
-
-class RedisOnce:
-    """By SET with NX: one command, so that two cannot both be first."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    async def first(self, key: str, within_s: float) -> bool:
-        """See `contract.Once`."""
-        name, lives_ms = self._link.key("once", key), max(1, round(within_s * 1000))
-        try:
-            return bool(await self._link.do(lambda redis: redis.set(name, b"1", nx=True, px=lives_ms)))
-        except BusDown:
-            return False

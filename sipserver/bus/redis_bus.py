@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 
 from sipserver.bus.link import Link
-from sipserver.bus.meters import RedisMeters
-from sipserver.bus.once import RedisOnce
 from sipserver.bus.redis_commands import RedisCommands
 from sipserver.bus.redis_journal import RedisJournal
 from sipserver.bus.redis_leases import RedisLeases
 from sipserver.bus.redis_limits import RedisLimits
 from sipserver.bus.redis_live import RedisLive
+from sipserver.bus.redis_meters import RedisMeters
+from sipserver.bus.redis_once import RedisOnce
 from sipserver.bus.settings import BusSettings
 from sipserver.errors import BusDown, SettingsError
 

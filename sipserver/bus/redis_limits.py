@@ -36,11 +36,12 @@ IDLE_S = 600.0
 
 @dataclass(slots=True)
 class _Scope:
-    """own: places given out. quota: places that are ours; at least own unless a limit was lowered or an outage ran
-    over a lease. spare: how many of them may stay unused."""
+    """own: places given out. told: how many of these Redis has surely heard of. quota: places that are ours; at least
+    own unless a limit was lowered or an outage ran over a lease. spare: how many of them may stay unused."""
 
     limit: int
     own: int = 0
+    told: int = 0
     quota: int = 0
     spare: int = 0
     used_at: float = 0.0
@@ -165,11 +166,12 @@ class RedisLimits:
             await self._tell_all(dict(self._scopes))
 
     def give_back(self, scope_name: bytes) -> None:
-        """Somebody finds no place: what is not in use goes back at once."""
+        """Somebody finds no place: what is not in use goes back at once. Places given out without a word look unused
+        until Redis hears of them, and whoever asks waits for them in vain."""
         name = scope_name.decode()
         scope = self._scopes.get(name)
-        if scope is not None and scope.quota > scope.own:
-            scope.quota = scope.own
+        if scope is not None and (scope.quota > scope.own or scope.own > scope.told):
+            scope.quota = min(scope.quota, scope.own)
             self._errands.start(self._tell_all({name: scope}, spare=0), "give places back")
 
     async def forget(self, run: str) -> None:
@@ -215,6 +217,9 @@ class RedisLimits:
         before = [scope.own for scope in scopes.values()]
         answer = await self._link.do(lambda redis: self._script.run(redis, self._link.prefix, arguments))
         word, self._born = answer[0].decode(), int(answer[1])
+        if word != "late":
+            for scope, own in zip(scopes.values(), before, strict=True):
+                scope.told = own + (take and word == "ok")
         if word != "ok":
             return word, int(answer[2])
         for scope, own, quota in zip(scopes.values(), before, answer[2:], strict=True):

@@ -6,6 +6,7 @@ Owns what a cell does beyond having calls. Refuses to know how calls, records an
 from __future__ import annotations
 
 import contextlib
+from importlib import import_module
 
 from sipserver import engines
 from sipserver.audio import hold_music
@@ -25,6 +26,8 @@ def preload(settings: Settings, strict: bool) -> Snapshot:
     share. Raises DialplanError.
     """
     engines.preload(settings)
+    if settings.calls_by_http:
+        import_module("sipserver.doors")  # gateways have calls then, too
     hold_music.gentle()
     table.preload(settings.bus)
     return watch.snapshot(settings.dialplans, strict=strict, most_agents=settings.most_agents)

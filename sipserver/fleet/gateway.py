@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
@@ -24,7 +24,6 @@ from sipserver.asking import Everywhere
 from sipserver.bus import table
 from sipserver.bus.contract import Bus
 from sipserver.control_plane import ControlPlane
-from sipserver.doors import Doors
 from sipserver.errors import InternalError
 from sipserver.events import Stamped
 from sipserver.fleet import admin
@@ -35,6 +34,9 @@ from sipserver.fleet.switch import Switch
 from sipserver.fleet.writer_process import metrics_socket
 from sipserver.gate.gate import Gate
 from sipserver.gate.tokens import Tokens, secret_of
+
+if TYPE_CHECKING:
+    from sipserver.doors import Doors
 
 LOOK_S = 1.0
 WRITER_S = 2.0
@@ -136,7 +138,8 @@ async def main(spec: ChildSpec, control: Control) -> None:
 
 
 def _switch(spec: ChildSpec, home: str) -> tuple[Switch, Doors]:
-    """What has the calls that come by HTTP, and the doors by which they come."""
+    """What has the calls that come by HTTP, and the doors by which they come; `cell.preload` has imported these."""
+    from sipserver.doors import Doors
 
     def observe(stamped: Stamped) -> None:
         doors.observe(stamped)

@@ -143,6 +143,7 @@ def main(arguments: list[str]) -> int:
     set_process_name("sipserver-warm")
     channel = socket.socket(fileno=int(arguments[0]))
     began = time.monotonic()
+    gc.disable()  # what is imported stays, and a collection in the parent of others would unshare pages
     try:
         warmth = warm_up(Path(arguments[1]), arguments[2], arguments[3] == "strict")
     except (ConfigError, InternalError, ImportError, AttributeError) as problem:
@@ -151,7 +152,6 @@ def main(arguments: list[str]) -> int:
         return 1
     gc.collect()
     gc.freeze()
-    gc.disable()  # a collection in the parent would unshare pages
     with contextlib.suppress(BrokenPipeError):  # nobody waits for us any more
         channel.send(json.dumps({"warm": round((time.monotonic() - began) * 1000)}).encode())
         serve(channel, warmth)

@@ -104,6 +104,21 @@ async def test_what_others_hold_unused_is_given_back_to_whoever_needs_it(fleet: 
     assert await fleet.take("r2", 10) == await fleet.take("r1", 10) == Full(SCOPE, 10, shared=True)
 
 
+async def test_places_that_were_given_out_without_a_word_count_as_used_when_somebody_finds_none(fleet: Fleet) -> None:
+    one = await fleet.join("r1")
+    await fleet.join("r2")
+    assert await fleet.take("r1", 7) is None
+    quota = one.limits._scopes[SCOPE].quota
+    assert quota > 1
+    for _ in range(quota - 1):
+        assert await fleet.take("r1", 7) is None
+    assert await one.limits.used([SCOPE]) == {SCOPE: 1}, "the others are Redis' to learn"
+    for _ in range(7 - quota):
+        assert await fleet.take("r2", 7) is None
+    assert await fleet.take("r2", 7) == Full(SCOPE, 7, shared=True)
+    assert await one.limits.used([SCOPE]) == {SCOPE: 7}
+
+
 async def test_the_places_of_the_dead_run_out(fleet: Fleet) -> None:
     await fleet.join("r1")
     await fleet.join("r2")

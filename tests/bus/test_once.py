@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sipserver.bus.once import MemoryOnce, RedisOnce
+from sipserver.bus.once import MemoryOnce
+from sipserver.bus.redis_once import RedisOnce
 from tests.bus.conftest import MakeBus, until
 from tests.bus.test_outage import MakeRedisBus, make, server  # noqa: F401 - fixtures
 from tests.servers.redis import RedisServer

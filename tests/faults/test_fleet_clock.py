@@ -26,7 +26,8 @@ clock that followed the jump would stand still for an hour, or catch up with one
 
 pytestmark = [pytest.mark.peers, NEEDS_LIBRARY]
 
-OVERRIDES = {"fleet": {"heartbeat_s": 0.3, "hang_s": 3}, "bus": {"lease_s": 2}}
+OVERRIDES = {"fleet": {"heartbeat_s": 0.3, "hang_s": 10}, "bus": {"lease_s": 2}}
+"""hang_s: far less than any jump, and more than a process stands still for that libfaketime slows down."""
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,9 @@ def times(fleet: FleetProcess, sip_call_id: str) -> tuple[float, float, float]:
     return started, answered, ended
 
 
-def good_call(fleet: FleetProcess, timeout_s: float = 10) -> str:
-    """Its Call-ID. A call that is set up about the time of a jump was seen to get 408; callers try again."""
+def good_call(fleet: FleetProcess, timeout_s: float = 20) -> str:
+    """Its Call-ID. A call that is set up about the time of a jump was seen to get 408, or 504 when two cells in turn
+    were too slow for the edge; callers try again."""
     deadline = time.monotonic() + timeout_s
     while True:
         with Talker(fleet.sip_port) as fresh:
@@ -63,7 +65,7 @@ def good_call(fleet: FleetProcess, timeout_s: float = 10) -> str:
                     time.sleep(0.02)
                 assert fresh.bye().code == 200
                 return fresh.call_id
-        assert answer.code == 408, answer.text
+        assert answer.code in (408, 504), answer.text
         assert time.monotonic() < deadline, "no call is taken"
 
 

@@ -13,6 +13,8 @@ from tests.harness.fleet import FleetProcess
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 NEEDS_LIBRARY = pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
+TABLES_S = 60.0
+"""libfaketime makes the reading of modules some twenty times dearer, and the first start of a database reads many."""
 SEEN_S = 3.0
 """libfaketime looks for a new time once a second, and leases of 2 s would be gone."""
 
@@ -29,7 +31,7 @@ class Clock:
 
     @contextmanager
     def running(self, fleet: FleetProcess) -> Iterator[FleetProcess]:
-        """The fleet, started with this time of day and stopped at the end."""
+        """The fleet, started with this time of day, its database open, and stopped at the end."""
         fleet.runtime.mkdir(mode=0o700)
         fleet.redis.start()
         with pytest.MonkeyPatch.context() as patch:
@@ -39,6 +41,7 @@ class Clock:
             patch.setenv("DONT_FAKE_MONOTONIC", "1")
             fleet.start_supervisor()
         try:
+            fleet.await_log("the database is open", TABLES_S)
             yield fleet
         finally:
             fleet.stop()
