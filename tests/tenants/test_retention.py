@@ -16,14 +16,15 @@ from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.doomed import DoomedFiles
 from sipserver.store.retention import Kept, RetentionRows
-from sipserver.store.schema import calls, events
+from sipserver.store.schema import audit, audit_heads, calls, events
 from sipserver.store.settings import StoreSettings
 from sipserver.tenants.audit_entry import Entry
-from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.audit_log import NOBODY, AuditLog
 from sipserver.tenants.audit_secret import AuditSecret
 from sipserver.tenants.retention import Retention, digest
 from sipserver.tenants.settings import RetentionSettings
 from sipserver.tenants.shredder import Shredder
+from tests.fakes.until import eventually, until
 from tests.store.conftest import sqlite_settings, store_settings
 
 __all__ = ["sqlite_settings", "store_settings"]
@@ -169,6 +170,75 @@ async def test_one_process_does_it_for_all_and_who_dies_is_followed(house: House
     house.now = NOW + timedelta(minutes=11)
     assert await second.sweep() == []
     assert await first.sweep() == []
+
+
+async def test_what_belongs_to_no_tenant_goes_with_a_proof_and_keeps_nobody_elses(house: House) -> None:
+    """A call that no dialplan took has none; it is the first in the row."""
+    await house.call("lost", 2, tenant="")
+    await house.call("a", 2)
+    swept = await house.retention(records_days=1).sweep()
+    assert swept is not None
+    assert [(each.tenant, each.count, each.failed) for each in swept] == [("", 1, ""), ("acme", 1, "")]
+    assert await house.calls() == []
+    assert await house.shredder.work(house.files, house.log) == 4
+    assert house.there() == []
+    (proof,) = await house.proofs("retention.deleted", NOBODY)
+    assert proof["ids_sha256"] == digest(["lost"])
+    (proof,) = await house.proofs("retention.files_deleted", NOBODY)
+    assert proof["files"] == 2
+
+
+async def test_what_cannot_be_proved_of_one_tenant_is_told_and_keeps_nobody_elses(house: House) -> None:
+    await house.call("a", 2)
+    await house.call("z", 2, tenant="zenith")
+    other = AuditLog(AuditRows(house.database), AuditSecret(b"another secret, of thirty-two bytes"))
+    await other.append("acme", actor="operator", action="call.created")
+    retention = house.retention(records_days=1)
+    swept = await retention.sweep()
+    assert swept is not None
+    assert [(each.tenant, each.count, bool(each.failed)) for each in swept] == [
+        ("acme", 0, True),
+        ("zenith", 1, False),
+    ]
+    assert "another secret" in swept[0].failed
+    assert await house.calls() == ["a"]
+    assert await house.retention(records_days=1)._claim(), "somebody else may sweep at once"
+
+
+async def test_files_of_which_the_proof_fails_wait_and_keep_nobody_elses(house: House) -> None:
+    await house.call("a", 2)
+    await house.call("z", 2, tenant="zenith")
+    retention = house.retention(recordings_days=1)
+    await retention.sweep()
+    async with house.database.engine.begin() as connection:
+        await connection.execute(sa.delete(audit).where(audit.c.tenant == "acme"))
+        await connection.execute(sa.delete(audit_heads).where(audit_heads.c.tenant == "acme"))
+    other = AuditLog(AuditRows(house.database), AuditSecret(b"another secret, of thirty-two bytes"))
+    await other.append("acme", actor="operator", action="call.created")
+    assert await house.shredder.work(house.files, house.log) == 2
+    assert len(await house.proofs("retention.files_deleted", "zenith")) == 1
+    (waiting,) = await house.files.waiting()
+    assert (waiting.tenant, waiting.attempts) == ("acme", 1)
+
+
+async def test_whatever_fails_the_work_beside_the_calls_goes_on(house: House) -> None:
+    """An error that nobody thought of neither ends it nor keeps files that wait."""
+    await house.call("a", 2)
+    await house.retention(recordings_days=1).sweep()
+    retention = house.retention(records_days=1, sweep_s=0.01)
+
+    async def broken() -> list[str]:
+        raise RuntimeError("nobody thought of it")
+
+    whole = retention._rows.tenants
+    retention._rows.tenants = broken  # type: ignore[method-assign]
+    retention.start()
+    await until(lambda: "a.wav" not in house.there(), "the files that waited are gone")
+    retention._rows.tenants = whole  # type: ignore[method-assign]
+    try:
+        await eventually(house.calls, lambda left: left == [])
+    finally:
+        await retention.close()
 
 
 async def test_a_file_that_another_call_needs_or_that_lies_elsewhere_stays(house: House, tmp_path: Path) -> None:
