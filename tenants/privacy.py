@@ -83,8 +83,8 @@ class Privacy:
         while ids := (await self._rows.find(tenant, users, limit=BATCH)).ids:
             detail = {"person": self._log.pseudonym(tenant, users[0]), "calls": len(ids), "ids_sha256": digest(ids)}
             await self._log.append(tenant, actor=actor, action="privacy.erased", detail=detail, source=source)
-            doomed, gone = await self._rows.erase(ids, self._clock())
-            erased, files, messages = erased + len(ids), files + doomed, messages + gone
+            gone = await self._rows.erase(ids, self._clock())
+            erased, files, messages = erased + len(ids), files + gone.files, messages + gone.messages
         if not erased:
             detail = {"person": self._log.pseudonym(tenant, users[0]), "calls": 0}
             await self._log.append(tenant, actor=actor, action="privacy.erased", detail=detail, source=source)

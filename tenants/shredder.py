@@ -1,7 +1,7 @@
 """Deletes the files that nobody refers to any more, on the machine that has them, and proves it.
 
-Owns what may be deleted: files of calls below the folder of recordings, nothing else. What cannot be deleted, or proved,
-is told and tried again, and keeps no other file. Refuses to decide which calls go.
+Owns what may be deleted: files of calls below the folder of recordings, nothing else. What cannot be deleted, or
+proved, is told and tried again, and keeps no other file. Refuses to decide which calls go.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.doomed import DoomedFiles
 from sipserver.store.retention import Kept, RetentionRows
-from sipserver.store.schema import audit, audit_heads, calls, events
+from sipserver.store.schema import audit, audit_heads, calls, events, webhook_endpoints, webhook_messages
 from sipserver.store.settings import StoreSettings
+from sipserver.store.webhook_rows import EndpointRow, MessageRow, State
 from sipserver.tenants.audit_entry import Entry
 from sipserver.tenants.audit_log import NOBODY, AuditLog
 from sipserver.tenants.audit_secret import AuditSecret
@@ -76,6 +78,20 @@ class House:
             for seq, (kind, fields) in enumerate(told):
                 event = {"call_id": name, "seq": seq, "at_ms": seq, "kind": kind, "fields": fields}
                 await connection.execute(sa.insert(events).values(**event))
+
+    async def messages(self, call_id: str, state: State, *kinds: str) -> None:
+        """What a webhook has of a call."""
+        of = EndpointRow("e", "acme", "https://hooks.example", [], "whsec_x", NOW)
+        async with self.database.engine.begin() as connection:
+            if await connection.scalar(sa.select(webhook_endpoints.c.id)) is None:
+                await connection.execute(sa.insert(webhook_endpoints).values(**asdict(of)))
+            for kind in kinds:
+                name = f"{call_id} {kind}"
+                row = MessageRow(name, of.id, of.tenant, call_id, kind, "{}", NOW, NOW, state=state)
+                await connection.execute(sa.insert(webhook_messages).values(**row.new()))
+
+    async def queued(self) -> list[str]:
+        return await self.left(sa.select(webhook_messages.c.id))
 
     async def left(self, what: sa.Select[Any]) -> list[Any]:
         async with self.database.engine.connect() as connection:
@@ -170,6 +186,31 @@ async def test_one_process_does_it_for_all_and_who_dies_is_followed(house: House
     house.now = NOW + timedelta(minutes=11)
     assert await second.sweep() == []
     assert await first.sweep() == []
+
+
+async def test_what_webhooks_have_of_a_call_goes_with_it_delivered_or_not(house: House) -> None:
+    for name, days in (("a", 3), ("b", 1)):
+        await house.call(name, days)
+        await house.messages(name, State.PENDING, "call.started", "stt.transcript")
+        await house.messages(name, State.DEAD, "call.ended")
+    await house.retention(records_days=2).sweep()
+    assert await house.queued() == ["b call.ended", "b call.started", "b stt.transcript"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        ("events_days", ["a voicemail.left"]),
+        ("transcripts_days", ["a call.started", "a voicemail.left"]),
+        ("voicemail_days", ["a call.started", "a stt.transcript"]),
+        ("recordings_days", ["a call.started", "a stt.transcript", "a voicemail.left"]),
+    ],
+)
+async def test_what_goes_of_a_call_goes_from_webhooks_too(house: House, kind: str, left: list[str]) -> None:
+    await house.call("a", 3)
+    await house.messages("a", State.PENDING, "call.started", "stt.transcript", "voicemail.left")
+    await house.retention(**{kind: 2}).sweep()
+    assert await house.queued() == left
 
 
 async def test_what_belongs_to_no_tenant_goes_with_a_proof_and_keeps_nobody_elses(house: House) -> None:
