@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import phonenumbers
 
@@ -91,7 +92,7 @@ class Privacy:
         return Erased(erased, files, messages, running)
 
     async def export(
-        self, tenant: str, number: str, file: Path, *, country: str = "", actor: str, source: str = ""
+        self, tenant: str, number: str, file: Path | BinaryIO, *, country: str = "", actor: str, source: str = ""
     ) -> Given:
         """All that is kept about the number, as a ZIP file: a JSON file a call, and sound. Raises CallerError for what
         is no number, OSError when the file cannot be written, KeyMissing and Damaged for sound that cannot be opened.
