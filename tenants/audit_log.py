@@ -22,6 +22,8 @@ from sipserver.tenants.audit_secret import AuditSecret
 from sipserver.tenants.audit_walk import Broken, Damage, Known, Walk
 
 PAGE = 500
+NOBODY = "-"
+"""Whose log tells what is done to what belongs to no tenant, as calls that no dialplan took. No tenant is called so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import phonenumbers
 
@@ -82,15 +83,15 @@ class Privacy:
         while ids := (await self._rows.find(tenant, users, limit=BATCH)).ids:
             detail = {"person": self._log.pseudonym(tenant, users[0]), "calls": len(ids), "ids_sha256": digest(ids)}
             await self._log.append(tenant, actor=actor, action="privacy.erased", detail=detail, source=source)
-            doomed, gone = await self._rows.erase(ids, self._clock())
-            erased, files, messages = erased + len(ids), files + doomed, messages + gone
+            gone = await self._rows.erase(ids, self._clock())
+            erased, files, messages = erased + len(ids), files + gone.files, messages + gone.messages
         if not erased:
             detail = {"person": self._log.pseudonym(tenant, users[0]), "calls": 0}
             await self._log.append(tenant, actor=actor, action="privacy.erased", detail=detail, source=source)
         return Erased(erased, files, messages, running)
 
     async def export(
-        self, tenant: str, number: str, file: Path, *, country: str = "", actor: str, source: str = ""
+        self, tenant: str, number: str, file: Path | BinaryIO, *, country: str = "", actor: str, source: str = ""
     ) -> Given:
         """All that is kept about the number, as a ZIP file: a JSON file a call, sound, and `manifest.json` with what is
         returned. Raises CallerError for what is no number, OSError when the file cannot be written, KeyMissing and

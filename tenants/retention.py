@@ -1,7 +1,8 @@
 """What is too old goes: looked for by one process of all, a batch at a time, beside the calls.
 
 Owns the order: first the audit log says what is deleted, then it is; so nothing goes without a proof, and what a crash
-came between is proved twice. Files go on the machine that has them. Refuses to know how rows belong together (`store`).
+came between is proved twice. Files go on the machine that has them. What cannot be deleted of one tenant keeps nothing
+of the others. Refuses to know how rows belong together (`store`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sipserver.errors import SipServerError
 from sipserver.log import logger
-from sipserver.store.database import UNAVAILABLE, brief
+from sipserver.store.database import brief, is_trouble
 from sipserver.store.doomed import DoomedFiles
 from sipserver.store.retention import Kept, RetentionRows
-from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.audit_log import NOBODY, AuditLog
 from sipserver.tenants.settings import RetentionSettings
 from sipserver.tenants.shredder import Shredder
 
@@ -35,13 +35,16 @@ OpenLog = Callable[[], Awaitable[AuditLog]]
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """count: calls, or messages of webhooks, of which this kind was deleted, or would be."""
+    """count: calls, or messages of webhooks, of which this kind was deleted, or would be. tenant: empty: nobody's.
+    failed: why the rest of them is still there; empty: nothing is left.
+    """
 
     tenant: str
     kind: Kept
     before: datetime
     count: int
     files: int = 0
+    failed: str = ""
 
 
 class Retention:
@@ -84,20 +87,29 @@ class Retention:
         ]
 
     async def sweep(self, tenants: Iterable[str] = ()) -> Sequence[Swept] | None:
-        """Delete what is too old, all of it. None: another process does that at this moment. Safe to cancel."""
+        """Delete what is too old, all of it. None: another process does that at this moment. Safe to cancel. Raises
+        what the database raises when it does not answer; anything else ends the work at one kind of one tenant.
+        """
         if not await self._claim():
             return None
         swept: list[Swept] = []
         for tenant in tenants or await self._rows.tenants():
             for kind, before in self._limits(tenant):
-                count, files = 0, 0
-                while batch := await self._batch(tenant, kind, before):
-                    count, files = count + batch[0], files + batch[1]
-                    await asyncio.sleep(REST_S)
-                    if not await self._claim():
-                        return swept
+                count, files, failed = 0, 0, ""
+                try:
+                    while batch := await self._batch(tenant, kind, before):
+                        count, files = count + batch[0], files + batch[1]
+                        await asyncio.sleep(REST_S)
+                        if not await self._claim():
+                            return swept
+                except Exception as problem:  # the edge of a tenant
+                    if is_trouble(problem):
+                        raise
+                    failed = brief(problem)
+                    self._log.error("too old, and could not be deleted", tenant=tenant, kind=kind.value, error=failed)
+                if count or failed:
+                    swept.append(Swept(tenant, kind, before, count, files, failed))
                 if count:
-                    swept.append(Swept(tenant, kind, before, count, files))
                     self._log.info("too old, deleted", tenant=tenant, kind=kind.value, count=count, files=files)
         await self._rows.leave(DUTY, self._holder)
         return swept
@@ -120,7 +132,7 @@ class Retention:
             "ids_sha256": digest(found.ids),
         }
         log = await self._log_of()
-        await log.append(tenant, actor="system", action="retention.deleted", detail=detail)
+        await log.append(tenant or NOBODY, actor="system", action="retention.deleted", detail=detail)
         return len(found.ids), await self._rows.delete(kind, found.ids, self._clock())
 
     def _limits(self, tenant: str) -> Iterable[tuple[Kept, datetime]]:
@@ -135,12 +147,18 @@ class Retention:
         sweep_at = loop.time()
         while True:
             await asyncio.sleep(min(FILES_S, self._settings.sweep_s))
-            try:
-                if loop.time() >= sweep_at and await self.sweep() is not None:
-                    sweep_at = loop.time() + self._settings.sweep_s
-                await self._shredder.work(self._files, self._log_of)
-            except (*UNAVAILABLE, SipServerError) as problem:
-                self._log.warning("what is too old could not be deleted; it is tried again", error=brief(problem))
+            if loop.time() >= sweep_at and await self._tried(self.sweep()) is not None:
+                sweep_at = loop.time() + self._settings.sweep_s
+            await self._tried(self._shredder.work(self._files, self._log_of))
+
+    async def _tried(self, work: Awaitable[object]) -> object:
+        """What came of it. None: it failed, and is tried again."""
+        try:
+            return await work
+        except Exception as problem:  # the edge of the work: else nothing would be deleted until the next start
+            tell = self._log.warning if is_trouble(problem) else self._log.error
+            tell("what is too old could not be deleted; it is tried again", error=brief(problem))
+            return None
 
 
 def digest(ids: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Deletes the files that nobody refers to any more, on the machine that has them, and proves it.
 
-Owns what may be deleted: files of calls below the folder of recordings, nothing else. What cannot be deleted is told
-and tried again. Refuses to decide which calls go.
+Owns what may be deleted: files of calls below the folder of recordings, nothing else. What cannot be deleted, or
+proved, is told and tried again, and keeps no other file. Refuses to decide which calls go.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sipserver.log import logger
+from sipserver.store.database import brief, is_trouble
 from sipserver.store.doomed import Doomed, DoomedFiles
 from sipserver.tenants import sound_files
-from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.audit_log import NOBODY, AuditLog
 
 MOST = 50
 FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
@@ -38,13 +39,21 @@ class Shredder:
         """
         dealt = 0
         while due := await files.due(self.node, self._clock(), MOST):
+            audit = await log()
             by_deed: dict[tuple[str, str], list[tuple[Doomed, Gone]]] = {}
             for file in due:
                 gone = await self._delete(file, files)
                 if gone is not None:
                     by_deed.setdefault((file.tenant, file.reason), []).append((file, gone))
             for (tenant, reason), deleted in by_deed.items():
-                await self._prove(await log(), tenant, reason, deleted)
+                try:
+                    await self._prove(audit, tenant, reason, deleted)
+                except Exception as problem:  # the edge of a tenant
+                    if is_trouble(problem):
+                        raise
+                    for file, _gone in deleted:
+                        await self._again(file, files, brief(problem))
+                    continue
                 await files.done([file.number for file, _gone in deleted])
             dealt += len(due)
         return dealt
@@ -57,11 +66,13 @@ class Shredder:
                 return []
             return await asyncio.to_thread(_remove, Path(file.path), self._folder, file.call_id, file.kind)
         except OSError as problem:
-            error = problem.strerror or str(problem)
-            pause = min(FIRST_RETRY * 2 ** min(file.attempts, 20), LAST_RETRY)
-            await files.failed(file, error, self._clock() + pause)
-            self._log.error("a file cannot be deleted; it is tried again", path=file.path, error=error)
+            await self._again(file, files, problem.strerror or str(problem))
             return None
+
+    async def _again(self, file: Doomed, files: DoomedFiles, error: str) -> None:
+        pause = min(FIRST_RETRY * 2 ** min(file.attempts, 20), LAST_RETRY)
+        await files.failed(file, error, self._clock() + pause)
+        self._log.error("a file cannot be deleted; it is tried again", path=file.path, error=error)
 
     async def _prove(self, log: AuditLog, tenant: str, reason: str, deleted: Sequence[tuple[Doomed, Gone]]) -> None:
         gone = sorted(each for _file, found in deleted for each in found)
@@ -73,7 +84,7 @@ class Shredder:
             "node": self.node,
         }
         action = "privacy.files_deleted" if reason == "erasure" else "retention.files_deleted"
-        await log.append(tenant, actor="system", action=action, detail=detail)
+        await log.append(tenant or NOBODY, actor="system", action=action, detail=detail)
 
 
 def _remove(path: Path, folder: Path, call_id: str, kind: str) -> Gone:

@@ -31,6 +31,7 @@ app = typer.Typer(help="Delete what is too old, or say what that would be.", no_
 
 NOBODY = "(command line)"
 """As a machine: it has no files."""
+NO_TENANT = "(no tenant)"
 
 Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
 
@@ -45,9 +46,14 @@ def run(
     swept = asyncio.run(_run(config, [tenant] if tenant else [], dry_run))
     for each in swept:
         verb = "would be deleted" if dry_run else f"deleted, {each.files} files wait for their machines"
-        typer.echo(f"{clean(each.tenant)}: {each.kind}: {each.count} before {each.before:%Y-%m-%d %H:%M} UTC {verb}")
+        what = f"{clean(each.tenant or NO_TENANT)}: {each.kind}"
+        typer.echo(f"{what}: {each.count} before {each.before:%Y-%m-%d %H:%M} UTC {verb}")
+        if each.failed:
+            typer.echo(f"{what}: the rest could not be deleted: {clean(each.failed)}", err=True)
     if not swept:
         typer.echo("nothing is too old")
+    if any(each.failed for each in swept):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,11 +1,13 @@
 """What the database has about a person, by the numbers or users under which they called or were called.
 
-Owns what counts as such a trace. Refuses to know how numbers are written.
+Owns what counts as such a trace: of whoever takes part, or is to; who is only spoken of leaves none. Refuses to know
+how numbers are written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,8 +16,22 @@ import sqlalchemy as sa
 
 from sipserver.store.database import Database
 from sipserver.store.reader import of_user
-from sipserver.store.retention import Kept, delete
-from sipserver.store.schema import calls, events, webhook_messages
+from sipserver.store.retention import Gone, Kept, delete
+from sipserver.store.schema import calls, events
+
+NUMBERS: Mapping[str, Sequence[str]] = {
+    "call.started": ("from_uri", "to_uri"),
+    "leg.replaced": ("uri",),
+    "party.dialed": ("to",),
+    "queue.connected": ("agent",),
+    "queue.offered": ("agent",),
+    "refer.received": ("target",),
+    "sip.message": ("text",),  # in whatever header
+    "transfer.started": ("to",),
+}
+"""In which fields of which kinds of events numbers and addresses stand. Others may have the same letters: the flow
+`menu` is no trace of the user `menu`, nor is what somebody says or types one of whoever is spoken of.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +59,23 @@ class PersonRows:
             ids = (await connection.execute(over.order_by(calls.c.id).limit(limit))).scalars().all()
             return Traces(tuple(ids), int((await connection.execute(running)).scalar_one()))
 
-    async def erase(self, ids: Sequence[str], now: datetime) -> tuple[int, int]:
-        """All records of these calls, and what webhooks still have of them; or nothing. Returns how many files are
-        doomed, and how many messages are gone.
-        """
+    async def erase(self, ids: Sequence[str], now: datetime) -> Gone:
+        """All records of these calls, and what webhooks still have of them; or nothing."""
         async with self._engine.begin() as connection:
-            files = await delete(connection, Kept.RECORDS, ids, now, "erasure")
-            gone = await connection.execute(sa.delete(webhook_messages).where(webhook_messages.c.lane.in_(ids)))
-            return files, gone.rowcount
+            return await delete(connection, Kept.RECORDS, ids, now, "erasure")
 
 
 def _traces(users: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Of an event's fields, those that hold a URI with the user, or the user alone."""
-    told = sa.cast(events.c.fields, sa.Text)
-    found: list[sa.ColumnElement[bool]] = []
+    """Calls from them and to them, and those of which an event has one of them where numbers stand."""
+    found = [of_user(column, user) for user in users for column in (calls.c.from_uri, calls.c.to_uri)]
     named: list[sa.ColumnElement[bool]] = []
-    for user in users:
-        found += [of_user(calls.c.from_uri, user), of_user(calls.c.to_uri, user)]
-        named += [told.contains(f":{user}@", autoescape=True), told.contains(f'"{user}"', autoescape=True)]
-    mentioned: Any = sa.exists().where(events.c.call_id == calls.c.id, sa.or_(*named))
+    for kind, names in NUMBERS.items():
+        values = [events.c.fields[name].as_string() for name in names]
+        theirs = [of_user(value, user) for user in users for value in values]
+        named.append(sa.and_(events.c.kind == kind, sa.or_(*theirs)))
+    # Fields are taken out of those events alone that have the letters: a tenth of the time where messages are long.
+    told = sa.cast(events.c.fields, sa.Text)
+    spelled = [told.contains(json.dumps(user)[1:-1], autoescape=True) for user in users]
+    candidates = sa.and_(events.c.call_id == calls.c.id, events.c.kind.in_(NUMBERS), sa.or_(*spelled))
+    mentioned: Any = sa.exists().where(candidates, sa.or_(*named))
     return sa.or_(*found, mentioned)

@@ -43,6 +43,14 @@ FILES = ("voicemail.left", "recording.started")
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """files: doomed. messages: of webhooks, delivered or not."""
+
+    files: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """ids: of calls, or of webhooks' messages, the oldest first. oldest, newest: when the first and the last ended."""
 
@@ -79,7 +87,7 @@ class RetentionRows:
     async def delete(self, kind: Kept, ids: Sequence[str], now: datetime, reason: str = "retention") -> int:
         """All of them, or none. Returns how many files are doomed by that."""
         async with self._engine.begin() as connection:
-            return await delete(connection, kind, ids, now, reason)
+            return (await delete(connection, kind, ids, now, reason)).files
 
     async def claim(self, duty: str, holder: str, now: datetime, until: datetime) -> bool:
         """Whether the duty is the holder's until then: nobody else has it."""
@@ -101,12 +109,12 @@ class RetentionRows:
             await connection.execute(sa.delete(duties).where(duties.c.name == duty, duties.c.holder == holder))
 
 
-async def delete(connection: AsyncConnection, kind: Kept, ids: Sequence[str], now: datetime, reason: str) -> int:
-    """Within a transaction."""
+async def delete(connection: AsyncConnection, kind: Kept, ids: Sequence[str], now: datetime, reason: str) -> Gone:
+    """Within a transaction. What webhooks still have of a call goes with what they have it of."""
     doomed = 0
     if kind is Kept.WEBHOOKS:
-        await connection.execute(sa.delete(webhook_messages).where(webhook_messages.c.id.in_(ids)))
-        return 0
+        gone = await connection.execute(sa.delete(webhook_messages).where(webhook_messages.c.id.in_(ids)))
+        return Gone(0, gone.rowcount)
     sound = []
     if kind in (Kept.RECORDS, Kept.RECORDINGS):
         doomed += await _doom_recordings(connection, ids, now, reason)
@@ -118,15 +126,27 @@ async def delete(connection: AsyncConnection, kind: Kept, ids: Sequence[str], no
     if kind is Kept.RECORDS:
         await connection.execute(sa.delete(calls).where(calls.c.id.in_(ids)))
     elif kind is Kept.RECORDINGS:
-        gone = {"recording_path": None, "recording_status": None}
-        await connection.execute(sa.update(calls).where(calls.c.id.in_(ids)).values(**gone))
+        none = {"recording_path": None, "recording_status": None}
+        await connection.execute(sa.update(calls).where(calls.c.id.in_(ids)).values(**none))
+        return Gone(doomed, 0)
     else:
-        which = {Kept.EVENTS: events.c.kind.not_in(FILES), Kept.TRANSCRIPTS: events.c.kind.in_(SAID)}
-        chosen = which.get(kind, events.c.kind.in_(MESSAGES))
-        await connection.execute(sa.delete(events).where(events.c.call_id.in_(ids), chosen))
+        await connection.execute(sa.delete(events).where(events.c.call_id.in_(ids), _of_kind(kind, events.c.kind)))
         left = sa.select(sa.func.count()).where(events.c.call_id == calls.c.id).scalar_subquery()
         await connection.execute(sa.update(calls).where(calls.c.id.in_(ids)).values(events=left))
-    return doomed
+    told = sa.delete(webhook_messages).where(webhook_messages.c.lane.in_(ids))
+    gone = await connection.execute(told.where(_of_kind(kind, webhook_messages.c.kind)))
+    return Gone(doomed, gone.rowcount)
+
+
+def _of_kind(kind: Kept, column: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Which kinds of events go. column: of the events' kinds."""
+    which = {
+        Kept.RECORDS: sa.true(),
+        Kept.EVENTS: column.not_in(FILES),
+        Kept.TRANSCRIPTS: column.in_(SAID),
+        Kept.VOICEMAIL: column.in_(MESSAGES),
+    }
+    return which[kind]
 
 
 def _query(tenant: str, kind: Kept, before: datetime) -> sa.Select[Any]:
@@ -139,9 +159,7 @@ def _query(tenant: str, kind: Kept, before: datetime) -> sa.Select[Any]:
     if kind is Kept.RECORDINGS:
         query = query.where(calls.c.recording_path.is_not(None))
     elif kind is not Kept.RECORDS:
-        kinds = {Kept.TRANSCRIPTS: events.c.kind.in_(SAID), Kept.EVENTS: events.c.kind.not_in(FILES)}
-        chosen = kinds.get(kind, events.c.kind.in_(MESSAGES))
-        query = query.where(sa.exists().where(events.c.call_id == calls.c.id, chosen))
+        query = query.where(sa.exists().where(events.c.call_id == calls.c.id, _of_kind(kind, events.c.kind)))
     return query.order_by(calls.c.ended_at, calls.c.id)
 
 

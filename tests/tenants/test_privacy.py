@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import sqlalchemy as sa
 
 from sipserver.errors import CallerError
+from sipserver.events import KINDS
 from sipserver.store.database import Database
-from sipserver.store.persons import PersonRows
+from sipserver.store.persons import NUMBERS, PersonRows
 from sipserver.store.reader import Reader
 from sipserver.store.schema import events
 from sipserver.store.settings import StoreSettings
+from sipserver.store.webhook_rows import State
 from sipserver.tenants.privacy import Erased, Given, Privacy, forms
 from tests.store.conftest import sqlite_settings, store_settings
 from tests.tenants.test_retention import House
@@ -40,10 +43,7 @@ async def house(store_settings: StoreSettings, tmp_path: Path) -> AsyncIterator[
     await made.call("runs", None, from_uri="sip:+4930123456@x")
     await made.call("longer", 1, from_uri="sip:+49301234567@x")
     await made.call("theirs", 1, tenant="zenith", from_uri="sip:+4930123456@x")
-    fields = {"to": "sip:+4930123456@carrier.example"}
-    async with database.engine.begin() as connection:
-        event = {"call_id": "party", "seq": 9, "at_ms": 9, "kind": "party.dialed", "fields": fields}
-        await connection.execute(sa.insert(events).values(**event))
+    await happened(made, "party", "party.dialed", to="sip:+4930123456@carrier.example")
     yield made
     await database.close()
 
@@ -69,6 +69,80 @@ async def test_what_is_erased_is_gone_and_what_is_of_others_stays(house: House) 
     assert again == Erased(calls=0, files=0, messages=0, running=1)
     first, second = await house.proofs("privacy.erased")
     assert first["person"] == second["person"], "it can be told that it was the same person"
+
+
+async def happened(house: House, call_id: str, kind: str, seq: int = 9, **fields: Any) -> None:
+    async with house.database.engine.begin() as connection:
+        event = {"call_id": call_id, "seq": seq, "at_ms": seq, "kind": kind, "fields": fields}
+        await connection.execute(sa.insert(events).values(**event))
+
+
+async def test_words_of_an_event_are_nobodys_trace(house: House) -> None:
+    """A flow, a step, a box, a word and typed digits may have the same letters as somebody's name or number."""
+    await happened(house, "longer", "call.routed", 9, route=0, flow="menu", why="to menu")
+    await happened(house, "longer", "step.entered", 10, flow="menu", index=0, step="menu")
+    await happened(house, "longer", "variable.set", 11, name="menu", value="menu")
+    await happened(house, "longer", "stt.transcript", 12, text="menu")
+    await happened(house, "longer", "digit.sent", 13, digits="100")
+    for word in ("menu", "100", "party-1"):
+        assert await privacy(house).erase("acme", word, actor="operator") == Erased(0, 0, 0, 0), word
+    assert "longer" in await house.calls()
+    await happened(house, "longer", "queue.offered", 14, queue="menu", agent="sip:menu@10.0.0.1", waited_ms=1)
+    assert (await privacy(house).erase("acme", "menu", actor="operator")).calls == 1
+
+
+async def test_whoever_takes_part_is_found(house: House) -> None:
+    rows, others = PersonRows(house.database), {"from", "national", "party", "to"}
+    seq = 10
+    for kind, names in NUMBERS.items():
+        for name in names:
+            assert set((await rows.find("acme", forms(NUMBER))).ids) == others, f"before {kind} {name}"
+            text = "sip:+4930123456@carrier.example"
+            if kind == "sip.message":
+                text = f"INVITE sip:1@x SIP/2.0\r\nP-Asserted-Identity: <{text}>\r\n\r\n"
+            await happened(house, "longer", kind, seq, **{name: text})
+            assert set((await rows.find("acme", forms(NUMBER))).ids) == {*others, "longer"}, f"{kind} {name}"
+            async with house.database.engine.begin() as connection:
+                await connection.execute(sa.delete(events).where(events.c.seq == seq))
+            seq += 1
+    await happened(house, "longer", "party.dialed", seq, to="+4930123456")
+    assert "longer" in (await rows.find("acme", forms(NUMBER))).ids, "a number without an address"
+    await happened(house, "longer", "party.dialed", seq + 1, to="sip:zoë_%@x")
+    assert (await rows.find("acme", ["zoë_%"])).ids == ("longer",), "letters that JSON or LIKE writes in its own way"
+
+
+def test_every_private_field_is_searched_or_holds_what_is_said() -> None:
+    """A new kind of event, or field, belongs into one of the two."""
+    private = {
+        (kind, field.name)
+        for kind, made in KINDS.items()
+        for field in dataclasses.fields(made)
+        if field.metadata.get("private")
+    }
+    searched = {(kind, name) for kind, names in NUMBERS.items() for name in names}
+    assert private - searched == {
+        ("bot.connected", "url"),
+        ("digit.received", "digit"),
+        ("digit.sent", "digits"),
+        ("llm.span", "text"),
+        ("stream.message", "text"),
+        ("stt.transcript", "text"),
+        ("tool.span", "arguments"),
+        ("tool.span", "result"),
+        ("tts.clause", "text"),
+        ("tts.spoken", "heard"),
+        ("tts.spoken", "text"),
+        ("variable.set", "value"),
+        ("voicemail.transcribed", "text"),
+    }
+    assert searched <= private
+
+
+async def test_what_webhooks_have_is_erased_and_counted(house: House) -> None:
+    await house.messages("from", State.DEAD, "call.started", "call.ended")
+    await house.messages("longer", State.DEAD, "call.started")
+    assert (await privacy(house).erase("acme", NUMBER, actor="operator")).messages == 2
+    assert await house.queued() == ["longer call.started"]
 
 
 async def test_what_is_given_is_whole(house: House, tmp_path: Path) -> None:

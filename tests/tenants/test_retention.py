@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.doomed import DoomedFiles
 from sipserver.store.retention import Kept, RetentionRows
-from sipserver.store.schema import calls, events
+from sipserver.store.schema import audit, audit_heads, calls, events, webhook_endpoints, webhook_messages
 from sipserver.store.settings import StoreSettings
+from sipserver.store.webhook_rows import EndpointRow, MessageRow, State
 from sipserver.tenants.audit_entry import Entry
-from sipserver.tenants.audit_log import AuditLog
+from sipserver.tenants.audit_log import NOBODY, AuditLog
 from sipserver.tenants.audit_secret import AuditSecret
 from sipserver.tenants.retention import Retention, digest
 from sipserver.tenants.settings import RetentionSettings
 from sipserver.tenants.shredder import Shredder
+from tests.fakes.until import eventually, until
 from tests.store.conftest import sqlite_settings, store_settings
 
 __all__ = ["sqlite_settings", "store_settings"]
@@ -75,6 +78,20 @@ class House:
             for seq, (kind, fields) in enumerate(told):
                 event = {"call_id": name, "seq": seq, "at_ms": seq, "kind": kind, "fields": fields}
                 await connection.execute(sa.insert(events).values(**event))
+
+    async def messages(self, call_id: str, state: State, *kinds: str) -> None:
+        """What a webhook has of a call."""
+        of = EndpointRow("e", "acme", "https://hooks.example", [], "whsec_x", NOW)
+        async with self.database.engine.begin() as connection:
+            if await connection.scalar(sa.select(webhook_endpoints.c.id)) is None:
+                await connection.execute(sa.insert(webhook_endpoints).values(**asdict(of)))
+            for kind in kinds:
+                name = f"{call_id} {kind}"
+                row = MessageRow(name, of.id, of.tenant, call_id, kind, "{}", NOW, NOW, state=state)
+                await connection.execute(sa.insert(webhook_messages).values(**row.new()))
+
+    async def queued(self) -> list[str]:
+        return await self.left(sa.select(webhook_messages.c.id))
 
     async def left(self, what: sa.Select[Any]) -> list[Any]:
         async with self.database.engine.connect() as connection:
@@ -169,6 +186,100 @@ async def test_one_process_does_it_for_all_and_who_dies_is_followed(house: House
     house.now = NOW + timedelta(minutes=11)
     assert await second.sweep() == []
     assert await first.sweep() == []
+
+
+async def test_what_webhooks_have_of_a_call_goes_with_it_delivered_or_not(house: House) -> None:
+    for name, days in (("a", 3), ("b", 1)):
+        await house.call(name, days)
+        await house.messages(name, State.PENDING, "call.started", "stt.transcript")
+        await house.messages(name, State.DEAD, "call.ended")
+    await house.retention(records_days=2).sweep()
+    assert await house.queued() == ["b call.ended", "b call.started", "b stt.transcript"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        ("events_days", ["a voicemail.left"]),
+        ("transcripts_days", ["a call.started", "a voicemail.left"]),
+        ("voicemail_days", ["a call.started", "a stt.transcript"]),
+        ("recordings_days", ["a call.started", "a stt.transcript", "a voicemail.left"]),
+    ],
+)
+async def test_what_goes_of_a_call_goes_from_webhooks_too(house: House, kind: str, left: list[str]) -> None:
+    await house.call("a", 3)
+    await house.messages("a", State.PENDING, "call.started", "stt.transcript", "voicemail.left")
+    await house.retention(**{kind: 2}).sweep()
+    assert await house.queued() == left
+
+
+async def test_what_belongs_to_no_tenant_goes_with_a_proof_and_keeps_nobody_elses(house: House) -> None:
+    """A call that no dialplan took has none; it is the first in the row."""
+    await house.call("lost", 2, tenant="")
+    await house.call("a", 2)
+    swept = await house.retention(records_days=1).sweep()
+    assert swept is not None
+    assert [(each.tenant, each.count, each.failed) for each in swept] == [("", 1, ""), ("acme", 1, "")]
+    assert await house.calls() == []
+    assert await house.shredder.work(house.files, house.log) == 4
+    assert house.there() == []
+    (proof,) = await house.proofs("retention.deleted", NOBODY)
+    assert proof["ids_sha256"] == digest(["lost"])
+    (proof,) = await house.proofs("retention.files_deleted", NOBODY)
+    assert proof["files"] == 2
+
+
+async def test_what_cannot_be_proved_of_one_tenant_is_told_and_keeps_nobody_elses(house: House) -> None:
+    await house.call("a", 2)
+    await house.call("z", 2, tenant="zenith")
+    other = AuditLog(AuditRows(house.database), AuditSecret(b"another secret, of thirty-two bytes"))
+    await other.append("acme", actor="operator", action="call.created")
+    retention = house.retention(records_days=1)
+    swept = await retention.sweep()
+    assert swept is not None
+    assert [(each.tenant, each.count, bool(each.failed)) for each in swept] == [
+        ("acme", 0, True),
+        ("zenith", 1, False),
+    ]
+    assert "another secret" in swept[0].failed
+    assert await house.calls() == ["a"]
+    assert await house.retention(records_days=1)._claim(), "somebody else may sweep at once"
+
+
+async def test_files_of_which_the_proof_fails_wait_and_keep_nobody_elses(house: House) -> None:
+    await house.call("a", 2)
+    await house.call("z", 2, tenant="zenith")
+    retention = house.retention(recordings_days=1)
+    await retention.sweep()
+    async with house.database.engine.begin() as connection:
+        await connection.execute(sa.delete(audit).where(audit.c.tenant == "acme"))
+        await connection.execute(sa.delete(audit_heads).where(audit_heads.c.tenant == "acme"))
+    other = AuditLog(AuditRows(house.database), AuditSecret(b"another secret, of thirty-two bytes"))
+    await other.append("acme", actor="operator", action="call.created")
+    assert await house.shredder.work(house.files, house.log) == 2
+    assert len(await house.proofs("retention.files_deleted", "zenith")) == 1
+    (waiting,) = await house.files.waiting()
+    assert (waiting.tenant, waiting.attempts) == ("acme", 1)
+
+
+async def test_whatever_fails_the_work_beside_the_calls_goes_on(house: House) -> None:
+    """An error that nobody thought of neither ends it nor keeps files that wait."""
+    await house.call("a", 2)
+    await house.retention(recordings_days=1).sweep()
+    retention = house.retention(records_days=1, sweep_s=0.01)
+
+    async def broken() -> list[str]:
+        raise RuntimeError("nobody thought of it")
+
+    whole = retention._rows.tenants
+    retention._rows.tenants = broken  # type: ignore[method-assign]
+    retention.start()
+    await until(lambda: "a.wav" not in house.there(), "the files that waited are gone")
+    retention._rows.tenants = whole  # type: ignore[method-assign]
+    try:
+        await eventually(house.calls, lambda left: left == [])
+    finally:
+        await retention.close()
 
 
 async def test_a_file_that_another_call_needs_or_that_lies_elsewhere_stays(house: House, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """What is kept about a person, by REST: given to them, or erased.
 
-Owns the file that is given until it is sent. Refuses to know what belongs to a person (`tenants.privacy`).
+Owns the file that is given, which has no name in any folder: it goes with the process, however that ends; and that
+nobody's slow reader keeps others waiting. Refuses to know what belongs to a person (`tenants.privacy`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
+from typing import BinaryIO
 
 from aiohttp import web
 from pydantic import Field
@@ -16,12 +19,15 @@ from pydantic import Field
 from sipserver.api.rest.models import Given, Taken
 from sipserver.api.rest.operations import Answered, Asked, Operation
 from sipserver.gate.requests import address_of
+from sipserver.log import logger
 from sipserver.tenants.keys import Scope
 from sipserver.tenants.privacy import Privacy
 
 PART_BYTES = 64 * 1024
 AT_ONCE = 1
-"""Exports at a time in one process; further ones wait."""
+"""Exports that are made at a time in one process; further ones wait, also those of a tenant whose last one is sent."""
+STALLED_S = 60.0
+"""Whoever takes nothing of an export for so long is cut off."""
 
 
 class Person(Taken):
@@ -39,11 +45,12 @@ class PersonErased(Given):
 
 
 class PrivacyOperations:
-    """Loop thread."""
+    """Loop thread. stalled_s: for tests."""
 
-    def __init__(self, privacy: Privacy) -> None:
-        self._privacy = privacy
+    def __init__(self, privacy: Privacy, *, stalled_s: float = STALLED_S) -> None:
+        self._privacy, self._stalled_s = privacy, stalled_s
         self._turn = asyncio.Semaphore(AT_ONCE)
+        self._tenants: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def operations(self) -> Sequence[Operation]:
         return [
@@ -89,33 +96,41 @@ class PrivacyOperations:
 
     async def _export(self, asked: Asked) -> web.StreamResponse:
         wanted: Person = asked.body
-        async with self._turn:
-            folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="sipserver-export-")
+        async with self._tenants[asked.key.tenant]:
+            file = await asyncio.to_thread(tempfile.TemporaryFile)
             try:
-                file = Path(folder.name) / "export.zip"
-                await self._privacy.export(
-                    asked.key.tenant,
-                    wanted.number,
-                    file,
-                    country=wanted.country,
-                    actor=asked.key.actor,
-                    source=address_of(asked.request),
-                )
-                return await _sent(asked.request, file)
+                async with self._turn:
+                    await self._privacy.export(
+                        asked.key.tenant,
+                        wanted.number,
+                        file,
+                        country=wanted.country,
+                        actor=asked.key.actor,
+                        source=address_of(asked.request),
+                    )
+                return await _sent(asked.request, file, self._stalled_s)
             finally:
-                await asyncio.to_thread(folder.cleanup)
+                await asyncio.to_thread(file.close)
 
 
-async def _sent(request: web.Request, file: Path) -> web.StreamResponse:
+async def _sent(request: web.Request, file: BinaryIO, stalled_s: float) -> web.StreamResponse:
+    """The connection is cut, so that nobody takes what came for all, when its reader stalls."""
+    size = await asyncio.to_thread(file.seek, 0, os.SEEK_END)
+    await asyncio.to_thread(file.seek, 0)
     response = web.StreamResponse(
         headers={
             "Content-Type": "application/zip",
             "Content-Disposition": 'attachment; filename="export.zip"',
-            "Content-Length": str((await asyncio.to_thread(file.stat)).st_size),
+            "Content-Length": str(size),
         }
     )
     await response.prepare(request)
-    with await asyncio.to_thread(file.open, "rb") as parts:
-        while part := await asyncio.to_thread(parts.read, PART_BYTES):
-            await response.write(part)
+    try:
+        while part := await asyncio.to_thread(file.read, PART_BYTES):
+            await asyncio.wait_for(response.write(part), stalled_s)
+        await asyncio.wait_for(response.write_eof(), stalled_s)
+    except TimeoutError:
+        logger("api").warning("an export is not read by whoever asked for it, and is cut off", size=size)
+        if request.transport is not None:
+            request.transport.abort()
     return response
