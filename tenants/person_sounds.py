@@ -39,11 +39,11 @@ class Elsewhere(Protocol):
 
 class PersonSounds:
     """For one archive; loop thread, files are read and written in threads. folder: for what is fetched, until it is in
-    the archive. recordings: nothing outside this folder is given. given: files; lacking: calls of which some are not.
+    the archive; None: the usual one. recordings: nothing outside this folder is given. given: files; lacking: calls of which some are not.
     """
 
     def __init__(
-        self, archive: zipfile.ZipFile, folder: Path, recordings: Path, opens: Opens, elsewhere: Elsewhere | None
+        self, archive: zipfile.ZipFile, folder: Path | None, recordings: Path, opens: Opens, elsewhere: Elsewhere | None
     ) -> None:
         self.given = self.lacking = 0
         self._archive, self._folder, self._recordings = archive, folder, recordings

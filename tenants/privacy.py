@@ -101,9 +101,9 @@ class Privacy:
         detail = {"person": self._log.pseudonym(tenant, users[0])}
         await self._log.append(tenant, actor=actor, action="privacy.exported", detail=detail, source=source)
         running = (await self._rows.find(tenant, users, limit=1)).running
-        count = 0
+        count, folder = 0, file.parent if isinstance(file, Path) else None
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            sounds = PersonSounds(archive, file.parent, self._recordings, self._opens, self._elsewhere)
+            sounds = PersonSounds(archive, folder, self._recordings, self._opens, self._elsewhere)
             async for call, events in self._calls(tenant, users):
                 named = await sounds.put(call, events)
                 text = json.dumps(_told(call, events, named), default=str, indent=2)
