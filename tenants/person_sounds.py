@@ -39,7 +39,8 @@ class Elsewhere(Protocol):
 
 class PersonSounds:
     """For one archive; loop thread, files are read and written in threads. folder: for what is fetched, until it is in
-    the archive; None: the usual one. recordings: nothing outside this folder is given. given: files; lacking: calls of which some are not.
+    the archive; None: the usual one. recordings: nothing outside this folder is given. given: files; lacking: calls of
+    which some are not.
     """
 
     def __init__(
