@@ -143,9 +143,9 @@ class Registry:
         out who answered before the flow begins; the flow has it in the variable `answerer`. call_id: a UUID under which
         the asker wants to follow the call. Raises, before there is a record, for what cannot begin:
         Draining, NotFound (tenant or flow), NoRoute, CapacityError (this cell has no room), CallerError (the number is
-        not allowed, no calls are placed here, the id is none or taken); with a record TooMany, when the tenant has used
-        up what it may. All that happens later is in the record: a tenant without a free place, a trunk that does not
-        answer. Cancelling it takes the call back.
+        not allowed by the plan's targets or by a trunk, no calls are placed here, the id is none or taken); with a
+        record TooMany, when the tenant has used up what it may. All that happens later is in the record: a tenant
+        without a free place, a trunk that does not answer. Cancelling it takes the call back.
         """
         services = self._services
         self._require_open()

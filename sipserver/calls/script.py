@@ -15,7 +15,8 @@ from sipserver.dialplan.book import Book
 from sipserver.dialplan.facts import BUILT_IN, CallFacts
 from sipserver.dialplan.plan import Flow, Plan
 from sipserver.dialplan.steps import Amd
-from sipserver.errors import CallerError, NoRoute, NotFound
+from sipserver.dialplan.targets import allows_target
+from sipserver.errors import CallerError, NoRoute, NotAllowed, NotFound
 from sipserver.events import CallRouted
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -56,7 +57,8 @@ def script(
     """tenant: empty: the only one. flow: by name; empty: that of the plan's first route that takes calls to `order.to`.
     now: with a time zone. load: percent of this process' places that are taken.
 
-    Raises NotFound (tenant, flow), NoRoute, CallerError for variables that no dialplan could set.
+    Raises NotFound (tenant, flow), NoRoute, NotAllowed: whoever asks, and whatever flow is named, nobody but the plan's
+    targets is called; CallerError for variables that no dialplan could set.
     """
     plan = book.plans[0] if not tenant and len(book.plans) == 1 else book.plan(tenant)
     if plan is None:
@@ -66,6 +68,8 @@ def script(
     for name in variables:
         if name in BUILT_IN or not _VARIABLE.fullmatch(name):
             raise CallerError(f"{name!r} cannot be set: a variable is letters, digits and _, and none that calls have")
+    if not allows_target(plan, order.to):
+        raise NotAllowed(f"the number or address is not allowed by `targets` of the dialplan of {tenant}")
     facts = CallFacts.of(
         order.to, order.from_user, headers=order.headers, trunk=order.trunk, direction="outbound", load=load
     )

@@ -36,7 +36,7 @@ class Unreachable(SipServerError):
 
 
 def dial(
-    to: Annotated[str, typer.Argument(metavar="TO", help="A number such as +493012345, or a SIP URI.")],
+    to: Annotated[str, typer.Argument(metavar="TO", help="A number or SIP URI that `targets` allows.")],
     trunk: Annotated[str, typer.Option(help="The trunk to call by; otherwise the first that carries the number.")] = "",
     flow: Annotated[str, typer.Option(help="The flow to run; otherwise that of the route for this number.")] = "",
     tenant: Annotated[str, typer.Option(help="Whose dialplan; not needed where there is one tenant.")] = "",

@@ -14,6 +14,7 @@ from sipserver.dialplan import book, load
 from sipserver.dialplan.explain import explain as explain_call
 from sipserver.dialplan.facts import CallFacts
 from sipserver.dialplan.schema import schema as json_schema
+from sipserver.dialplan.targets import allows_target
 from sipserver.errors import DialplanError
 from sipserver.settings import Settings
 
@@ -67,7 +68,7 @@ def explain(
 ) -> None:
     """Say which route would take a call and why the earlier ones would not, and print its flow as a tree.
 
-    Exit code 1 if no route takes the call.
+    Exit code 1 if no route takes the call, or if it is one that this server may not place.
     """
     settings = _settings(config)
     reading = _read(path or settings.dialplans, settings)
@@ -87,6 +88,9 @@ def explain(
     for line in explanation.lines():
         typer.echo(line)
     if explanation.routed is None:
+        raise typer.Exit(1)
+    if outbound and not allows_target(explanation.routed.plan, to):
+        typer.echo(f"not placed: `targets` of the tenant {explanation.routed.plan.tenant} does not allow it")
         raise typer.Exit(1)
 
 

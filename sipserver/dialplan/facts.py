@@ -12,6 +12,8 @@ _URI = re.compile(
     r"(?:(?P<user>[^@>]*)@)?"
     r"(?P<host>\[[^\]]*\]|[^:;?>\s]*)"
 )
+_QUOTED = re.compile(r'\A\s*"(?:[^"\\]|\\.)*"', re.DOTALL)
+"""A display name, which may say anything, addresses too."""
 
 BUILT_IN = frozenset(
     {"from", "from_host", "to", "to_host", "source", "transport", "trunk", "direction", "tenant", "call_id"}
@@ -83,7 +85,9 @@ class CallFacts:
 
 def split_uri(uri: str) -> tuple[str, str]:
     """User part (decoded, without its parameters) and lower-case host of a URI; a bare `demo` or `+4930` is a user."""
-    inner = uri.partition("<")[2].partition(">")[0] if "<" in uri else uri
+    plain = _QUOTED.sub("", uri, count=1)
+    name, bracket, rest = plain.partition("<")
+    inner = rest.partition(">")[0] if bracket and not set(name) & set(':@"') else plain
     match = _URI.match(inner.strip())
     if match is None:
         return "", ""

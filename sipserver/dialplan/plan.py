@@ -58,7 +58,8 @@ class Route(Strict):
 class PlanFile(Strict):
     """A tenant's file. timezone: the zone of `hours` and `calendar`. variables: values that every call starts with.
 
-    targets: globs of the numbers, users and `user@host` that calls may be sent to by bridge, transfer and queues.
+    targets: globs of the numbers, users and `user@host` that calls may be sent to by bridge, transfer and queues, and
+    that whoever has this server place a call may name.
 
     Each item of a flow is a step; `load` checks them one by one, so that a mistake names the step.
     """

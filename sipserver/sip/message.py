@@ -22,7 +22,11 @@ _SECRET_HEADER = re.compile(
     r"[^\r\n]*(?:\r?\n[ \t]+[^\r\n]*)*"
 )
 _SECRET_SDP = re.compile(r"(?im)^(a=(?:crypto|key-mgmt|ice-pwd):)[^\r\n]*|^(k=)[^\r\n]*")
-_ADDRESS = re.compile(r"<([^>]*)>")
+_HEAD_ENDS = re.compile(r"\r?\n\r?\n")
+_LINE_ENDS = re.compile(r"\r?\n")
+_ADDRESS = re.compile(r"""(?:\s*"(?:[^"\\]|\\.)*"\s*|[^"<:@]*)<([^<>]*)>""", re.S)
+"""`name-addr` of RFC 3261, section 25.1: what a display name quotes is no address, and one without quotes is tokens."""
+
 _USER = re.compile(r"^(?:sips?:)([^@>]*)@|^tel:([^;?>]*)", re.I)
 
 
@@ -36,15 +40,16 @@ class SipText:
 
     @classmethod
     def parse(cls, text: str) -> SipText:
-        head, _, body = text.partition("\r\n\r\n") if "\r\n\r\n" in text else text.partition("\n\n")
-        lines = _FOLD.sub(" ", head).splitlines()
+        """A line ends as it does for the edge: other characters that Unicode counts as line ends are within a value."""
+        head, *rest = _HEAD_ENDS.split(text, maxsplit=1)
+        lines = _LINE_ENDS.split(_FOLD.sub(" ", head))
         headers = []
         for line in lines[1:]:
             name, colon, value = line.partition(":")
             if colon:
                 key = name.strip().lower()
                 headers.append((_COMPACT.get(key, key), value.strip()))
-        return cls(lines[0] if lines else "", tuple(headers), body)
+        return cls(lines[0], tuple(headers), "".join(rest))
 
     def header(self, name: str) -> str:
         """The first value of a header by its lower-case long name, or an empty string."""
@@ -89,9 +94,20 @@ class SipText:
 
 
 def uri_of(address: str) -> str:
-    """The URI of a From, To or Contact value: without display name, brackets and header parameters."""
-    found = _ADDRESS.search(address)
-    return found.group(1).strip() if found else address.partition(";")[0].strip()
+    """The URI of a From, To or Contact value: without display name, brackets and header parameters. Empty for what is
+    none, such as a quotation that never ends.
+    """
+    found = bracketed(address)
+    if found is None:
+        found = address.partition(";")[0]
+        found = "" if set(found) & set('"<>') else found
+    return found.strip()
+
+
+def bracketed(address: str) -> str | None:
+    """What stands in the angle brackets behind the display name; None where there are none."""
+    found = _ADDRESS.match(address)
+    return found.group(1) if found else None
 
 
 def user_of(uri: str) -> str:

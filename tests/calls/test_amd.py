@@ -43,6 +43,7 @@ SILENCE = sound(tones.silence(8000))
 async def placed(stage: Stage, flows: str) -> tuple[PlacedLeg, Call]:
     """A call that we place, ringing."""
     stage.outbound = FakeOutbound("carrier")
+    stage.head = 'targets: ["+4930123"]'
     stage.plan(flows)
     call = await stage.registry().originate(Order("+4930123"), tenant="acme")
     return stage.outbound.legs[0], call

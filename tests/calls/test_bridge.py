@@ -836,6 +836,7 @@ async def test_the_step_may_record_the_connection(tmp_path: Path, running: bool)
 @virtual
 async def test_somebody_whom_we_called_is_bridged_like_a_caller(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
+        three.head = "targets: ['*', '*@*']"
         three.plan(flow())
         three.leg.gone = True  # nobody calls
         originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))

@@ -16,7 +16,16 @@ from sipserver.calls.registry import Registry
 from sipserver.calls.states import EndReason, State
 from sipserver.dialplan.book import Book
 from sipserver.dialplan.steps import Amd
-from sipserver.errors import CallerError, CapacityError, CarrierError, Draining, NoRoute, NotFound, SipServerError
+from sipserver.errors import (
+    CallerError,
+    CapacityError,
+    CarrierError,
+    Draining,
+    NoRoute,
+    NotAllowed,
+    NotFound,
+    SipServerError,
+)
 from sipserver.events import AnswererDetected, CallEnded, CallLimited, CallRouted, CallStarted, CallStateChanged, Fault
 from tests.calls.conftest import Stage, outcomes
 from tests.calls.test_amd import GREETING, HELLO, say
@@ -33,6 +42,7 @@ class Placing:
 
     def __init__(self, stage: Stage, outbound: FakeOutbound, **settings: Any) -> None:
         self.stage, self.outbound = stage, outbound
+        stage.head = stage.head or 'targets: ["*"]'
         stage.plan(FLOWS)
         stage.outbound = outbound
         self.registry: Registry = stage.registry(**settings)
@@ -245,6 +255,8 @@ async def test_what_is_asked_wrongly_has_no_record(placing: Placing, stage: Stag
         await originate(ORDER, tenant="zeta")
     with pytest.raises(NotFound, match="no flow"):
         await originate(ORDER, tenant="acme", flow="nothing")
+    with pytest.raises(NotAllowed, match="targets"):
+        await originate(Order("sip:+4930123@192.0.2.66"), tenant="acme", flow="other")
     with pytest.raises(CallerError, match="UUID"):
         await originate(ORDER, tenant="acme", call_id="../../etc/passwd")
     placing.outbound.refuses = CallerError("premium-rate numbers are not called")
@@ -345,7 +357,7 @@ async def test_a_number_without_a_route_needs_a_flow(placing: Placing, stage: St
 async def test_who_answered_is_known_before_the_flow_begins(
     placing: Placing, stage: Stage, said: list[Samples], answerer: str
 ) -> None:
-    stage.head = "variables: {answerer: nobody}"
+    stage.head = "targets: ['*']\nvariables: {answerer: nobody}"
     stage.plan("  main: [{say: 'Good day, {answerer}.'}, hangup]")
     asked = {"to": "+4930123", "amd": {"wait_s": 8}}
     await CallCommands(placing.registry).handle("originate", asked)

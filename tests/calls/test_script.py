@@ -10,18 +10,19 @@ import pytest
 from sipserver.calls.outbound import Order
 from sipserver.calls.script import Script, script
 from sipserver.dialplan.book import Book
-from sipserver.errors import CallerError, NoRoute, NotFound
+from sipserver.errors import CallerError, NoRoute, NotAllowed, NotFound
 from sipserver.events import CallRouted
 from tests.fakes.dialplans import plan
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ORDER = Order("+4930123", from_user="100", headers={"X-Case": "7"})
 ROUTES = "- {match: {to: '+4930*', headers: {x-case: '7'}}, flow: berlin}\n- {match: {to: '200'}, flow: desk}"
+HEAD = "targets: ['+49*', '20?', '*@pbx.example:5070']\nvariables: {greeting: Hello}"
 FLOWS = "berlin: [{say: Hello from Berlin.}]\ndesk: [hangup]\nspare: [hangup]"
 
 
 def book(*more: Book) -> Book:
-    plans = [plan(FLOWS, routes=ROUTES, head="variables: {greeting: Hello}")]
+    plans = [plan(FLOWS, routes=ROUTES, head=HEAD)]
     return Book((*plans, *(each for book in more for each in book.plans)))
 
 
@@ -66,6 +67,26 @@ def test_what_is_not_there(order: Order, tenant: str, flow: str, problem: type[C
         wanted(order, tenant, flow)
 
 
+@pytest.mark.parametrize("flow", ["", "desk"], ids=["routed", "named"])
+@pytest.mark.parametrize(
+    "to",
+    ["+1900123", "0049301", "210", "sip:+4930123@192.0.2.66:80", "sip:200@pbx.example", "sip:200@pbx.example:5070?X=y"],
+)
+def test_whom_the_targets_do_not_allow_is_not_called_whatever_flow_is_named(to: str, flow: str) -> None:
+    with pytest.raises(NotAllowed, match="`targets`") as refused:
+        wanted(Order(to, trunk="alpha"), flow=flow)
+    assert to not in str(refused.value)
+
+
+def test_without_targets_whom_the_plan_itself_calls_may_be_called() -> None:
+    plans = Book((plan("main: [{bridge: {to: '+49 30 1', on: {failed: end}}}]\nspare: [hangup]"),))
+    for to in ("+49301", "+49 30 1"):
+        assert script(plans, NOW, Order(to), tenant="acme", flow="spare", variables={}).flow.name == "spare"
+    for to in ("+49302", "sip:+49301@192.0.2.66"):
+        with pytest.raises(NotAllowed):
+            script(plans, NOW, Order(to), tenant="acme", flow="spare", variables={})
+
+
 def test_of_several_tenants_one_must_be_named() -> None:
     other = Book((replace(book().plans[0], tenant="zeta"),))
     with pytest.raises(NotFound, match="name a tenant: acme, zeta"):
@@ -80,7 +101,7 @@ def test_variables_that_no_dialplan_could_set(name: str) -> None:
 
 def test_routes_may_tell_calls_that_we_place_from_those_that_come() -> None:
     routes = "- {match: {direction: inbound}, flow: desk}\n- {match: {direction: outbound, trunk: a*}, flow: spare}"
-    plans = Book((plan(FLOWS, routes=routes),))
+    plans = Book((plan(FLOWS, routes=routes, head=HEAD),))
     order = Order("200", trunk="alpha")
     assert script(plans, NOW, order, tenant="acme", variables={}).flow.name == "spare"
     with pytest.raises(NoRoute):

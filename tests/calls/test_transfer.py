@@ -84,6 +84,7 @@ async def test_blind_a_number_is_one_of_the_callers_side(tmp_path: Path, to: str
 @virtual
 async def test_blind_somebody_whom_we_called_is_sent_to_one_of_their_side(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
+        three.head = "targets: ['200', '+4930']"
         three.plan(flow("blind", to="'200'"))
         three.leg.gone = True  # nobody calls
         originating = asyncio.create_task(three.registry().originate(Order("+4930"), tenant="acme"))

@@ -49,6 +49,7 @@ class Following:
         self.store = StoreSettings(url=f"sqlite+aiosqlite:///{folder}/calls.db")
         self.records = Records(self.store)
         self.stage = Stage(folder)
+        self.stage.head = 'targets: ["+49*"]'
         self.stage.plan("  main: [{wait: 60}]")
         self.stage.outbound, self.stage.limits = outbound, limits
         self.stage.limits_of = lambda tenant, trunk: {"tenant/acme": 3}

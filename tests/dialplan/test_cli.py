@@ -91,13 +91,23 @@ def test_a_call_is_explained(folder: Path) -> None:
 
 def test_trunk_load_and_direction_can_be_said(folder: Path) -> None:
     match = "{trunk: carrier, direction: outbound, load: < 80}"
-    (folder / "a.yaml").write_text(written("main: [answer]", routes=f"- {{match: {match}, flow: main}}"))
+    routes = f"- {{match: {match}, flow: main}}"
+    (folder / "a.yaml").write_text(written("main: [answer]", routes=routes, head="targets: ['1']"))
     words = ["explain", "--to", "1", "--path", str(folder), "--trunk", "carrier"]
     assert run(*words, "--outbound", "--load", "79").exit_code == 0
     full = run(*words, "--outbound", "--load", "80")
     assert full.exit_code == 1
     assert "no: load < 80 does not match 80 %" in full.stdout
     assert "no: direction outbound does not match inbound" in run(*words).stdout
+
+
+def test_a_call_that_the_targets_do_not_allow_is_not_placed(folder: Path) -> None:
+    (folder / "a.yaml").write_text(written("main: [answer]", head="targets: ['+49*']"))
+    assert run("explain", "--to", "+4930", "--path", folder, "--outbound").exit_code == 0
+    assert run("explain", "--to", "sip:+4930@192.0.2.66", "--path", folder).exit_code == 0
+    refused = run("explain", "--to", "sip:+4930@192.0.2.66", "--path", folder, "--outbound")
+    assert refused.exit_code == 1
+    assert "`targets` of the tenant acme does not allow it" in refused.stdout
 
 
 def test_files_with_mistakes_are_left_out_and_named(folder: Path) -> None:

@@ -14,6 +14,9 @@ from sipserver.dialplan.facts import BUILT_IN, CallFacts, split_uri
     [
         ("sip:demo@127.0.0.1:5060;transport=udp", "demo", "127.0.0.1"),
         ('"Ada Lovelace" <sip:+4930123@Example.COM>;tag=1', "+4930123", "example.com"),
+        ('"Bank <sip:1@bank>" <sip:2@carrier>;tag=1', "2", "carrier"),
+        ('sip:2"<sip:1@bank>@carrier', '2"<sip', "bank"),
+        ('"Bank \\" <sip:1@bank>" <sip:2@carrier>', "2", "carrier"),
         ("sips:100@[2001:db8::1]:5061", "100", "2001:db8::1"),
         ("sip:ada:secret@pbx", "ada", "pbx"),
         ("sip:+4930;phone-context=x@pbx;user=phone", "+4930", "pbx"),

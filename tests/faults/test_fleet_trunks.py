@@ -36,6 +36,7 @@ PASSWORD, REALM = "open sesame", "carrier.example"
 TAKEN_OVER_S = 8.0
 PLAN = """
 tenant: acme
+targets: ["+49*"]
 flows:
   main: [answer, {echo: {max_s: 60}}]
 routes:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.peers
 
 PLAN = """
 tenant: peers
+targets: ["*", "*@127.0.0.1:*"]
 flows:
   short: [{wait: 0.2}, hangup]
   long: [{wait: 30}]
@@ -262,7 +263,8 @@ def test_an_address_is_called_without_a_trunk(rig: Rig, tmp_path: Path) -> None:
         ((NUMBER, "--trunk", "three"), "no trunk is called three"),
         ((NUMBER, "--tenant", "zeta"), "no tenant is called 'zeta'; there are peers"),
         ((NUMBER, "--flow", "zeta"), "has no flow 'zeta'; there are long, short"),
-        (("sip:x@127.0.0.1?Subject=y",), "without URI headers"),
+        (("sip:x@127.0.0.1:5060?Subject=y",), "not allowed by `targets`"),
+        (("sip:x@192.0.2.1", "--flow", "long"), "not allowed by `targets`"),
         ((NUMBER, "--ring-s", "0"), "ring_s"),
         ((NUMBER, "--from", "1\n2"), "from_user"),
     ],

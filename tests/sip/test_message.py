@@ -51,6 +51,36 @@ def test_user_of_a_uri(uri: str, user: str) -> None:
 def test_uri_of_an_address() -> None:
     assert uri_of('"x" <sip:a@b;lr>;tag=1') == "sip:a@b;lr"
     assert uri_of("sip:a@b;tag=1") == "sip:a@b"
+    assert uri_of("Anna B. <sip:a@b>") == "sip:a@b"
+
+
+@pytest.mark.parametrize(
+    ("address", "uri"),
+    [
+        ('"Bank <sip:1@bank>" <sip:2@carrier>;tag=1', "sip:2@carrier"),
+        ('"Bank \\" <sip:1@bank>" <sip:2@carrier>', "sip:2@carrier"),
+        ('"Bank\\\\" <sip:2@carrier>;x="<sip:1@bank>"', "sip:2@carrier"),
+        ('"Bank <sip:1@bank>', ""),
+        ('sip:2@carrier;x="<sip:1@bank>"', "sip:2@carrier"),
+        ('"Bank" sip:2@carrier', ""),
+    ],
+)
+def test_what_a_display_name_quotes_is_no_address(address: str, uri: str) -> None:
+    assert uri_of(address) == uri
+    assert SipOffer.of_invite(SipText.parse(f"INVITE sip:1@x SIP/2.0\r\nFrom: {address}\r\n\r\n"), "").from_uri == uri
+
+
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_what_is_no_end_of_a_line_begins_no_header(end: str) -> None:
+    message = SipText.parse(f"INVITE sip:1@x SIP/2.0\r\nSubject: x{end}X-Sipserver-Trunk: carrier\r\nX-A: b\r\n\r\n")
+    assert [name for name, _ in message.headers] == ["subject", "x-a"]
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\n", "\n\r\n"])
+def test_no_header_comes_after_the_first_empty_line(end: str) -> None:
+    message = SipText.parse(f"INVITE sip:1@x SIP/2.0\r\nX-A: b{end}X-Sipserver-Trunk: carrier\r\n\r\n")
+    assert message.headers == (("x-a", "b"),)
+    assert message.body == "X-Sipserver-Trunk: carrier\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -83,3 +113,5 @@ def test_an_offer_for_a_call_that_we_place() -> None:
     offer = SipOffer.of_dial("<sip:200@pbx:5070;transport=tcp>", '"Us" <sip:me@here>', "id", {"X-A": "1"})
     assert (offer.direction, offer.to_user, offer.from_user, offer.source) == ("outbound", "200", "me", "pbx:5070")
     assert (offer.transport, offer.headers["x-a"], offer.sip_call_id) == ("tcp", "1", "id")
+    shown = SipOffer.of_dial("sip:200@pbx", '"<sip:evil@x>" <sip:me@here>', "id", {})
+    assert (shown.from_uri, shown.from_user) == ("sip:me@here", "me")

@@ -199,12 +199,18 @@ async def test_a_target_that_rings_for_ever_is_given_up(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("trunk", "target"),
-    [(FROM_PBX, "sip:elsewhere@127.0.0.1:9"), (FROM_OTHER, "sip:third@127.0.0.1:9"), ("", "sip:third@127.0.0.1:9")],
+    [
+        (FROM_PBX, "<sip:elsewhere@127.0.0.1:9>"),
+        (FROM_PBX, '"x <sip:third@127.0.0.1:9>" <sip:elsewhere@127.0.0.1:9>'),
+        (FROM_PBX, "<sip:third@127.0.0.1:9;maddr=127.0.0.2>"),
+        (FROM_OTHER, "<sip:third@127.0.0.1:9>"),
+        ("", "<sip:third@127.0.0.1:9>"),
+    ],
 )
 async def test_a_transfer_that_no_policy_allows_is_declined(trunk: str, target: str) -> None:
     async with talking(trunk) as (rig, caller, callee, _third, one, _other):
         assert caller.call is not None
-        answer = await caller.call.transact("REFER", headers=f"Refer-To: <{target}>\r\n")
+        answer = await caller.call.transact("REFER", headers=f"Refer-To: {target}\r\n")
         assert answer.startswith("SIP/2.0 603")
         assert (await one.event(ReferReceived)).code == 603
         await callee.hears("caller")

@@ -24,7 +24,7 @@ from tools.conformance.twilio_cloud import CloudCall, TwilioCloud, twilio_cloud
 OFFICE, NUMBER = "+493055555", "+4930123456"
 PLAN = """
 tenant: acme
-targets: ["+49*", "sip:*"]
+targets: ["+49*"]
 flows:
   away: [{transfer: {to: "+493055555", mode: blind, on: {busy: back, failed: back}}}]
   back: [answer, {echo: {max_s: 60}}]

@@ -20,7 +20,7 @@ from tools.conformance.twilio_cloud import CloudCall, TwilioCloud, twilio_cloud
 OFFICE = "+493055555"
 PLAN = """
 tenant: acme
-targets: ["+49*", "sip:*"]
+targets: ["+49*", "bob@pbx.example"]
 flows:
   blind:
     - transfer: {to: "+493055555", mode: blind, on: {busy: again, no_answer: again, declined: again, failed: again}}

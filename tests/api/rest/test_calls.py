@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -306,6 +307,28 @@ async def test_targets_of_the_tenant_bind_programs_too(server: ServerProcess) ->
             refusal = await post(client, f"/api/v1/calls/{call_id}/transfer", 400, to="1", mode="warm")
             assert "announce" in refusal["detail"]
         await asyncio.to_thread(phone.bye)
+
+
+async def test_a_call_goes_nowhere_but_to_the_targets_whatever_flow_is_named(server: ServerProcess, key: str) -> None:
+    theirs = await asyncio.to_thread(key_of, server, "zenith")  # whose dialplan calls nobody
+    inner, number = "sip:200@192.0.2.66:80", "+19005550100"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        nobody.settimeout(0.5)
+        local = f"sip:200@127.0.0.1:{nobody.getsockname()[1]}"
+        before = len(await asyncio.to_thread(records, server.store))
+        for asking_key, to, flow in (
+            (key, inner, ""),
+            (key, inner, "called"),
+            (theirs, local, "main"),
+            (theirs, number, "main"),
+        ):
+            async with asking(server, asking_key) as client:
+                refusal = await create(client, 403, to=to, flow=flow)
+                assert "`targets`" in refusal["detail"]
+        assert len(await asyncio.to_thread(records, server.store)) == before
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(nobody.recv, 4096)
 
 
 async def test_a_request_that_is_sent_again_places_one_call(server: ServerProcess, key: str) -> None:
