@@ -16,7 +16,7 @@ from sipserver.tenants.keys import Scope
 
 ANNOUNCED = (
     "A call that is joined with another party or is in a conference stays so: the caller hears this alone, and is "
-    "heard meanwhile. Otherwise it interrupts the step that runs, which then begins again."
+    "heard meanwhile. Otherwise it interrupts the step that runs, which then begins again; 409 where that is `secure`."
 )
 
 
@@ -34,7 +34,7 @@ def errands(does: Sends) -> Sequence[Operation]:
             does("transfer"),
             "call.transferred",
             "Hand the call over",
-            "It interrupts the step that runs. `transfer.ended` tells the outcome, as a far end said it; on any "
+            "It interrupts the step that runs; 409 where that is `secure`. `transfer.ended` tells the outcome, as a far end said it; on any "
             "but `answered` the flow goes on with the step that was interrupted, from its beginning.",
             body=models.TransferCall,
         ),
@@ -97,7 +97,7 @@ def errands(does: Sends) -> Sequence[Operation]:
             "call.held",
             "Put the caller on hold",
             "Nobody hears the caller, who hears music. A call that is joined with another party stays joined; "
-            "otherwise it interrupts the step that runs, which begins again after `resume`.",
+            "otherwise it interrupts the step that runs, which begins again after `resume`; 409 where that is `secure`.",
         ),
         _errand(
             "resumeCall",
