@@ -101,7 +101,7 @@ class Server:
             self.exchange.readiness,
             self.metrics,
             trunks=self.exchange.trunk_states,
-            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate, for_keys)],
+            routes=[*self.doors.routes, *event_socket.routes(events, self.doors.gate, self._telling.note, for_keys)],
             apps={} if self._control is None else {PREFIX: self._control.app},
         )
 
@@ -112,6 +112,8 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             await self._open_http(stack)
             await self._open_records(stack)
+            if self._control is not None:
+                await self._control.check()
             await stack.enter_async_context(exchange.running())
             await stack.enter_async_context(self.doors.open())
             await stack.enter_async_context(console.listening(self._settings, self._commands.handle))

@@ -162,6 +162,7 @@ async def _control_plane(
     asking = Everywhere(bus)
     plane = ControlPlane(spec.settings, asking, bus, takes_calls=takes_calls, bus_up=lambda: bus.up)
     stack.push_async_callback(plane.close)
+    await plane.check()
     if doors is not None:
         gate = doors.gate
     else:

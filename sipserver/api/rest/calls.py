@@ -77,6 +77,7 @@ class CallOperations:
                 headers={"Idempotency-Key": "Any text of your own, good for a day."},
                 deed="call.created",
                 of="call",
+                shows=("flow", "trunk", "detect_answerer"),
             ),
             Operation(
                 "listCalls",
@@ -228,7 +229,7 @@ class CallOperations:
             return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
         whole = row.recording_status == "complete"
         opens = functools.partial(SealedFile, path, self._ring, tenant=row.tenant, unfinished=not whole)
-        return await sealed_sound.answer(asked.request, opens, name)
+        return await sealed_sound.answer(asked.request, opens, name, asked.noted)
 
     async def _end(self, asked: Asked) -> Answered:
         call_id = _id(asked)
