@@ -14,8 +14,8 @@ from typing import Protocol
 from aiohttp import web
 
 from sipserver.api.token_socket import FOLLOWED, claimed, until_over
+from sipserver.errors import CapacityError
 from sipserver.events import Stamped
-from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
 from sipserver.gate.requests import address_of
@@ -124,11 +124,11 @@ def routes(hub: EventHub, gate: Gate, note: Note, for_keys: ForKeys | None = Non
             return await for_keys.listen(request)
         tenant = request.match_info["tenant_id"]
         claims = await claimed(gate, request, tenant)
+        try:  # before the upgrade: who is connected hears everything from then on
+            await note(of_token(tenant, claims.serial), FOLLOWED, f"tenant:{tenant}", address_of(request))
+        except UNAVAILABLE:
+            raise CapacityError("the audit log cannot be written now") from None
         async with gate.open(request, kind="events", tenant=tenant, takes="text") as connection:
-            try:
-                await note(of_token(tenant, claims.serial), FOLLOWED, f"tenant:{tenant}", address_of(request))
-            except UNAVAILABLE:
-                connection.close_soon(Close.TRY_LATER, "the audit log cannot be written now")
             listener = Listener(connection, _kinds(request), request.query.get("call", ""))
             hub.add(tenant, listener)
             try:

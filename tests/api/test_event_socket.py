@@ -204,8 +204,9 @@ async def test_who_listens_stands_in_the_audit_log(server: Server) -> None:
 async def test_who_cannot_be_noted_hears_nothing(server: Server) -> None:
     server.away = True
     url = f"ws://127.0.0.1:{server.http.port}/ws/events/acme?token={server.token()}"
-    async with server.client.ws_connect(url) as client:
-        assert (await client.receive()).data == Close.TRY_LATER
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await server.client.ws_connect(url)
+    assert refused.value.status == 503
     assert server.hub.listeners == 0
 
 
