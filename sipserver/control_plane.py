@@ -42,9 +42,10 @@ from sipserver.errors import TooMany
 from sipserver.events import LimitExceeded, LimitNear
 from sipserver.gate.gate import Gate
 from sipserver.journal import Entry
+from sipserver.log import logger
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
-from sipserver.store.database import Database
+from sipserver.store.database import UNAVAILABLE, Database, brief
 from sipserver.store.dialplans import VersionRows
 from sipserver.store.doomed import DoomedFiles
 from sipserver.store.feed_rows import FeedRows
@@ -122,6 +123,11 @@ class Telling:
         if told := notices.of_entries(entries):
             await self.outgoing.publish(told)
         await self._trail.tell(entries)
+
+    async def note(self, who: Principal, deed: str, subject: str, source: str) -> None:
+        """Of those who listen with a token, whom no control plane knows."""
+        log = await self._trail.log()
+        await log.append(who.tenant, actor=who.actor, action=deed, subject=subject, source=source)
 
     def attempts(self) -> Mapping[str, float]:
         """To deliver webhooks, by outcome, for the metrics."""
@@ -204,6 +210,7 @@ class ControlPlane:
         calls = CallOperations(Reader(self._database), asking, bus.once.first, self.sounds, elsewhere)
         self._outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
+        self._log = logger("api")
         users = UserBook(UserRows(self._database), Passwords())
         sessions = SessionBook(SessionRows(self._database), loaded.login)
         cookies = Cookies(loaded.gate)
@@ -235,6 +242,15 @@ class ControlPlane:
         looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
         self.app: web.Application = app.application(access, self._note, self.offered, looks.routes())
         self.app.cleanup_ctx.append(self._following)
+
+    async def check(self) -> None:
+        """To be waited for before programs may change anything. Raises SettingsError where no log can be continued with
+        the secret. Where the database does not answer nothing is known, and a change that cannot be noted is not made.
+        """
+        try:
+            await self._audit.check()
+        except UNAVAILABLE as problem:
+            self._log.warning("the secret of the audit log was not tried: no database", error=brief(problem))
 
     def _privacy(self, loaded: Settings, ring: Keyring, elsewhere: Fetching | None) -> Privacy:
         rows, reader, opens = PersonRows(self._database), Reader(self._database), sound_files.whatever_is_there(ring)
@@ -268,10 +284,11 @@ class ControlPlane:
 
     async def _note(
         self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
-    ) -> None:
-        await self._audit.append(
+    ) -> int:
+        entry = await self._audit.append(
             who.tenant, actor=who.actor, action=deed, subject=subject, source=source, detail=detail
         )
+        return entry.number
 
     async def _one_more(self, tenant: str) -> None:
         """Raises TooMany when the tenant may not ask now; those who want to hear of it are told."""

@@ -112,7 +112,7 @@ class Server:
             trunks=self.exchange.trunk_states,
             routes=[
                 *(() if self.doors is None else self.doors.routes),
-                *event_socket.routes(events, self.gate, for_keys),
+                *event_socket.routes(events, self.gate, self._telling.note, for_keys),
             ],
             apps={} if self._control is None else {PREFIX: self._control.app},
         )
@@ -124,6 +124,8 @@ class Server:
         async with contextlib.AsyncExitStack() as stack:
             await self._open_http(stack)
             await self._open_records(stack)
+            if self._control is not None:
+                await self._control.check()
             await stack.enter_async_context(exchange.running())
             if self.doors is None:
                 stack.push_async_callback(self.gate.close_all)

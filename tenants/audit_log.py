@@ -6,6 +6,7 @@ damage heals. Refuses to change or delete anything, and to know who asks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -76,6 +77,20 @@ class AuditLog:
             return audit_entry.entry(done, number, previous, self._clock(), secret)
 
         return audit_entry.shown(await self._rows.append(tenant, make))
+
+    async def check(self) -> None:
+        """Raises SettingsError when there are logs, and none of them can be continued with this secret.
+
+        One that can says that the secret is right: what is wrong with others then is a matter for `verify`.
+        """
+        tenants = await self._rows.tenants()
+        for tenant in tenants:
+            head, newest = await self._rows.head(tenant), await self._rows.newest(tenant, limit=1)
+            with contextlib.suppress(SettingsError):
+                _place(tenant, head, newest[0] if newest else None, self._secret.of(tenant))
+                return
+        if tenants:
+            raise SettingsError("the logs that there are were sealed with another secret", key="audit")
 
     def pseudonym(self, tenant: str, name: str) -> str:
         """What stands for a person in the log: whoever has the secret can tell whether two are the same."""

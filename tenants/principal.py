@@ -43,6 +43,11 @@ def of_user(user: User, session: Session) -> Principal:
     return Principal(user.id, user.tenant, user.email, PERMISSIONS[user.role], user.role, user.actor, session)
 
 
+def of_token(tenant: str, serial: str) -> Principal:
+    """Whoever has a token of the gate, for the audit log: it may do this one thing."""
+    return Principal(serial, tenant, "", frozenset(), Role.VIEWER, f"token:{serial}")
+
+
 def of_system(tenant: str) -> Principal:
     """The server itself, for the audit log."""
     return Principal("", tenant, "", frozenset(), Role.VIEWER, "system")

@@ -7,16 +7,20 @@ reads the record of the call.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol
 
 from aiohttp import web
 
-from sipserver.errors import NotAllowed
+from sipserver.api.token_socket import FOLLOWED, claimed, until_over
+from sipserver.errors import CapacityError
 from sipserver.events import Stamped
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
+from sipserver.gate.requests import address_of
+from sipserver.store.database import UNAVAILABLE
+from sipserver.tenants.principal import Principal, of_token
 
 LOST = "events.lost"
 MOST_KINDS = 32
@@ -98,6 +102,10 @@ def as_json(stamped: Stamped) -> str:
     )
 
 
+Note = Callable[[Principal, str, str, str], Awaitable[object]]
+"""(who, deed, subject, source): keeps it in the audit log. Raises the database's errors."""
+
+
 class ForKeys(Protocol):
     """The same path for those who have an API key: `live.socket`."""
 
@@ -106,25 +114,27 @@ class ForKeys(Protocol):
     async def listen(self, request: web.Request) -> web.StreamResponse: ...
 
 
-def routes(hub: EventHub, gate: Gate, for_keys: ForKeys | None = None) -> Sequence[web.RouteDef]:
-    """`?kinds=call.*,turn.*` and `?call=<id>` choose; both may be left out. Needs a token for the tenant's events. What
-    the client sends is ignored.
+def routes(hub: EventHub, gate: Gate, note: Note, for_keys: ForKeys | None = None) -> Sequence[web.RouteDef]:
+    """`?kinds=call.*,turn.*` and `?call=<id>` choose; both may be left out. Needs a token for the tenant's events, and
+    ends with it. What the client sends is ignored. note: whoever cannot be noted hears nothing.
     """
 
     async def listen(request: web.Request) -> web.StreamResponse:
         if for_keys is not None and for_keys.takes(request):
             return await for_keys.listen(request)
         tenant = request.match_info["tenant_id"]
-        token = gate.token_of(request)
-        if gate.tokens.read(token, "events").tenant != tenant:
-            raise NotAllowed("the token is for another tenant")
-        await gate.tokens.claim(token, "events")
+        claims = await claimed(gate, request, tenant)
+        try:  # before the upgrade: who is connected hears everything from then on
+            await note(of_token(tenant, claims.serial), FOLLOWED, f"tenant:{tenant}", address_of(request))
+        except UNAVAILABLE:
+            raise CapacityError("the audit log cannot be written now") from None
         async with gate.open(request, kind="events", tenant=tenant, takes="text") as connection:
             listener = Listener(connection, _kinds(request), request.query.get("call", ""))
             hub.add(tenant, listener)
             try:
-                async for _ in connection:
-                    pass
+                with until_over(gate.tokens, claims, connection):
+                    async for _ in connection:
+                        pass
             finally:
                 hub.remove(tenant, listener)
         return connection.response

@@ -69,8 +69,8 @@ class Runner:
         """Have a step run now instead of the one that runs, or, where the call is joined with others and this is an
         announcement to it, beside it. Returns at once; the record tells what came of it.
 
-        Raises CallerError (409) before the call is answered or its flow has begun, and while another errand waits or
-        runs.
+        Raises CallerError (409) before the call is answered or its flow has begun, while another errand waits or runs,
+        and where it would interrupt a step `secure`.
         """
         self._require_answered()
         if self._errand is not None or self._announces:
@@ -85,15 +85,18 @@ class Runner:
             self._announces = True
             self._call.beside(self._announce(step), f"announcement to {self._call.id}")
             return
+        self._require_open()
         self._errand = step
         self._interrupt()
 
     def hold(self) -> None:
         """Have the call wait in music until its `aside` says otherwise. Unless it is joined with others, that
         interrupts the step that runs. Idempotent. Raises CallerError (409) before the call is answered or its flow has
-        begun.
+        begun, and where it would interrupt a step `secure`.
         """
         self._require_answered()
+        if not self._aside.kept:
+            self._require_open()
         if self._aside.hold(True):
             self._call.emit(CallOnHold(on=True))
         if not self._aside.kept:
@@ -131,6 +134,11 @@ class Runner:
     def _require_answered(self) -> None:
         if not self._begun or self._call.state is not State.ANSWERED:
             raise Busy("the call is not answered, or is ending")
+
+    def _require_open(self) -> None:
+        """What is being typed would be kept from the interruption on, and asked for once more."""
+        if self._call.screen.secured:
+            raise Busy("the call is in a step `secure`, which nothing interrupts: ask again when it is over")
 
     def _interrupt(self) -> None:
         if self._works is not None:

@@ -173,6 +173,7 @@ async def _control_plane(
         spec.settings, Everywhere(bus), bus, takes_calls=takes_calls, bus_up=lambda: bus.up, elsewhere=fetching
     )
     stack.push_async_callback(plane.close)
+    await plane.check()
     host, port = spec.settings.fleet.host, spec.settings.fleet.files_port
     giving = Giving(plane.sounds, bus.leases, node=spec.node, run=spec.run, host=host, port=port)
     if doors is not None:

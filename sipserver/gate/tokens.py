@@ -53,6 +53,8 @@ class Claims:
     once: bool = True
     variables: Mapping[str, str] = field(default_factory=dict)
     serial: str = ""
+    ends_s: float = field(default=0.0, compare=False)
+    """When one that was read is over, in seconds since the epoch."""
 
 
 class Tokens:
@@ -111,18 +113,19 @@ class Tokens:
             once=body.get("once") is not False,
             variables={str(name): str(value) for name, value in dict(body.get("variables") or {}).items()},
             serial=str(body["jti"]),
+            ends_s=float(body["exp"]),
         )
 
     async def claim(self, token: str, use: Use) -> Claims:
         """As `read`; one that is good for one use is used up. Raises NotAllowed also when it has been used."""
         claims = self.read(token, use)
-        if claims.once and not await self._once.first(f"token/{claims.serial}", self._left_s(token)):
+        if claims.once and not await self._once.first(f"token/{claims.serial}", max(1.0, self.left_s(claims) + 1)):
             raise NotAllowed("the token has been used")
         return claims
 
-    def _left_s(self, token: str) -> float:
-        body = jwt.decode(token, options={"verify_signature": False})
-        return max(1.0, float(body["exp"]) - self._clock() + 1)
+    def left_s(self, claims: Claims) -> float:
+        """For how long a token that was read is good still."""
+        return claims.ends_s - self._clock()
 
 
 def secret_of(settings: GateSettings) -> bytes:

@@ -16,10 +16,12 @@ from sipserver.api.server import HttpServer
 from sipserver.api.settings import HttpSettings
 from sipserver.bus.once import MemoryOnce
 from sipserver.events import Event, Stamped
+from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
 from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Claims, Tokens
+from sipserver.tenants.principal import Principal
 from tests.fakes.until import until
 
 SECRET = b"a secret of at least thirty-two bytes"
@@ -31,11 +33,19 @@ class Server:
     def __init__(self, settings: GateSettings) -> None:
         self.tokens = Tokens(SECRET, MemoryOnce())
         self.gate, self.hub = Gate(settings, self.tokens), EventHub()
-        self.http = HttpServer(HttpSettings(port=0), lambda: (), Metrics(), routes=list(routes(self.hub, self.gate)))
+        self.noted: list[tuple[str, str, str, str]] = []
+        self.away = False
+        made = routes(self.hub, self.gate, self.note)
+        self.http = HttpServer(HttpSettings(port=0), lambda: (), Metrics(), routes=list(made))
         self.client = aiohttp.ClientSession()
 
     def token(self, tenant: str = "acme", **changes: Any) -> str:
         return self.tokens.issue(Claims(**{"use": "events", "tenant": tenant, "once": False, **changes}))
+
+    async def note(self, who: Principal, deed: str, subject: str, source: str) -> None:
+        if self.away:
+            raise OSError("no database")
+        self.noted.append((who.tenant, who.actor, deed, subject))
 
     async def listen(self, query: str = "", *, tenant: str = "acme", token: str | None = None) -> Any:
         """A client that is listening."""
@@ -181,3 +191,30 @@ async def test_one_that_stays_slow_is_cut() -> None:
 def _told_until_it_ends(server: Server, connection: Connection) -> bool:
     server.tell(LONG)
     return not connection.open
+
+
+# --- the token --------------------------------------------------------------------------------------------------------
+
+
+async def test_who_listens_stands_in_the_audit_log(server: Server) -> None:
+    await server.listen(token=server.token(serial="desk-7"))
+    assert server.noted == [("acme", "token:desk-7", "events.followed", "tenant:acme")]
+
+
+async def test_who_cannot_be_noted_hears_nothing(server: Server) -> None:
+    server.away = True
+    url = f"ws://127.0.0.1:{server.http.port}/ws/events/acme?token={server.token()}"
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await server.client.ws_connect(url)
+    assert refused.value.status == 503
+    assert server.hub.listeners == 0
+
+
+async def test_the_socket_ends_with_its_token(server: Server) -> None:
+    token = server.tokens.issue(Claims("events", tenant="acme", once=False), lives_s=1.5)
+    lasting, client = await server.listen(), await server.listen(token=token)
+    message = await client.receive(timeout=10)
+    assert (message.type, message.data, message.extra) == (aiohttp.WSMsgType.CLOSE, Close.KEY_OVER, "the token is over")
+    await until(lambda: server.hub.listeners == 1)
+    server.tell(ENDED)
+    assert (await lasting.receive_json())["kind"] == "call.ended"

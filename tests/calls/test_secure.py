@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sipserver.audio.frame import FRAME_SAMPLES, Frame
+from sipserver.calls.runner import Busy
 from sipserver.calls.steps import EXECUTORS
 from sipserver.dialplan import steps
 from sipserver.events import (
@@ -23,6 +24,7 @@ from sipserver.events import (
     VariableSet,
 )
 from tests.calls.conftest import Stage, outcomes
+from tests.calls.test_registry import registry_of
 from tests.fakes.leg import FakeLeg
 
 CARD = "4000123412341239"
@@ -73,6 +75,32 @@ async def test_what_is_kept_can_be_used_and_is_hidden(stage: Stage) -> None:
     assert CARD not in told(stage)
     assert [each.value for each in stage.records.of(VariableSet)] == ["card [kept secret]"]
     assert not call.screen.secured
+
+
+async def test_nothing_that_is_asked_from_outside_interrupts_it(stage: Stage) -> None:
+    """Otherwise the rest of what is typed would be kept."""
+    leg, call = stage.call(flows(TYPE))
+    registry = registry_of(stage)
+    await stage.until(lambda: any(step.step == "collect" for step in stage.records.of(StepEntered)), leg)
+    leg.press(CARD[:9])
+    for step in (steps.Say(text="Are you there?"), steps.Handover(to="sip:200@127.0.0.1")):
+        with pytest.raises(Busy, match="secure"):
+            registry.send(call.id, step)
+    with pytest.raises(Busy, match="secure"):
+        registry.hold(call.id)
+    assert not call.wiring.aside.on_hold
+    leg.press(CARD[9:])
+    await stage.ended(leg)
+    assert one_end(stage).reason == "done"
+    assert stage.records.of(DigitReceived) == []
+
+
+async def test_it_can_be_interrupted_as_any_step_when_it_is_over(stage: Stage) -> None:
+    leg, call = stage.call(f"  main: [answer, {{secure: {{do: [{{wait: 0.01}}]}}}}, {{wait: 60}}]{REST}")
+    await stage.until(lambda: [step.step for step in stage.records.of(StepEntered)][-1:] == ["wait"], leg)
+    await stage.until(lambda: bool(stage.records.of(SecureEnded)), leg)
+    registry_of(stage).send(call.id, steps.Hangup())
+    assert await stage.ended(leg) == "dialplan_hangup"
 
 
 async def test_a_branch_leads_out(stage: Stage) -> None:

@@ -371,3 +371,29 @@ async def test_a_spoilt_last_entry_does_not_keep_others_from_being_written(sqlit
     assert added.number == 8
     assert broken(await log.verify("acme")) == (7, Damage.UNREADABLE)
     await database.close()
+
+
+# --- the secret at start ----------------------------------------------------------------------------------------------
+
+
+async def test_a_secret_that_continues_no_log_is_refused(database: Database) -> None:
+    await log_in(database, OTHER).check()  # there is no log yet
+    for tenant in ("acme", "zenith"):
+        await fill(log_in(database), 2, tenant)
+    await log_in(database).check()
+    with pytest.raises(SettingsError, match="another secret"):
+        await log_in(database, OTHER).check()
+
+
+async def test_one_log_that_was_replaced_does_not_make_a_secret_wrong(database: Database) -> None:
+    await fill(log_in(database, OTHER), 2, "acme")
+    await fill(log_in(database), 2, "zenith")
+    await log_in(database).check()
+
+
+async def test_a_log_without_its_head_can_be_continued(database: Database) -> None:
+    await fill(log_in(database), 2)
+    await change(database, "DELETE FROM audit_heads")
+    await log_in(database).check()
+    with pytest.raises(SettingsError, match="another secret"):
+        await log_in(database, OTHER).check()

@@ -18,17 +18,19 @@ from sipserver.api.live.feed import Feed, now_us
 from sipserver.api.live.listener import Listener, Wanted
 from sipserver.api.live.missing import FeedSource
 from sipserver.api.rest.access import Access, Recognise
+from sipserver.api.token_socket import FOLLOWED, claimed, until_over
 from sipserver.bus.contract import Live
-from sipserver.errors import CallerError, CapacityError, NotAllowed, NotFound
+from sipserver.errors import CallerError, CapacityError, NotFound
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
 from sipserver.gate.requests import address_of
+from sipserver.gate.tokens import Claims
 from sipserver.log import logger
 from sipserver.store.database import UNAVAILABLE, brief
 from sipserver.store.feed_rows import FeedRow, Newest
 from sipserver.tenants.keys import PREFIX, Scope
-from sipserver.tenants.principal import Principal
+from sipserver.tenants.principal import Principal, of_token
 
 PATH = "/ws/events/{tenant_id}"
 KEY_LOOK_S = 1.0
@@ -37,8 +39,8 @@ MOST_KINDS = 32
 READERS = 2
 """Clients that catch up may use so many connections to the database at a time."""
 
-Note = Callable[[Principal, str, str, str], Awaitable[None]]
-"""(key, deed, subject, source): keeps it in the audit log."""
+Note = Callable[[Principal, str, str, str], Awaitable[object]]
+"""(who, deed, subject, source): keeps it in the audit log."""
 
 
 class EventSocket:
@@ -68,14 +70,14 @@ class EventSocket:
         is ignored. Raises what becomes an answer before the upgrade.
         """
         tenant, text = request.match_info["tenant_id"], self._gate.token_of(request)
-        key = await self._admit(request, tenant, text)
+        who, claims = await self._admit(request, tenant, text)
         wanted = Wanted(_kinds(request), request.query.get("call", ""))
         after = request.query.get("after", "")
         since = Cursor.parse(after, now_us()) if after else None
         async with self._gate.open(request, kind="events", tenant=tenant, takes="text") as connection:
-            if key is not None:
-                await self._note(key, "events.followed", f"tenant:{tenant}", address_of(request))
-            with self._watched(text if key is not None else "", connection):
+            await self._note(who, FOLLOWED, f"tenant:{tenant}", address_of(request))
+            tokens = self._gate.tokens
+            with self._watched(text, connection) if claims is None else until_over(tokens, claims, connection):
                 await self._follow(connection, tenant, wanted, since)
         return connection.response
 
@@ -88,17 +90,15 @@ class EventSocket:
             await feed.close()
         self._feeds.clear()
 
-    async def _admit(self, request: web.Request, tenant: str, text: str) -> Principal | None:
-        """The key; None: it was a token."""
+    async def _admit(self, request: web.Request, tenant: str, text: str) -> tuple[Principal, Claims | None]:
+        """Who it is, and the token; None: it was a key."""
         if not self.takes(request):
-            if self._gate.tokens.read(text, "events").tenant != tenant:
-                raise NotAllowed("the token is for another tenant")
-            await self._gate.tokens.claim(text, "events")
-            return None
+            claims = await claimed(self._gate, request, tenant)
+            return of_token(tenant, claims.serial), claims
         key, _ = await self._access.admit(request, Scope.EVENTS_READ, text)
         if key.tenant != tenant:
             raise NotFound(f"there is no tenant {tenant} for this API key")
-        return key
+        return key, None
 
     async def _follow(self, connection: Connection, tenant: str, wanted: Wanted, since: Cursor | None) -> None:
         async with self._feed(tenant) as feed:
@@ -157,10 +157,7 @@ class EventSocket:
 
     @contextlib.contextmanager
     def _watched(self, text: str, connection: Connection) -> Iterator[None]:
-        """Closed soon after its key is no longer good. text: the key; empty: a token, which was good once."""
-        if not text:
-            yield
-            return
+        """Closed soon after its key is no longer good. text: the key."""
         self._keys.setdefault(text, set()).add(connection)
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="keys of event sockets")

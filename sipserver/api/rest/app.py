@@ -9,7 +9,8 @@ from aiohttp import web
 
 from sipserver.api.rest import openapi, operations
 from sipserver.api.rest.access import Access
-from sipserver.api.rest.operations import Note, Operation
+from sipserver.api.rest.deeds import Note
+from sipserver.api.rest.operations import Operation
 from sipserver.events import catalogue
 
 PREFIX = "/api/v1"

@@ -77,6 +77,7 @@ class CallOperations:
                 headers={"Idempotency-Key": "Any text of your own, good for a day."},
                 deed="call.created",
                 of="call",
+                shows=("flow", "trunk", "detect_answerer"),
             ),
             Operation(
                 "listCalls",
@@ -225,11 +226,13 @@ class CallOperations:
         path = await self._sounds.find(row.recording_path)
         if path is not None:
             name = f"{row.id}.wav"
-            return await self._sounds.answer(asked.request, path, tenant=row.tenant, whole=whole, name=name)
+            return await self._sounds.answer(
+                asked.request, path, tenant=row.tenant, whole=whole, name=name, before=asked.noted
+            )
         if self._elsewhere is None:
             raise NotFound(f"the recording is not on this machine: {row.node} made it")
         there = Sound(row.node, row.tenant, row.id, row.recording_path, whole)
-        return await self._elsewhere.answer(asked.request, there)
+        return await self._elsewhere.answer(asked.request, there, asked.noted)
 
     async def _end(self, asked: Asked) -> Answered:
         call_id = _id(asked)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from aiohttp import web
 
 from sipserver.api.plan_checks import MOST_BYTES, Checked
-from sipserver.api.plans import Plans, Refused
+from sipserver.api.plans import Current, Plans, Refused
 from sipserver.api.rest import config_models as models
 from sipserver.api.rest.operations import Answered, Asked, Operation
 from sipserver.api.rest.problems import problem
@@ -117,6 +118,7 @@ class DialplanOperations:
                 headers=_IF_MATCH,
                 deed="dialplan.rolled_back",
                 of="dialplan",
+                shows=("version",),
             ),
         ]
 
@@ -150,7 +152,7 @@ class DialplanOperations:
         except Refused as refused:
             return _wrong(refused.errors, text)
         headers = {"ETag": models.etag(now.digest), **({"Location": f"/api/v1/dialplans/{now.name}"} if made else {})}
-        return Answered(models.Dialplan.of(now), 201 if made else 200, headers)
+        return Answered(models.Dialplan.of(now), 201 if made else 200, headers, _content(now))
 
     async def _delete(self, asked: Asked) -> Answered | web.Response:
         expects = _expects(asked.request)
@@ -181,7 +183,12 @@ class DialplanOperations:
             now, _ = await self._plans.rollback(asked.key.tenant, name, wanted.version, actor, expects)
         except Refused as refused:
             return _wrong(refused.errors, "")
-        return Answered(models.Dialplan.of(now), 200, {"ETag": models.etag(now.digest)})
+        return Answered(models.Dialplan.of(now), 200, {"ETag": models.etag(now.digest)}, _content(now))
+
+
+def _content(now: Current) -> dict[str, Any]:
+    """For the audit log: which version, and what is in it."""
+    return {"version": now.number, "sha256": now.digest}
 
 
 def _expects(request: web.Request) -> Collection[str] | None:

@@ -16,7 +16,7 @@ from sipserver.tenants.keys import Scope
 
 ANNOUNCED = (
     "A call that is joined with another party or is in a conference stays so: the caller hears this alone, and is "
-    "heard meanwhile. Otherwise it interrupts the step that runs, which then begins again."
+    "heard meanwhile. Otherwise it interrupts the step that runs, which then begins again; 409 where that is `secure`."
 )
 
 
@@ -34,9 +34,11 @@ def errands(does: Sends) -> Sequence[Operation]:
             does("transfer"),
             "call.transferred",
             "Hand the call over",
-            "It interrupts the step that runs. `transfer.ended` tells the outcome, as a far end said it; on any "
-            "but `answered` the flow goes on with the step that was interrupted, from its beginning.",
+            "It interrupts the step that runs; 409 where that is `secure`. `transfer.ended` tells the outcome, as a "
+            "far end said it; on any but `answered` the flow goes on with the step that was interrupted, from its "
+            "beginning.",
             body=models.TransferCall,
+            shows=("mode", "trunk"),
         ),
         _errand(
             "sayText",
@@ -55,6 +57,7 @@ def errands(does: Sends) -> Sequence[Operation]:
             "Play a sound file",
             ANNOUNCED,
             body=models.PlaySound,
+            shows=("file",),
         ),
         _errand(
             "sendDigits",
@@ -73,6 +76,7 @@ def errands(does: Sends) -> Sequence[Operation]:
             "Start, stop, pause or resume the recording",
             "An action that changes nothing is no error. 507: the tenant may keep no more; the call goes on without.",
             body=models.RecordCall,
+            shows=("action", "stereo"),
             refusals=(400, 409, 507),
         ),
         _errand(
@@ -97,7 +101,8 @@ def errands(does: Sends) -> Sequence[Operation]:
             "call.held",
             "Put the caller on hold",
             "Nobody hears the caller, who hears music. A call that is joined with another party stays joined; "
-            "otherwise it interrupts the step that runs, which begins again after `resume`.",
+            "otherwise it interrupts the step that runs, which begins again after `resume`; 409 where that is "
+            "`secure`.",
         ),
         _errand(
             "resumeCall",
@@ -119,6 +124,7 @@ def _errand(
     *,
     body: type[BaseModel] | None = None,
     refusals: tuple[int, ...] = (400, 409),
+    shows: tuple[str, ...] = (),
 ) -> Operation:
     return Operation(
         name,
@@ -134,4 +140,5 @@ def _errand(
         refusals=refusals,
         deed=deed,
         of="call",
+        shows=shows,
     )

@@ -47,6 +47,7 @@ class KeyOperations:
                 refusals=(400, 409),
                 deed="key.created",
                 of="key",
+                shows=("name", "scopes", "expires_at"),
             ),
             Operation(
                 "deleteKey",
@@ -74,6 +75,7 @@ class KeyOperations:
                 refusals=(409,),
                 deed="key.rotated",
                 of="key",
+                shows=("grace_s",),
             ),
         ]
 

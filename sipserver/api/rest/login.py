@@ -15,7 +15,8 @@ from aiohttp import hdrs, web
 from sipserver.api.rest import people_models as models
 from sipserver.api.rest.access import Who
 from sipserver.api.rest.cookies import Cookies
-from sipserver.api.rest.operations import Answered, Asked, Note, Operation
+from sipserver.api.rest.deeds import Deed, Note
+from sipserver.api.rest.operations import Answered, Asked, Operation
 from sipserver.errors import NotAllowed, NotFound, SipServerError, TooMany, Unauthorized
 from sipserver.gate.buckets import Buckets
 from sipserver.gate.requests import address_of, is_own_page
@@ -172,9 +173,11 @@ class LoginOperations:
         self._entrance.check(asked.request)
         if not await self._users.is_password(asked.key.id, wanted.current):
             raise NotAllowed("the current password is not this one, or there were too many wrong ones: wait a while")
+        address, renewed = address_of(asked.request), {"renewed": "password"}
+        deed = Deed(self._entrance.note, asked.key, "user.changed", of="user", which=asked.key.id, source=address)
+        await deed.ask(renewed)
         await self._users.change(asked.key.id, tenant=asked.key.tenant, password=wanted.new)
-        subject, address = f"user:{asked.key.id}", address_of(asked.request)
-        await self._entrance.note(asked.key, "user.changed", subject, address, {"renewed": "password"})
+        await deed.done("", renewed)
         found = await self._users.let_in(asked.key.tenant, asked.key.name, wanted.new)
         begun = await self._entrance.begin(found, asked.request, "password")
         if begun is None:

@@ -7,13 +7,15 @@ cannot differ. Refuses to know what the operations do.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from sipserver.api.rest import deeds
 from sipserver.api.rest.access import Access, Who
+from sipserver.api.rest.deeds import Deed, Note
 from sipserver.api.rest.problems import as_problems, problem, wrong_fields
 from sipserver.gate.requests import address_of
 from sipserver.tenants.keys import Scope
@@ -27,7 +29,8 @@ MOST_HEADER = 255
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One request, checked. key: who asks, a program or a person. path: the parts of the path by name. query, body: of
-    the operation's models.
+    the operation's models. noted: keeps that something is read in the audit log; a handler that sends by itself waits
+    for it before the first byte, for all others it is done.
     """
 
     key: Principal
@@ -35,6 +38,7 @@ class Asked:
     query: Any
     body: Any
     request: web.Request
+    noted: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +78,14 @@ class Operation:
     """Of a file; several with `, ` between."""
     refusals: tuple[int, ...] = ()
     deed: str = ""
-    """What the audit log calls it, e.g. `call.created`; empty: it is no deed."""
+    """What the audit log calls it, e.g. `call.created`; empty: it is no deed. Of one that changes something the log has
+    `DEED.asked` before, and afterwards the deed or `DEED.failed`."""
     of: str = ""
     """What it is done to, e.g. `call`: its id is in the path, or in what is answered."""
+    shows: tuple[str, ...] = ()
+    """Fields of the body that the audit log has, too: it is never erased, so neither numbers nor what is said."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the request: name -> what it is for."""
-
-
-class Note(Protocol):
-    """Keeps a deed in the audit log; when it raises, the deed is not answered."""
-
-    async def __call__(
-        self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
-    ) -> None: ...
 
 
 def application(
@@ -139,10 +138,7 @@ async def _answer(operation: Operation, note: Note, who: Principal, request: web
             body = operation.body.model_validate_json(await request.read() or b"{}", strict=True)
         except ValidationError as refused:
             return problem(422, "the body is not as it should be", errors=wrong_fields(refused, "body"))
-    answered = await operation.does(Asked(who, dict(request.match_info), query, body, request))
-    if operation.deed and answered.status < 400:
-        detail = {} if isinstance(answered, web.StreamResponse) else answered.detail
-        await note(who, operation.deed, _subject(operation, request, answered), address_of(request), detail)
+    answered = await _done(operation, note, Asked(who, dict(request.match_info), query, body, request, _nothing))
     if isinstance(answered, web.StreamResponse):
         return answered
     text = "" if answered.body is None else answered.body.model_dump_json(by_alias=True)
@@ -154,10 +150,35 @@ async def _answer(operation: Operation, note: Note, who: Principal, request: web
     )
 
 
-def _subject(operation: Operation, request: web.Request, answered: Answered | web.StreamResponse) -> str:
-    named = next(iter(request.match_info.values()), "")
-    made = "" if isinstance(answered, web.StreamResponse) else getattr(answered.body, "id", "")
-    return f"{operation.of}:{named or made}"
+async def _done(operation: Operation, note: Note, asked: Asked) -> Answered | web.StreamResponse:
+    """What the operation answers, which stands in the audit log where it is a deed."""
+    if not operation.deed:
+        return await operation.does(asked)
+    named = next(iter(asked.path.values()), "")
+    source = address_of(asked.request)
+    deed = Deed(note, asked.key, operation.deed, of=operation.of, which=named, source=source)
+    if operation.method == "GET":
+        answered = await operation.does(replace(asked, noted=deed.read))
+        if answered.status < 400:
+            await deed.read()
+        return answered
+    await deed.ask(deeds.asked(asked.body, operation.shows))
+    try:
+        answered = await operation.does(asked)
+    except Exception as problem:
+        await deed.failed(getattr(problem, "http_code", 500))
+        raise
+    if answered.status >= 400:
+        await deed.failed(answered.status)
+    elif isinstance(answered, web.StreamResponse):
+        await deed.done("", {})
+    else:
+        await deed.done(getattr(answered.body, "id", ""), answered.detail)
+    return answered
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _query(request: web.Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import ETag, hdrs, web
@@ -24,8 +24,18 @@ PART_BYTES = 1 << 18
 """Decrypted at a time, in a thread."""
 
 
-async def answer(request: web.Request, opens: Callable[[], SealedFile], name: str) -> web.StreamResponse:
-    """opens: called in a thread. name: for whoever saves it. Loop thread; safe to cancel. Raises what `opens` raises.
+Before = Callable[[], Awaitable[None]]
+
+
+async def at_once() -> None:
+    """Nothing is waited for."""
+
+
+async def answer(
+    request: web.Request, opens: Callable[[], SealedFile], name: str, before: Before
+) -> web.StreamResponse:
+    """opens: called in a thread. name: for whoever saves it. before: what is waited for before the first byte is sent.
+    Loop thread; safe to cancel. Raises what `opens` and `before` raise.
 
     Where the file turns out to be damaged on the way, the connection is cut, so that nobody takes what came for all.
     """
@@ -35,10 +45,10 @@ async def answer(request: web.Request, opens: Callable[[], SealedFile], name: st
         _log.error("a recording cannot be opened", error=str(refusal))
         raise
     with contextlib.closing(sound):
-        return await _answer(request, sound, name)
+        return await _answer(request, sound, name, before)
 
 
-async def _answer(request: web.Request, sound: SealedFile, name: str) -> web.StreamResponse:
+async def _answer(request: web.Request, sound: SealedFile, name: str, before: Before) -> web.StreamResponse:
     tag = ETag(sound.id)
     if any(each.value in (sound.id, "*") for each in request.if_none_match or ()):
         unchanged = web.Response(status=HTTPStatus.NOT_MODIFIED)
@@ -56,6 +66,7 @@ async def _answer(request: web.Request, sound: SealedFile, name: str) -> web.Str
     response.headers[hdrs.CONTENT_DISPOSITION] = f'attachment; filename="{name}"'
     if not whole:
         response.headers[hdrs.CONTENT_RANGE] = f"bytes {begin}-{end - 1}/{sound.size}"
+    await before()
     await response.prepare(request)
     try:
         while begin < end:

@@ -41,6 +41,7 @@ class UserOperations:
                 refusals=(400,),
                 deed="user.created",
                 of="user",
+                shows=("email", "role"),
             ),
             Operation("listUsers", "GET", "/users", read, self._list, "List users", answer=models.Users),
             Operation("getUser", "GET", one, read, self._get, "Look at a user", answer=models.User),
@@ -57,6 +58,7 @@ class UserOperations:
                 refusals=(400,),
                 deed="user.changed",
                 of="user",
+                shows=("role", "enabled"),
             ),
             Operation(
                 "deleteUser",

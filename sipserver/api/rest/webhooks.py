@@ -72,6 +72,7 @@ class WebhookOperations:
                 refusals=(400,),
                 deed="webhook.created",
                 of="webhook",
+                shows=("url", "kinds"),
             ),
             Operation("listWebhooks", "GET", "/webhooks", read, self._list, "List webhooks", answer=models.Webhooks),
             Operation("getWebhook", "GET", one, read, self._get, "Look at a webhook", answer=models.Webhook),
@@ -88,6 +89,7 @@ class WebhookOperations:
                 refusals=(400,),
                 deed="webhook.changed",
                 of="webhook",
+                shows=("url", "kinds", "enabled"),
             ),
             Operation(
                 "deleteWebhook",
@@ -157,6 +159,7 @@ class WebhookOperations:
                 refusals=(400,),
                 deed="webhook.replayed",
                 of="webhook",
+                shows=("message", "since"),
             ),
         ]
 

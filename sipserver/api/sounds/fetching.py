@@ -10,12 +10,14 @@ import asyncio
 import json
 import random
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import BinaryIO
 
 import aiohttp
 from aiohttp import hdrs, web
 from yarl import URL
 
+from sipserver.api.rest.sealed_sound import Before, at_once
 from sipserver.api.sounds import tickets
 from sipserver.api.sounds.doors import Doors
 from sipserver.api.sounds.giving import NAMES, SOUND
@@ -58,12 +60,16 @@ class Fetching:
         if self._session is not None:
             await self._session.close()
 
-    async def answer(self, request: web.Request, sound: Sound) -> web.StreamResponse:
-        """The other machine's answer as ours. Where it breaks off, so does ours: nobody shall take a part for all."""
+    async def answer(self, request: web.Request, sound: Sound, before: Before = at_once) -> web.StreamResponse:
+        """The other machine's answer as ours. Where it breaks off, so does ours: nobody shall take a part for all.
+        before: waited for before the first byte of sound; raises what it raises.
+        """
         asked = {str(name): request.headers[name] for name in ASKED if name in request.headers}
         async with await self._opened(sound, SOUND, asked) as told:
             headers = {name: told.headers[name] for name in TOLD if name in told.headers}
             response = web.StreamResponse(status=told.status, headers=headers)
+            if told.status < HTTPStatus.BAD_REQUEST:
+                await before()
             try:
                 await response.prepare(request)
                 while part := await _part(told, sound.node):
@@ -73,7 +79,7 @@ class Fetching:
                 if request.transport is not None:
                     request.transport.abort()
             except ConnectionError:
-                pass  # whoever asked is gone; what they have of it is to be noted all the same
+                pass  # whoever asked is gone
             return response
 
     async def recordings(self, node: str, tenant: str, call_id: str, path: str) -> Sequence[str]:

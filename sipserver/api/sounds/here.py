@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from sipserver.api.rest import sealed_sound
+from sipserver.api.rest.sealed_sound import Before, at_once
 from sipserver.calls import sound_files
 from sipserver.calls.keyring import Keyring
 from sipserver.calls.sealed_file import SealedFile
@@ -34,15 +35,16 @@ class Sounds:
         return await asyncio.to_thread(_all_inside, Path(path), call_id, self._folder)
 
     async def answer(
-        self, request: web.Request, path: Path, *, tenant: str, whole: bool, name: str
+        self, request: web.Request, path: Path, *, tenant: str, whole: bool, name: str, before: Before = at_once
     ) -> web.StreamResponse:
         """Whole or the range that is asked for. path: that `find` gave. tenant, whole: an encrypted file must be this
-        tenant's, and have an end. name: for whoever saves it. Raises Damaged, KeyMissing.
+        tenant's, and have an end. name: for whoever saves it. before: waited for before the first byte of what is sent
+        here; of a plain file nothing is sent yet when this returns. Raises Damaged, KeyMissing, what `before` raises.
         """
         if not sound_files.is_sealed(path):
             return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
         opens = functools.partial(SealedFile, path, self._ring, tenant=tenant, unfinished=not whole)
-        return await sealed_sound.answer(request, opens, name)
+        return await sealed_sound.answer(request, opens, name, before)
 
 
 def _inside(path: Path, folder: Path) -> Path | None:

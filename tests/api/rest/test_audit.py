@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -22,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     assert made.stop() == 0
 
 
-def entries(server: ServerProcess, tenant: str) -> list[dict[str, str]]:
+def entries(server: ServerProcess, tenant: str) -> list[dict[str, Any]]:
     """The oldest first."""
     words = ["list", "--tenant", tenant, "--json", "--limit", "500", "--config", str(server.settings_file)]
     listed = CliRunner().invoke(audit_cli.app, words)
@@ -56,9 +58,35 @@ async def test_what_is_done_with_a_key_is_kept_with_the_key(server: ServerProces
         ("operator", "key.created", f"key:{key_id}"),
         (f"key:{key_id}", "transcript.read", f"call:{call_id}"),
         (f"key:{key_id}", "recording.read", f"call:{call_id}"),
+        (f"key:{key_id}", "call.created.asked", "call"),
+        (f"key:{key_id}", "call.created.failed", "call"),
+        (f"key:{key_id}", "call.ended.asked", f"call:{call_id}"),
         (f"key:{key_id}", "call.ended", f"call:{call_id}"),
         ("operator", "key.revoked", f"key:{key_id}"),
     ]
     assert found[1]["source"] == "127.0.0.1"
+    assert [each["detail"] for each in found[3:7]] == [
+        {"flow": "nowhere"},
+        {"asked": 4, "status": 404},
+        {},
+        {"asked": 6},
+    ]
     verified = await asyncio.to_thread(CliRunner().invoke, audit_cli.app, ["verify", *config])
     assert verified.exit_code == 0, verified.output
+
+
+def test_a_server_does_not_start_with_a_secret_that_cannot_continue_its_log(tmp_path: Path) -> None:
+    """Otherwise every change would be refused one by one, and nobody would know why."""
+    secret = tmp_path / "audit.secret"
+    made = ServerProcess(tmp_path, {"acme.yaml": PLAN}, {"audit": {"secret_file": str(secret)}})
+    made.start()
+    key_of(made)
+    assert made.stop() == 0
+    right = secret.read_text()
+    secret.write_text("f" * 64)
+    with pytest.raises(AssertionError, match="sealed with another secret"):
+        made.start()
+    assert "Traceback" not in made.log()
+    secret.write_text(right)
+    made.start()
+    assert made.stop() == 0

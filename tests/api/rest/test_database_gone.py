@@ -41,6 +41,7 @@ async def test_database_gone_in_the_middle_rest_says_503_calls_go_on_and_records
         key = await asyncio.to_thread(key_of, server, "acme", *ALL)
         before = await asyncio.to_thread(a_call, server)
         async with asking(server, key) as client, following(server, key) as follower:
+            await follower.until("events.live")
             with Phone(server.sip_port) as phone, Phone(server.sip_port) as late:
                 assert (await asyncio.to_thread(phone.invite, "echo")).code == 200
                 phone.start_media()

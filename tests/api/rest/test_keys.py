@@ -111,15 +111,24 @@ async def test_a_key_ends_itself_and_all_of_it_is_noted(server: ServerProcess) -
             await delete(itself, rotated["id"])
             await eventually(lambda: is_good(server, rotated["key"]), lambda good: not good, "the end of the key")
         await delete(client, "nothing", 404)
-    noted = [
-        (each["actor"], each["action"], each["subject"]) for each in await asyncio.to_thread(entries, server, "acme")
-    ]
-    assert [each[1:] for each in noted[-3:]] == [
+    noted = (await asyncio.to_thread(entries, server, "acme"))[-8:]
+    assert [(each["action"], each["subject"]) for each in noted] == [
+        ("key.created.asked", "key"),
         ("key.created", f"key:{own['id']}"),
+        ("key.rotated.asked", f"key:{own['id']}"),
         ("key.rotated", f"key:{own['id']}"),
+        ("key.revoked.asked", f"key:{rotated['id']}"),
         ("key.revoked", f"key:{rotated['id']}"),
+        ("key.revoked.asked", "key:nothing"),
+        ("key.revoked.failed", "key:nothing"),
     ]
-    assert noted[-1][0] == f"key:{rotated['id']}"
+    assert noted[1]["detail"] == {
+        "asked": noted[0]["number"],
+        "name": "own",
+        "scopes": ["keys:write", "calls:read"],
+    }
+    assert noted[5]["actor"] == f"key:{rotated['id']}"
+    assert own["key"] not in repr(noted)
 
 
 async def test_nobody_elses_keys(server: ServerProcess) -> None:

@@ -47,7 +47,11 @@ async def test_logging_in_and_out(server: ServerProcess) -> None:
         await ask(client, "GET", "/me", 401)
     found = await asyncio.to_thread(entries, server, "acme")
     acts = [(each["actor"], each["action"]) for each in found]
-    assert acts[-2:] == [("user:anna@example.com", "user.logged_in"), ("user:anna@example.com", "user.logged_out")]
+    assert acts[-3:] == [
+        ("user:anna@example.com", "user.logged_in"),
+        ("user:anna@example.com", "user.logged_out.asked"),
+        ("user:anna@example.com", "user.logged_out"),
+    ]
 
 
 async def test_who_changes_a_dialplan_is_named_in_its_history(server: ServerProcess) -> None:

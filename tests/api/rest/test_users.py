@@ -99,12 +99,14 @@ async def test_users_are_made_changed_and_shut_out(server: ServerProcess) -> Non
         assert user["id"] in [each["id"] for each in (await ask(client, "GET", "/users"))["users"]]
         for wrong in ({"role": "king"}, {"email": "other@example.com"}, {"name": "a\nb"}):
             await ask(client, "PATCH", one, 422, csrf=csrf, json=wrong)
-        log = (await ask(client, "GET", "/audit?limit=3"))["entries"]
-    assert log[0]["detail"] == {"email": "new@example.com", "enabled": False}
-    assert [each["actor"] for each in log] == [
-        "user:owner@example.com",
-        "user:owner@example.com",
-        "user:new@example.com",
+        log = (await ask(client, "GET", "/audit?limit=5"))["entries"]
+    assert log[0]["detail"] == {"asked": log[1]["number"], "email": "new@example.com", "enabled": False}
+    assert [(each["actor"], each["action"]) for each in log] == [
+        ("user:owner@example.com", "user.changed"),
+        ("user:owner@example.com", "user.changed.asked"),
+        ("user:owner@example.com", "user.changed"),
+        ("user:owner@example.com", "user.changed.asked"),
+        ("user:new@example.com", "user.logged_in"),
     ]
     found = await asyncio.to_thread(entries, server, "acme")
     assert PASSWORD not in repr(found)
@@ -157,10 +159,15 @@ async def test_a_deleted_user_is_out_at_once_and_the_log_still_says_who_it_was(s
         for method, more in (("GET", {}), ("DELETE", {}), ("PATCH", {"json": {"name": "x"}})):
             await ask(client, method, one, 404, csrf=me["csrf"], **more)
         assert "goes@" not in repr(await ask(client, "GET", "/users"))
-        log = (await ask(client, "GET", "/audit?limit=10"))["entries"]
+        log = (await ask(client, "GET", "/audit?limit=20"))["entries"]
         deed = next(each for each in log if each["action"] == "user.deleted")
         assert deed["subject"] == f"user:{user['id']}"
-        assert deed["detail"] == {"email": "goes@example.com", "name": "Goes Away", "role": "operator"}
+        assert deed["detail"] == {
+            "asked": deed["number"] - 1,
+            "email": "goes@example.com",
+            "name": "Goes Away",
+            "role": "operator",
+        }
         assert "user:goes@example.com" in {each["actor"] for each in log}, "what was done stays his"
         assert (await ask(client, "POST", "/users", 201, csrf=me["csrf"], json=body))["id"] != user["id"]
     words = ("delete", "goes@example.com", "--tenant", "acme")
