@@ -127,6 +127,8 @@ def _writer() -> Callable[[str], None]:
 
 
 _output = Output()
+_libraries = logging.StreamHandler(_output)
+"""For what libraries log."""
 
 
 @contextlib.contextmanager
@@ -141,6 +143,8 @@ def background() -> Iterator[None]:
 
 def setup(level: str = "info", form: str = "json", private: bool = False, *, process: str = "", node: str = "") -> None:
     """Configure structlog and the standard library's logging for the process, before anything logs; again after a fork.
+
+    Lines of libraries have the same form, with `logger` for `room`; those below warnings are left out.
 
     process, node: which of a fleet's processes on which machine speaks; on every line, with the pid, unless empty.
     """
@@ -167,9 +171,21 @@ def setup(level: str = "info", form: str = "json", private: bool = False, *, pro
         logger_factory=structlog.WriteLoggerFactory(_output),  # type: ignore[arg-type]  # write and flush are enough
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(stream=_output, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
+    _libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.addHandler(_libraries)
+    root.setLevel(max(number, logging.WARNING))
 
 
 def logger(room: str, **fields: Any) -> Any:
-    """A logger bound to a room's name and, per call, to `call` and `tenant`."""
-    return structlog.get_logger().bind(room=room, **fields)
+    """A logger bound to a room's name and, per call, to `call` and `tenant`.
+
+    It asks for each line what `setup` said last, so that one made before, by a module at its import, obeys as well.
+    That takes some microseconds: who logs often calls `bind` once the process is set up.
+    """
+    return structlog.get_logger(room=room, **fields)

@@ -13,6 +13,7 @@ the one monitor thread of tqdm (model downloads), the session's PostgreSQL, whic
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import threading
@@ -77,9 +78,12 @@ def _leak_check(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(autouse=True)
 def _log_as_before() -> Iterator[None]:
     """A test that sets the log up does so for itself alone."""
-    before = structlog.get_config()
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
     structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -32,6 +32,39 @@ def test_a_single_server_has_no_such_fields() -> None:
     assert not json.loads(lines).keys() & {"process", "node", "pid"}
 
 
+_EARLY = """
+import logging
+from sipserver import log
+early = log.logger('api')
+log.setup('info')
+def fail(text):
+    try:
+        raise RuntimeError('broken')
+    except RuntimeError:
+        early.exception('failed', token=text)
+        logging.getLogger('a.library').exception('failed')
+early.debug('not told')
+fail('a whole key')
+log.setup(process='cell-03', node='m1')
+early.info('after a fork', heard='what was said')
+logging.getLogger('a.library').warning('after a fork')
+"""
+
+
+def test_a_logger_made_before_the_setup_obeys_it_and_so_do_libraries() -> None:
+    process = run(_EARLY, subprocess.PIPE)
+    _, lines = process.communicate(timeout=30)
+    ours, of_a_library, forked, forked_library = [json.loads(line) for line in lines.splitlines()]
+    assert b"a whole key" not in lines
+    for line in (ours, of_a_library):
+        assert (line["level"], line["event"]) == ("error", "failed")
+        assert line["exception"].endswith("RuntimeError: broken")
+        assert "timestamp" in line
+    assert (ours["room"], ours["token"], of_a_library["logger"]) == ("api", "[secret]", "a.library")
+    assert (forked["process"], forked["heard"]) == ("cell-03", "[13 characters]")
+    assert (forked_library["process"], forked_library["level"]) == ("cell-03", "warning")
+
+
 def test_lines_of_the_background_are_written_in_order_before_it_ends(capfd: pytest.CaptureFixture[str]) -> None:
     output = Output()
     output.start()

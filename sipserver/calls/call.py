@@ -66,7 +66,7 @@ class Call:
         """Who has something to do from then on."""
         self.party_numbers = itertools.count(1)
         """For the names of further parties."""
-        self.log = logger("calls", call=self.id, tenant=tenant)
+        self.log = logger("calls", call=self.id, tenant=tenant).bind()
         self.screen = Screen(services.redact_of(tenant))
         self.tape = Tape(
             services.recorder,

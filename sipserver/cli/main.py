@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exits 0, 1 (it failed) or 2 (a file or an option is wrong); errors of ours are one line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     wanted = next((word for word in words if not word.startswith("-")), "")
+    if wanted in GROUPS or wanted in COMMANDS:
+        import_module("sipserver.log").setup("warning", "console")
     try:
         build(wanted)(args=words, prog_name="sipserver")
     except SipServerError as problem:

@@ -65,7 +65,10 @@ class Database:
             self._password_env = settings.password_env
             options = {"connect_args": {"async_creator_fn": self._drivers.connect}}
             self.engine: AsyncEngine = create_async_engine(
-                self._url, json_serializer=_json, **(options if self.is_sqlite else _pool(connections))
+                self._url,
+                json_serializer=_json,
+                hide_parameters=True,
+                **(options if self.is_sqlite else _pool(connections)),
             )
             self.reading = self.engine if self.is_sqlite else self._reading(connections)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as problem:
@@ -75,6 +78,7 @@ class Database:
         return create_async_engine(
             self._url,
             json_serializer=_json,
+            hide_parameters=True,
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
             **_pool(connections),

@@ -12,6 +12,7 @@ import pytest
 from sipserver import __version__
 from sipserver.cli import main as cli
 from sipserver.errors import InternalError, SettingsError
+from sipserver.log import logger
 
 
 def exit_code(*words: str) -> int:
@@ -93,6 +94,24 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     server(monkeypatch, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["run"])
+
+
+def test_a_command_logs_warnings_in_a_form_for_people_and_hides_what_is_private(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def doctor() -> None:
+        logger("store").info("not told")
+        logger("store").warning("told", token="a whole key")
+
+    module = types.ModuleType("sipserver.cli.doctor")
+    module.doctor = doctor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sipserver.cli.doctor", module)
+    assert exit_code("doctor") == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "told" in said.err
+    assert "not told" not in said.err
+    assert "a whole key" not in said.err
 
 
 def test_python_m_is_the_same_command() -> None:

@@ -106,6 +106,18 @@ def test_what_a_database_says_is_told_without_the_statement() -> None:
     assert brief(ValueError("x")) == "ValueError: x"
 
 
+async def test_no_error_repeats_what_was_to_be_written(sqlite_settings: StoreSettings) -> None:
+    """Tracebacks go to the log."""
+    database = Database(sqlite_settings)
+    await database.open()
+    for engine in (database.engine, database.reading):
+        async with engine.connect() as connection:
+            with pytest.raises(sa.exc.OperationalError) as caught:
+                await connection.execute(sa.text("SELECT 1 FROM nowhere WHERE phone = :phone"), {"phone": "+4930123"})
+        assert "+4930123" not in str(caught.value)
+    await database.close()
+
+
 def test_moments_are_kept_in_utc() -> None:
     table = sa.Table("moments", sa.MetaData(), sa.Column("at", UtcDateTime))
     engine = sa.create_engine("sqlite://")

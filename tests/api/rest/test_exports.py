@@ -45,9 +45,7 @@ async def recognise(text: str) -> ApiKey:
     return ApiKey(text, text, text, frozenset({Scope.PRIVACY_WRITE}), "digest", datetime(2026, 1, 1, tzinfo=UTC))
 
 
-async def note(
-    who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
-) -> int:
+async def note(who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None) -> int:
     return 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +110,9 @@ async def test_who_is_wrong_learns_nothing(server: ServerProcess) -> None:
         assert all(each == told[0] for each in told)
         assert not list(client.cookie_jar)
         await login(client, email + "\x00", status=422)
+    refused = [json.loads(line) for line in server.log().splitlines() if "a login was refused" in line]
+    assert refused
+    assert {(line["room"], line["level"]) for line in refused} == {("api", "info")}
 
 
 async def test_a_session_that_somebody_else_chose_is_not_taken(server: ServerProcess) -> None:
