@@ -18,9 +18,9 @@ SWEPT_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRow:
-    """One key of one tenant. id: SHA-256 of both; nobody keeps the key. request: SHA-256 of what was asked. claim: whose
-    work it is. call_id: of the call that it may place; empty: it places none. status: of the answer; None: it is under
-    way, or whoever did it died. answer: its body; None: it is not kept. Moments are aware and in UTC.
+    """One key of one tenant. id: SHA-256 of both; nobody keeps the key. request: SHA-256 of what was asked. claim:
+    whose work it is. call_id: of the call that it may place; empty: it places none. status: of the answer; None: it is
+    under way, or whoever did it died. answer: its body; None: it is not kept. Moments are aware and in UTC.
     """
 
     id: str
