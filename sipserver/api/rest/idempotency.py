@@ -111,7 +111,7 @@ class Idempotency:
         try:
             answer = await work(asked)
         except (SipServerError, web.HTTPException) as refusal:
-            if not isinstance(refusal, BusDown):  # which may have carried the order all the same
+            if _is_undone(refusal):
                 await self._keep(self._rows.release(mine))
             raise
         if answer.status >= 400:
@@ -127,6 +127,13 @@ class Idempotency:
             await writing
         except UNAVAILABLE as trouble:
             self._log.warning("how a request with an Idempotency-Key ended was not kept", error=brief(trouble))
+
+
+def _is_undone(refusal: SipServerError | web.HTTPException) -> bool:
+    """A bus may have carried the order before it went away; a mistake of ours may have come after the deed."""
+    if isinstance(refusal, web.HTTPException):
+        return refusal.status < 500
+    return refusal.http_code != 500 and not isinstance(refusal, BusDown)
 
 
 def _digest(*parts: str) -> str:
