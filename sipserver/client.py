@@ -7,8 +7,9 @@
         await server.recording(made.id, Path("call.wav"))
 
 Owns trying again, after the server's Retry-After where it says one: requests too many (429), and questions, recordings
-and orders of calls that found the server busy or whose connection broke; the latter have an Idempotency-Key. Refuses to
-try anything else again: it may have been done. docs/api.md tells the operations.
+and orders of calls that found the server busy (503), whose connection broke, or whose first sending is under way still
+(409); orders have an Idempotency-Key. Refuses to try anything else again: it may have been done. docs/api.md tells
+the operations.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class ApiError(SipServerError):
         self.status, self.detail, self.errors = status, detail, errors
         self.pause_s = min(float(retry_after), LONGEST_PAUSE_S) if retry_after.isdecimal() else 0.0
         self.http_code = status
-        self.retry = status in (429, 503)
+        self.retry = status in (429, 503) or (status == 409 and self.pause_s > 0)
         fields = "".join(f"; {where}: {reason}" for where, reason in errors)
         super().__init__(f"{detail}{fields} ({status})")
 
@@ -314,7 +315,7 @@ class Client:
         """Until the next attempt. Raises what went wrong when there is none."""
         last = attempt >= self._attempts
         if isinstance(problem, ApiError):
-            if last or not (problem.status == 429 or (problem.status == 503 and harmless)):
+            if last or not (problem.retry and (harmless or problem.status == 429)):
                 raise problem
             await asyncio.sleep(problem.pause_s or _pause_s(attempt))
         elif last or not harmless:

@@ -22,6 +22,7 @@ from sipserver.api.rest.calls import CallOperations
 from sipserver.api.rest.cookies import Cookies
 from sipserver.api.rest.dialplans import DialplanOperations
 from sipserver.api.rest.health import Looks
+from sipserver.api.rest.idempotency import Idempotency
 from sipserver.api.rest.keys import KeyOperations
 from sipserver.api.rest.login import Entrance, LoginOperations
 from sipserver.api.rest.operations import Operation
@@ -49,6 +50,7 @@ from sipserver.store.database import UNAVAILABLE, Database, brief
 from sipserver.store.dialplans import VersionRows
 from sipserver.store.doomed import DoomedFiles
 from sipserver.store.feed_rows import FeedRows
+from sipserver.store.idempotency import IdempotencyRows
 from sipserver.store.keys import KeyRows
 from sipserver.store.persons import PersonRows
 from sipserver.store.reader import Reader
@@ -207,7 +209,7 @@ class ControlPlane:
         self._feeds = Database(loaded.store, connections=FEED_CONNECTIONS)
         self._events: list[EventSocket] = []
         self.sounds = Sounds(loaded.calls.recordings, ring)
-        calls = CallOperations(Reader(self._database), asking, bus.once.first, self.sounds, elsewhere)
+        calls = CallOperations(Reader(self._database), asking, self.sounds, elsewhere)
         self._outgoing = Outgoing(self._database, loaded.webhooks, bus=bus)
         self._audit = AuditLog(AuditRows(self._database), audit_secret.load(loaded.audit, make=True))
         self._log = logger("api")
@@ -240,7 +242,8 @@ class ControlPlane:
             *PrivacyOperations(self._privacy(loaded, ring, elsewhere)).operations(),
         ]
         looks = Looks(takes_calls, lambda: self._database.answers(LOOK_S), bus_up)
-        self.app: web.Application = app.application(access, self._note, self.offered, looks.routes())
+        self._once = Idempotency(IdempotencyRows(self._database))
+        self.app: web.Application = app.application(access, self._note, self._once, self.offered, looks.routes())
         self.app.cleanup_ctx.append(self._following)
 
     async def check(self) -> None:
@@ -266,11 +269,15 @@ class ControlPlane:
         return [*DialplanOperations(self._plans).operations(), *looking.operations()]
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:
-        """The machine's dialplans follow their versions for as long as HTTP is served."""
-        task = asyncio.create_task(self._plans.follow(), name="follow dialplans")
+        """The machine's dialplans follow their versions for as long as HTTP is served, and old keys are swept."""
+        tasks = [
+            asyncio.create_task(self._plans.follow(), name="follow dialplans"),
+            asyncio.create_task(self._once.sweep(), name="sweep Idempotency-Keys"),
+        ]
         yield
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _note_by_hand(self, tenant: str, action: str, name: str) -> None:
         await self._audit.append(tenant, actor="operator", action=action, subject=f"dialplan:{name}")

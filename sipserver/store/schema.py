@@ -1,6 +1,6 @@
 """The tables: a row for each call, event, API key, user, session, version of a dialplan and entry of the audit log;
-webhooks and what waits for them; what calls used, and what is kept of them; what is to be deleted. Works on SQLite and
-PostgreSQL.
+webhooks and what waits for them; what calls used, and what is kept of them; what is to be deleted; what was asked and
+may be sent again. Works on SQLite and PostgreSQL.
 
 Changing it means a new file in `migrations/versions`; a test compares the two.
 """
@@ -325,4 +325,20 @@ duties = sa.Table(  # what one process does for all of them, and how long it is 
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("holder", sa.String(128), nullable=False),
     sa.Column("until", UtcDateTime, nullable=False),
+)
+
+idempotency_keys = sa.Table(  # a request that may be sent again, for a day: it is done once
+    "idempotency_keys",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),  # of the tenant and its key: who writes it is the first
+    sa.Column("tenant", sa.String(128), nullable=False),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("claim", sa.String(32), nullable=False),
+    sa.Column("call_id", sa.String(64), nullable=False),
+    sa.Column("claimed_at", UtcDateTime, nullable=False),
+    sa.Column("until", UtcDateTime, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("headers", sa.JSON),
+    sa.Column("answer", sa.Text),
+    sa.Index("idempotency_keys_until", "until"),
 )

@@ -10,7 +10,7 @@ from aiohttp import web
 from sipserver.api.rest import openapi, operations
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.deeds import Note
-from sipserver.api.rest.operations import Operation
+from sipserver.api.rest.operations import Once, Operation
 from sipserver.events import catalogue
 
 PREFIX = "/api/v1"
@@ -18,7 +18,7 @@ _PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors '
 
 
 def application(
-    access: Access, note: Note, offered: Sequence[Operation], open_to_all: Sequence[web.RouteDef] = ()
+    access: Access, note: Note, once: Once, offered: Sequence[Operation], open_to_all: Sequence[web.RouteDef] = ()
 ) -> web.Application:
     """Everybody may read the document, its page and the catalogue of events: they tell of no tenant. open_to_all: what
     else needs no key.
@@ -42,4 +42,4 @@ def application(
         web.get("/events/catalogue", as_catalogue),
         *open_to_all,
     ]
-    return operations.application(access, note, offered, documents)
+    return operations.application(access, note, once, offered, documents)

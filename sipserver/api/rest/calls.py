@@ -11,7 +11,7 @@ import base64
 import binascii
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -29,9 +29,6 @@ from sipserver.store import transcript
 from sipserver.store.reader import CallRow, EventRow, Filter, Reader
 from sipserver.tenants.keys import Scope
 
-_ONCE_S = 86_400.0
-"""So long is an Idempotency-Key remembered."""
-_NAMES = uuid.UUID("4d8bbd2e-52d5-4f0e-a0a4-8f2b7a7a1a55")
 MOST_LINES = 10_000
 NEW_S, LOOK_S, LOOKS = 10.0, 0.05, 40
 """For so long a call is new; the record of such a one is looked for again, so often."""
@@ -45,17 +42,11 @@ class Calls(Protocol):
     async def ask(self, call_id: str, verb: str, **arguments: Any) -> Any: ...
 
 
-Once = Callable[[str, float], Awaitable[bool]]
-"""As `bus.contract.Once.first`."""
-
-
 class CallOperations:
     """Loop thread. sounds: on this machine. elsewhere: on others; None: there are none."""
 
-    def __init__(
-        self, reader: Reader, calls: Calls, once: Once, sounds: Sounds, elsewhere: Fetching | None = None
-    ) -> None:
-        self._reader, self._calls, self._once = reader, calls, once
+    def __init__(self, reader: Reader, calls: Calls, sounds: Sounds, elsewhere: Fetching | None = None) -> None:
+        self._reader, self._calls = reader, calls
         self._sounds, self._elsewhere = sounds, elsewhere
 
     def operations(self) -> Sequence[Operation]:
@@ -69,15 +60,15 @@ class CallOperations:
                 self._create,
                 "Place a call",
                 "Answers when the call is on its way; what becomes of it is in its events. With an Idempotency-Key the "
-                "same request may be sent again: there is one call.",
+                "same request may be sent again: there is one call. 200: it was placed before.",
                 body=models.CreateCall,
                 answer=models.CallCreated,
                 status=201,
                 refusals=(400, 404, 409, 502),
-                headers={"Idempotency-Key": "Any text of your own, good for a day."},
                 deed="call.created",
                 of="call",
                 shows=("flow", "trunk", "detect_answerer"),
+                finds=self._created_before,
             ),
             Operation(
                 "listCalls",
@@ -148,12 +139,8 @@ class CallOperations:
 
     # --- new calls ----------------------------------------------------------------------------------------------------
 
-    async def _create(self, asked: Asked) -> Answered | web.StreamResponse:
+    async def _create(self, asked: Asked) -> Answered:
         wanted: models.CreateCall = asked.body
-        given = asked.request.headers.get("Idempotency-Key", "")
-        call_id = str(uuid.uuid5(_NAMES, f"{asked.key.tenant}\n{given}")) if given else ""
-        if given and not await self._once(f"api/{call_id}", _ONCE_S):
-            return await self._created_before(asked, call_id)
         order = {
             "to": wanted.to,
             "tenant": asked.key.tenant,
@@ -164,16 +151,21 @@ class CallOperations:
             "headers": wanted.headers,
             "ring_s": wanted.ring_s,
             "variables": wanted.variables,
-            "call": call_id,
+            "call": asked.call_id,
             **({"amd": {}} if wanted.detect_answerer else {}),
         }
         return _created(await self._calls.originate(order), 201)
 
-    async def _created_before(self, asked: Asked, call_id: str) -> Answered | web.StreamResponse:
-        try:
-            await self._row_or_live(asked, call_id)
-        except NotFound:
-            return problem(409, "the first request with this Idempotency-Key placed no call, or has not yet")
+    async def _created_before(self, asked: Asked, call_id: str) -> Answered | None:
+        """Raises BusDown where nobody knows."""
+        row = await self._reader.get(call_id)
+        if row is None:
+            try:
+                await self._calls.ask(call_id, "status")
+            except SipServerError as refusal:
+                if refusal.http_code == 404:
+                    return None
+                raise
         return _created(call_id, 200)
 
     # --- what there is ------------------------------------------------------------------------------------------------
@@ -270,9 +262,9 @@ class CallOperations:
         """The record of the call in the path, for operations of others. Raises NotFound, as all of these do."""
         return await self._row(asked)
 
-    async def _row(self, asked: Asked, call_id: str = "") -> CallRow:
-        """Raises NotFound, also for a call of another tenant. call_id: another one than that of the path."""
-        call_id = call_id or _id(asked)
+    async def _row(self, asked: Asked) -> CallRow:
+        """Raises NotFound, also for a call of another tenant."""
+        call_id = _id(asked)
         row = await self._reader.get(call_id)
         for _ in range(LOOKS if row is None and _may_be_new(call_id) else 0):
             await asyncio.sleep(LOOK_S)
@@ -282,9 +274,9 @@ class CallOperations:
             raise NotFound("there is no such call")
         return row
 
-    async def _row_or_live(self, asked: Asked, call_id: str = "") -> CallRow | models.Call:
+    async def _row_or_live(self, asked: Asked) -> CallRow | models.Call:
         """A call whose record is not written yet is asked itself. Raises NotFound."""
-        call_id, tenant = call_id or _id(asked), asked.key.tenant
+        call_id, tenant = _id(asked), asked.key.tenant
         row = await self._reader.get(call_id)
         if row is not None:
             if row.tenant != tenant:
@@ -294,7 +286,7 @@ class CallOperations:
             live = await self._calls.ask(call_id, "status")
         except SipServerError as refusal:
             if refusal.http_code == 404:
-                return await self._row(asked, call_id)  # it may have ended before its record was written
+                return await self._row(asked)  # it may have ended before its record was written
             raise
         if live["tenant"] != tenant:
             raise NotFound("there is no such call")
@@ -310,9 +302,9 @@ class CallOperations:
 
 
 def _may_be_new(call_id: str) -> bool:
-    """Whether its record may still be on the way: a UUID tells when it was made (RFC 9562, 5.7), or is one of ours."""
+    """Whether its record may still be on the way: a UUID tells when it was made (RFC 9562, 5.7)."""
     known = uuid.UUID(call_id)
-    return known.version == 5 or (known.version == 7 and abs((known.int >> 80) / 1000 - time.time()) < NEW_S)
+    return known.version == 7 and abs((known.int >> 80) / 1000 - time.time()) < NEW_S
 
 
 def _id(asked: Asked) -> str:

@@ -113,7 +113,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "description": " ".join(filter(None, (operation.detail, _needs(operation)))),
         "parameters": [*_path(operation), *_query(operation), *_headers(operation)],
-        "responses": {str(operation.status): _success(operation), **_refusals(operation)},
+        "responses": {**_successes(operation), **_refusals(operation)},
     }
     if operation.scope is Who.ANYBODY:
         said["security"] = []
@@ -157,8 +157,15 @@ def _query(operation: Operation) -> list[dict[str, Any]]:
 def _headers(operation: Operation) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "header", "description": text, "schema": {"type": "string", "maxLength": MOST_HEADER}}
-        for name, text in operation.headers.items()
+        for name, text in operation.reads.items()
     ]
+
+
+def _successes(operation: Operation) -> dict[str, Any]:
+    """200 beside 201: what was made before, by a request with the same Idempotency-Key."""
+    said = _success(operation)
+    again = operation.once and operation.status == 201 and not operation.told_once
+    return {**({"200": {**said, "description": "Made before"}} if again else {}), str(operation.status): said}
 
 
 def _success(operation: Operation) -> dict[str, Any]:
@@ -180,7 +187,8 @@ def _file(media_type: str) -> dict[str, Any]:
 
 
 def _refusals(operation: Operation) -> dict[str, Any]:
-    texts = {**_ALWAYS, **{status: _MORE.get(status, "") for status in operation.refusals}}
+    more = {*operation.refusals, *([409] if operation.once else [])}
+    texts = {**_ALWAYS, **{status: _MORE.get(status, "") for status in more}}
     content = {CONTENT_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
     return {
         str(status): {"description": _ALWAYS.get(status) or text, "content": content}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -22,15 +22,21 @@ from sipserver.tenants.keys import Scope
 from sipserver.tenants.principal import Principal
 
 MAX_BODY_BYTES = 64 * 1024
+IDEMPOTENCY_KEY = "Idempotency-Key"
 MOST_HEADER = 255
 """Characters of a header that an operation reads."""
+
+
+async def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One request, checked. key: who asks, a program or a person. path: the parts of the path by name. query, body: of
-    the operation's models. noted: keeps that something is read in the audit log; a handler that sends by itself waits
-    for it before the first byte, for all others it is done.
+    the operation's models. call_id: under which a call is to be placed; empty: under any. noted: keeps that something
+    is read in the audit log; a handler that sends by itself waits for it before the first byte, for all others it is
+    done.
     """
 
     key: Principal
@@ -38,7 +44,8 @@ class Asked:
     query: Any
     body: Any
     request: web.Request
-    noted: Callable[[], Awaitable[None]]
+    call_id: str = ""
+    noted: Callable[[], Awaitable[None]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class Answered:
 
 
 Does = Callable[[Asked], Awaitable[Answered | web.StreamResponse]]
+Finds = Callable[[Asked, str], Awaitable[Answered | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +94,38 @@ class Operation:
     """Fields of the body that the audit log has, too: it is never erased, so neither numbers nor what is said."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the request: name -> what it is for."""
+    told_once: str = ""
+    """The field of the answer that is a secret: it is not kept for those who send the request again."""
+    finds: Finds | None = None
+    """The call that an earlier request placed under this id, as it would be answered; None: it placed none."""
+
+    @property
+    def once(self) -> bool:
+        """Whether it heeds an Idempotency-Key: it does something for a tenant, and answers with no file."""
+        return self.method == "POST" and isinstance(self.scope, Scope) and self.answer is not None and not self.takes
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """All headers of the request: name -> what it is for."""
+        return {**self.headers, IDEMPOTENCY_KEY: "Any text of your own, good for a day."} if self.once else self.headers
+
+
+Work = Callable[[Asked], Awaitable[web.StreamResponse]]
+
+
+class Once(Protocol):
+    """Does a work, or answers as it was answered before."""
+
+    async def __call__(self, operation: Operation, asked: Asked, work: Work) -> web.StreamResponse: ...
 
 
 def application(
-    access: Access, note: Note, operations: Sequence[Operation], more: Sequence[web.RouteDef] = ()
+    access: Access, note: Note, once: Once, operations: Sequence[Operation], more: Sequence[web.RouteDef] = ()
 ) -> web.Application:
     """To be mounted at /api/v1. more: what needs no key."""
     app = web.Application(middlewares=[as_problems], client_max_size=MAX_BODY_BYTES)
-    app.add_routes([web.route(each.method, _routed(each.path), _handler(access, note, each)) for each in operations])
+    routes = [web.route(each.method, _routed(each.path), _handler(access, note, once, each)) for each in operations]
+    app.add_routes(routes)
     app.add_routes(more)
     return app
 
@@ -109,21 +141,26 @@ def _routed(path: str) -> str:
 
 
 def _handler(
-    access: Access, note: Note, operation: Operation
+    access: Access, note: Note, once: Once, operation: Operation
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def work(asked: Asked) -> web.StreamResponse:
+        return await _answered(operation, note, asked)
+
     async def handle(request: web.Request) -> web.StreamResponse:
         who, left = await access.admit(request, operation.scope)
-        response = await _answer(operation, note, who, request)
+        asked = await _checked(operation, who, request)
+        response = asked if isinstance(asked, web.Response) else await once(operation, asked, work)
         response.headers.update({} if left is None else left.headers())
         return response
 
     return handle
 
 
-async def _answer(operation: Operation, note: Note, who: Principal, request: web.Request) -> web.StreamResponse:
+async def _checked(operation: Operation, who: Principal, request: web.Request) -> Asked | web.Response:
+    """Or what is wrong with it."""
     query: BaseModel | None = None
     body: BaseModel | None = None
-    for name in operation.headers:
+    for name in operation.reads:
         if len(request.headers.get(name, "")) > MOST_HEADER:
             reason = f"has more than {MOST_HEADER} characters"
             wrong = [{"where": f"header.{name}", "reason": reason}]
@@ -138,9 +175,15 @@ async def _answer(operation: Operation, note: Note, who: Principal, request: web
             body = operation.body.model_validate_json(await request.read() or b"{}", strict=True)
         except ValidationError as refused:
             return problem(422, "the body is not as it should be", errors=wrong_fields(refused, "body"))
-    answered = await _done(operation, note, Asked(who, dict(request.match_info), query, body, request, _nothing))
-    if isinstance(answered, web.StreamResponse):
-        return answered
+    return Asked(who, dict(request.match_info), query, body, request)
+
+
+async def _answered(operation: Operation, note: Note, asked: Asked) -> web.StreamResponse:
+    answered = await _done(operation, note, asked)
+    return answered if isinstance(answered, web.StreamResponse) else answer_of(answered)
+
+
+def answer_of(answered: Answered) -> web.Response:
     text = "" if answered.body is None else answered.body.model_dump_json(by_alias=True)
     return web.Response(
         status=answered.status,
@@ -175,10 +218,6 @@ async def _done(operation: Operation, note: Note, asked: Asked) -> Answered | we
     else:
         await deed.done(getattr(answered.body, "id", ""), answered.detail)
     return answered
-
-
-async def _nothing() -> None:
-    pass
 
 
 def _query(request: web.Request) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def _takes(operation: Operation) -> str:
     names = [*_fields(operation.query), *_fields(operation.body)]
     if operation.takes:
         names.append(operation.takes)
-    return ", ".join(names + [f"`{name}` (header)" for name in operation.headers])
+    return ", ".join(names + [f"`{name}` (header)" for name in operation.reads])
 
 
 def _fields(model: type[BaseModel] | None) -> list[str]:

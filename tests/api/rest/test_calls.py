@@ -343,9 +343,6 @@ async def test_a_request_that_is_sent_again_places_one_call(server: ServerProces
         party.peer.answer(await party.peer.receive("BYE"), "200 OK")
         await until_state(client, one["id"], "ended")
         assert await create(client, 200, to=uri, key="order-7") == one
-        refusal = await create(client, 404, to=uri, flow="nowhere", key="order-8")
-        assert "nowhere" in refusal["detail"]
-        await create(client, 409, to=uri, key="order-8")
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,14 @@ async def refuses_503(_request: web.Request) -> web.Response:
     return web.Response(status=503, text="<html>")
 
 
+async def refuses_409(_request: web.Request) -> web.Response:
+    return web.json_response({"detail": "the first one is under way"}, status=409, headers={"Retry-After": "1"})
+
+
+async def has_made(_request: web.Request) -> web.Response:
+    return web.json_response({"id": "1", "url": "/api/v1/calls/1"})
+
+
 async def answers(_request: web.Request) -> web.Response:
     return web.Response(text=CALL, content_type="application/json")
 
@@ -172,6 +180,17 @@ async def test_what_may_have_been_done_is_not_asked_for_again() -> None:
     async with serving(refuses_429, accepts) as (url, asked), Client(url, "k") as client:
         await client.say("1", "Hello.")
         assert len(asked) == 2
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_order_whose_first_sending_is_under_way_is_sent_again() -> None:
+    async with serving(breaks, refuses_409, refuses_503, has_made) as (url, asked), Client(url, "k") as client:
+        assert (await client.create_call("1")).id == "1"
+        assert len(asked) == 4
+    async with serving(refuses_409, accepts) as (url, asked), Client(url, "k") as client:
+        with pytest.raises(ApiError, match="under way"):
+            await client.say("1", "Hello.")
+        assert len(asked) == 1
 
 
 @pytest.mark.usefixtures("at_once")

@@ -17,6 +17,7 @@ from sipserver.api.rest.webhook_models import CreateWebhook
 from sipserver.errors import Conflict
 from sipserver.tenants.keys import ApiKey, Scope
 from sipserver.tenants.principal import Principal
+from tests.fakes.once import always
 
 KEY = ApiKey("id", "acme", "crm", frozenset(Scope), "digest", datetime(2026, 1, 1, tzinfo=UTC))
 URL = "https://u:secret@hooks.example/in?key=secret"
@@ -77,7 +78,7 @@ async def there() -> AsyncIterator[There]:
         return KEY
 
     made = There()
-    app = application(Access(recognise, per_s=1000), made.log.note, made.operations())
+    app = application(Access(recognise, per_s=1000), made.log.note, always, made.operations())
     async with TestClient(TestServer(app), headers={"Authorization": "Bearer good"}) as made.client:
         yield made
 

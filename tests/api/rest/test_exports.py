@@ -21,6 +21,7 @@ from sipserver.api.rest.privacy import PrivacyOperations
 from sipserver.tenants.keys import ApiKey, Scope
 from sipserver.tenants.principal import Principal
 from sipserver.tenants.privacy import Given, Privacy
+from tests.fakes.once import always
 
 SIZE = 32 << 20
 """More than sockets keep."""
@@ -52,7 +53,7 @@ async def note(who: Principal, deed: str, subject: str, source: str, detail: Map
 @asynccontextmanager
 async def giving(gives: Gives, stalled_s: float) -> AsyncIterator[aiohttp.ClientSession]:
     operations = PrivacyOperations(cast(Privacy, gives), stalled_s=stalled_s).operations()
-    runner = web.AppRunner(app.application(Access(recognise, per_s=100), note, operations), shutdown_timeout=0)
+    runner = web.AppRunner(app.application(Access(recognise, per_s=100), note, always, operations), shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:

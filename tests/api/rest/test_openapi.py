@@ -51,6 +51,21 @@ async def test_bodies_and_files_are_as_they_are(operations: Sequence[Operation])
     assert paths["/api/v1/calls/{id}/say"]["post"]["requestBody"]["required"] is True
 
 
+async def test_what_may_be_sent_again_says_so(operations: Sequence[Operation]) -> None:
+    paths = openapi.document(operations)["paths"]
+    for path, statuses in (
+        ("/calls/create", {"200", "201", "409", "422"}),
+        ("/users", {"200", "201", "409", "422"}),
+        ("/keys", {"201", "409", "422"}),
+        ("/webhooks/{endpoint}/rotate", {"200", "409", "422"}),
+    ):
+        said = paths[f"/api/v1{path}"]["post"]
+        assert "Idempotency-Key" in {each["name"] for each in said["parameters"]}, path
+        assert set(said["responses"]) & {"200", "201", "409", "422"} == statuses, path
+    for path in ("/login", "/dialplans/validate", "/privacy/export"):
+        assert not paths[f"/api/v1{path}"]["post"]["parameters"], path
+
+
 class Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -92,7 +92,7 @@ def settings(folder: Path, known: dict[str, str]) -> Path:
     lines += ["checks.positive_data_acceptance.enabled = false"]
     for name, value in known.items():
         lines += [f"[dictionaries.{name}]", f"values = {json.dumps([value])}"]
-    lines += ["[parameters]"]
+    lines += ["[parameters]", '"header.Idempotency-Key" = ""']  # what is invented twice would be another request
     lines += [f'"path.{name}" = {{ dictionary = "{name}", probability = 0.67 }}' for name in known]
     file = folder / "schemathesis.toml"
     file.write_text("\n".join(lines) + "\n")
