@@ -90,6 +90,8 @@ class Tokens:
 
     def read(self, token: str, use: Use) -> Claims:
         """What a token says, without using it up. Raises NotAllowed: not ours, over, or for something else."""
+        if not token:
+            raise NotAllowed("a token is needed")
         try:
             body = jwt.decode(
                 token,

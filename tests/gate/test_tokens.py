@@ -55,7 +55,12 @@ async def test_a_token_ends() -> None:
         await made.claim(token, "voice")
 
 
-@pytest.mark.parametrize("token", ["", "a.b.c", "eyJhbGciOiJub25lIn0.e30."])
+async def test_no_token_is_called_so() -> None:
+    with pytest.raises(NotAllowed, match="a token is needed"):
+        await tokens(Clock()).claim("", "voice")
+
+
+@pytest.mark.parametrize("token", ["a.b.c", "eyJhbGciOiJub25lIn0.e30."])
 async def test_what_is_none_of_ours_is_refused(token: str) -> None:
     with pytest.raises(NotAllowed, match="none of ours"):
         await tokens(Clock()).claim(token, "voice")

@@ -118,6 +118,7 @@ class CallOperations:
                 "A WAV file, whichever machine has it. `Range` is understood. 503: the machine that has it does not "
                 "answer (`Retry-After`), or it is encrypted, and its key is not there.",
                 media_type="audio/x-wav",
+                also={206: "The part that `Range` names"},
                 refusals=(409, 416, 503),
                 deed="recording.read",
                 of="call",

@@ -45,7 +45,6 @@ class DialplanOperations:
                 "Nothing is changed.",
                 takes=YAML,
                 answer=models.Verdict,
-                refusals=(413,),
             ),
             Operation(
                 "getDialplan",
@@ -67,7 +66,8 @@ class DialplanOperations:
                 "Calls that run go on with the one that they began with; new ones have it within seconds.",
                 takes=YAML,
                 answer=models.Dialplan,
-                refusals=(409, 412, 413, 428, 507),
+                also={201: "It was made"},
+                refusals=(409, 412, 428, 507),
                 headers={**_IF_MATCH, "If-None-Match": "`*`: there must be none yet."},
                 deed="dialplan.changed",
                 of="dialplan",

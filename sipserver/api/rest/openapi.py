@@ -164,8 +164,11 @@ def _headers(operation: Operation) -> list[dict[str, Any]]:
 def _successes(operation: Operation) -> dict[str, Any]:
     """200 beside 201: what was made before, by a request with the same Idempotency-Key."""
     said = _success(operation)
-    again = operation.once and operation.status == 201 and not operation.told_once
-    return {**({"200": {**said, "description": "Made before"}} if again else {}), str(operation.status): said}
+    also = dict(operation.also)
+    if operation.once and operation.status == 201 and not operation.told_once:
+        also[200] = "Made before"
+    found = {operation.status: said, **{status: {**said, "description": text} for status, text in also.items()}}
+    return {str(status): each for status, each in sorted(found.items())}
 
 
 def _success(operation: Operation) -> dict[str, Any]:
@@ -187,7 +190,8 @@ def _file(media_type: str) -> dict[str, Any]:
 
 
 def _refusals(operation: Operation) -> dict[str, Any]:
-    more = {*operation.refusals, *([409] if operation.once else [])}
+    takes = operation.body is not None or operation.takes
+    more = {*operation.refusals, *([409] if operation.once else []), *([413] if takes else [])}
     texts = {**_ALWAYS, **{status: _MORE.get(status, "") for status in more}}
     content = {CONTENT_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
     return {

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from sipserver.api.rest import deeds
 from sipserver.api.rest.access import Access, Who
 from sipserver.api.rest.deeds import Deed, Note
-from sipserver.api.rest.problems import as_problems, problem, wrong_fields
+from sipserver.api.rest.problems import RATE, as_problems, problem, wrong_fields
 from sipserver.gate.requests import address_of
 from sipserver.tenants.keys import Scope
 from sipserver.tenants.principal import Principal
@@ -82,6 +82,8 @@ class Operation:
     """The media type of a body that is no JSON, which the handler reads."""
     answer: type[BaseModel] | None = None
     status: int = 200
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses of success, and what each says."""
     media_type: str = ""
     """Of a file; several with `, ` between."""
     refusals: tuple[int, ...] = ()
@@ -148,10 +150,9 @@ def _handler(
 
     async def handle(request: web.Request) -> web.StreamResponse:
         who, left = await access.admit(request, operation.scope)
+        request[RATE] = {} if left is None else left.headers()
         asked = await _checked(operation, who, request)
-        response = asked if isinstance(asked, web.Response) else await once(operation, asked, work)
-        response.headers.update({} if left is None else left.headers())
-        return response
+        return asked if isinstance(asked, web.Response) else await once(operation, asked, work)
 
     return handle
 

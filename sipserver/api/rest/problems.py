@@ -22,6 +22,9 @@ RETRY_AFTER_S = "2"
 LATER_S = 3600
 """For what will not be better soon, such as a limit of the day."""
 
+RATE = "rate"
+"""Key of a request: headers that say what is left of its rate, for every answer to it."""
+
 _log = logger("api")
 
 
@@ -43,6 +46,13 @@ def wrong_fields(refused: ValidationError, where: str) -> Sequence[Mapping[str, 
 
 @web.middleware
 async def as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await _answered(request, handler)
+    if not response.prepared:
+        response.headers.update(request.get(RATE, {}))
+    return response
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPMethodNotAllowed as refusal:

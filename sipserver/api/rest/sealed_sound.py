@@ -57,8 +57,7 @@ async def _answer(request: web.Request, sound: SealedFile, name: str, before: Be
     try:
         begin, end = _asked(request, sound)
     except ValueError:
-        refused = {str(hdrs.CONTENT_RANGE): f"bytes */{sound.size}"}
-        return problem(416, f"the recording has {sound.size} bytes", refused)
+        return no_such_range(sound.size)
     whole = (begin, end) == (0, sound.size)
     response = web.StreamResponse(status=HTTPStatus.OK if whole else HTTPStatus.PARTIAL_CONTENT)
     response.content_type, response.content_length, response.etag = "audio/x-wav", end - begin, tag
@@ -82,6 +81,10 @@ async def _answer(request: web.Request, sound: SealedFile, name: str, before: Be
         return response
     await response.write_eof()
     return response
+
+
+def no_such_range(size: int) -> web.Response:
+    return problem(416, f"the recording has {size} bytes", {str(hdrs.CONTENT_RANGE): f"bytes */{size}"})
 
 
 def _asked(request: web.Request, sound: SealedFile) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from sipserver.api.rest import sealed_sound
 from sipserver.api.rest.sealed_sound import Before, at_once
@@ -42,9 +42,22 @@ class Sounds:
         here; of a plain file nothing is sent yet when this returns. Raises Damaged, KeyMissing, what `before` raises.
         """
         if not sound_files.is_sealed(path):
+            size = (await asyncio.to_thread(path.stat)).st_size
+            if hdrs.IF_RANGE not in request.headers and not _has_range(request, size):
+                return sealed_sound.no_such_range(size)
             return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
         opens = functools.partial(SealedFile, path, self._ring, tenant=tenant, unfinished=not whole)
         return await sealed_sound.answer(request, opens, name, before)
+
+
+def _has_range(request: web.Request, size: int) -> bool:
+    """Where none is asked for, it is all of it."""
+    try:
+        wanted = request.http_range
+    except ValueError:
+        return False
+    begin, end, _step = wanted.indices(size)
+    return wanted.start is None or begin < end
 
 
 def _inside(path: Path, folder: Path) -> Path | None:

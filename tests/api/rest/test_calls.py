@@ -123,7 +123,23 @@ async def test_recordings_are_fetched_whole_and_in_parts(server: ServerProcess, 
         async with client.get(path, headers={"Range": "bytes=10-19"}) as answer:
             assert (answer.status, await answer.read()) == (206, whole[10:20])
         async with client.get(path, headers={"Range": f"bytes={len(whole)}-"}) as answer:
-            assert answer.status == 416
+            assert (answer.status, answer.headers["Content-Range"]) == (416, f"bytes */{len(whole)}")
+            assert (await answer.json(content_type="application/problem+json"))["status"] == 416
+        for wrong in ("bytes=9-3", "lines=1-2"):
+            async with client.get(path, headers={"Range": wrong}) as answer:
+                assert answer.status == 416
+
+
+async def test_every_answer_says_what_is_left_of_the_rate(server: ServerProcess, key: str) -> None:
+    async with asking(server, key) as client:
+        for path, status in (
+            ("/calls", 200),
+            ("/calls/01a224d2-6772-7d61-9c91-a3dd7a2e5a49", 404),
+            ("/calls?x=1", 422),
+        ):
+            async with client.get(f"/api/v1{path}") as answer:
+                assert answer.status == status
+                assert int(answer.headers["RateLimit-Remaining"]) < int(answer.headers["RateLimit-Limit"])
 
 
 async def test_what_is_outside_the_recordings_is_not_given_away(server: ServerProcess, key: str) -> None:

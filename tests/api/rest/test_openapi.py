@@ -51,6 +51,17 @@ async def test_bodies_and_files_are_as_they_are(operations: Sequence[Operation])
     assert paths["/api/v1/calls/{id}/say"]["post"]["requestBody"]["required"] is True
 
 
+async def test_all_ways_to_succeed_and_bodies_that_are_too_large_are_told(operations: Sequence[Operation]) -> None:
+    paths = openapi.document(operations)["paths"]
+    for path, method, statuses in (
+        ("/calls/create", "post", {"200", "201", "413"}),
+        ("/dialplans/{name}", "put", {"200", "201", "413"}),
+        ("/dialplans/validate", "post", {"200", "413"}),
+        ("/calls/{id}/recording", "get", {"200", "206", "416"}),
+    ):
+        assert statuses <= set(paths[f"/api/v1{path}"][method]["responses"]), path
+
+
 async def test_what_may_be_sent_again_says_so(operations: Sequence[Operation]) -> None:
     paths = openapi.document(operations)["paths"]
     for path, statuses in (
