@@ -149,14 +149,15 @@ class Client:
     async def transcript(self, call_id: str) -> list[models.Said]:
         return (await self._json("GET", f"calls/{call_id}/transcript", models.CallTranscript)).lines
 
-    async def recording(self, call_id: str, file: Path) -> int:
+    async def recording(self, call_id: str, file: Path, *, number: int = 0) -> int:
         """Write the recording to a file; its bytes. A connection that breaks is taken up where it broke. The file
-        appears when all of it is there.
+        appears when all of it is there. number: of several, from 1; 0: the last one.
         """
         part = file.with_name(f".{file.name}.part")
+        which = f"?number={number}" if number else ""
         try:
             with await asyncio.to_thread(part.open, "wb") as out:
-                size = await self._download(f"calls/{call_id}/recording", out)
+                size = await self._download(f"calls/{call_id}/recording{which}", out)
             await asyncio.to_thread(part.replace, file)
         finally:
             await asyncio.to_thread(part.unlink, missing_ok=True)

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -27,6 +28,7 @@ from sipserver.api.sounds.tickets import Sound
 from sipserver.errors import CallerError, NotFound, SipServerError
 from sipserver.store import transcript
 from sipserver.store.reader import CallRow, EventRow, Filter, Reader
+from sipserver.tenants import sound_files
 from sipserver.tenants.keys import Scope
 
 MOST_LINES = 10_000
@@ -117,6 +119,7 @@ class CallOperations:
                 "Fetch the recording of a call",
                 "A WAV file, whichever machine has it. `Range` is understood. 503: the machine that has it does not "
                 "answer (`Retry-After`), or it is encrypted, and its key is not there.",
+                query=models.RecordingAsked,
                 media_type="audio/x-wav",
                 also={206: "The part that `Range` names"},
                 refusals=(409, 416, 503),
@@ -213,18 +216,23 @@ class CallOperations:
         if not row.recording_path:
             full = row.recording_status == "refused"
             raise NotFound("the call was not recorded: no more may be kept" if full else "this call was not recorded")
-        if row.recording_status == "recording":
+        wanted: models.RecordingAsked = asked.query
+        last = Path(row.recording_path)
+        place = last if not wanted.number else sound_files.numbered(last, row.id, wanted.number)
+        if place is None:
+            raise NotFound(f"the call has no recording {wanted.number}")
+        if place == last and row.recording_status == "recording":
             return problem(409, "the call is still being recorded")
-        whole = row.recording_status == "complete"
-        path = await self._sounds.find(row.recording_path)
+        whole = place == last and row.recording_status == "complete"
+        path = await self._sounds.find(str(place))
         if path is not None:
-            name = f"{row.id}.wav"
+            name = sound_files.wav_name(place)
             return await self._sounds.answer(
                 asked.request, path, tenant=row.tenant, whole=whole, name=name, before=asked.noted
             )
         if self._elsewhere is None:
             raise NotFound(f"the recording is not on this machine: {row.node} made it")
-        there = Sound(row.node, row.tenant, row.id, row.recording_path, whole)
+        there = Sound(row.node, row.tenant, row.id, str(place), whole)
         return await self._elsewhere.answer(asked.request, there, asked.noted)
 
     async def _end(self, asked: Asked) -> Answered:

@@ -175,6 +175,10 @@ class EventsAsked(Taken):
     limit: Limit = 500
 
 
+class RecordingAsked(Taken):
+    number: int = Field(default=0, ge=0, le=9999, description="Which one, from 1, of a call with several; 0: the last.")
+
+
 class CallEvent(Given):
     seq: int
     at_ms: int = Field(description="Since the call began.")

@@ -15,6 +15,7 @@ from sipserver.api.sounds.here import Sounds
 from sipserver.api.sounds.tickets import Sound
 from sipserver.bus.contract import Lease, Leases
 from sipserver.errors import NotFound, SettingsError
+from sipserver.tenants.sound_files import wav_name
 
 SOUND, NAMES = "/sound", "/names"
 STOP_S = 5.0
@@ -60,7 +61,7 @@ class Giving:
         path = await self._sounds.find(sound.path)
         if path is None:
             raise _nothing()
-        name = f"{sound.call}.wav"
+        name = wav_name(path)
         return await self._sounds.answer(request, path, tenant=sound.tenant, whole=sound.whole, name=name)
 
     async def _names(self, request: web.Request) -> web.StreamResponse:

@@ -121,6 +121,30 @@ async def test_the_recording_is_steered(server: ServerProcess, key: str) -> None
         assert await steps(client, call_id, 2) == ["answer", "echo"], "nothing was interrupted"
 
 
+async def test_each_recording_of_a_call_is_fetched_by_its_number(server: ServerProcess, key: str) -> None:
+    async with on_the_line(server) as (_, call_id), asking(server, key) as client:
+        await steps(client, call_id, 2)
+        path = f"/api/v1/calls/{call_id}/recording"
+        for count in (1, 2):
+            await post(client, f"/api/v1/calls/{call_id}/record", 202, action="start")
+            await eventually(lambda: kinds_of(client, call_id, "recording.started"), lambda each: len(each) == count)  # noqa: B023
+            async with client.get(path) as answer:
+                assert answer.status == 409, "the last one runs"
+            await post(client, f"/api/v1/calls/{call_id}/record", 202, action="stop")
+            await eventually(
+                lambda: get(client, f"/calls/{call_id}"), lambda call: bool(call["recording"] == "complete")
+            )
+        for query, name in (
+            ("", f"{call_id}-2.wav"),
+            ("?number=1", f"{call_id}.wav"),
+            ("?number=2", f"{call_id}-2.wav"),
+        ):
+            async with client.get(f"{path}{query}") as answer:
+                assert (answer.status, (await answer.read())[:4]) == (200, b"RIFF")
+                assert f'filename="{name}"' in answer.headers["Content-Disposition"]
+        assert "no recording 3" in (await get(client, f"/calls/{call_id}/recording?number=3", 404))["detail"]
+
+
 async def test_alone_a_hold_brings_music(server: ServerProcess, key: str) -> None:
     async with on_the_line(server) as (phone, call_id), asking(server, key) as client:
         await steps(client, call_id, 2)

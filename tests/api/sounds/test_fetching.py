@@ -41,7 +41,7 @@ async def test_ranges_and_conditions_are_those_of_the_machine_that_has_it(pair: 
     async with client.get(url) as answer:
         assert (answer.status, await answer.read()) == (200, whole)
         assert (answer.headers["Content-Type"], answer.content_length) == ("audio/x-wav", len(whole))
-        assert answer.headers["Content-Disposition"] == f'attachment; filename="{CALL}.wav"'
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="a.wav"'
         assert answer.headers["Accept-Ranges"] == "bytes"
         tag = answer.headers["ETag"]
     for wanted, part in {"bytes=10-19": slice(10, 20), "bytes=-100": slice(-100, None)}.items():
