@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,6 +58,55 @@ def test_all_digits_go_where_that_is_set() -> None:
     screen = Screen(Redact.DIGITS)
     assert screen.shown(events.Transcript("my pin is 4711"), 0) == events.Transcript("my pin is ****")
     assert screen.shown(events.Spoken("12 of 13", "12"), 0) == events.Spoken("** of **", "**")
+
+
+@pytest.mark.parametrize("redact", [Redact.CARDS, Redact.DIGITS])
+def test_of_what_was_heard_no_more_is_told_than_of_what_was_said(redact: Redact) -> None:
+    text = "Your card is 4012 8888 8888 1881 thanks."
+    for length in range(len(text) + 1):
+        shown = Screen(redact).shown(events.Spoken(text, text[:length]), 0)
+        assert isinstance(shown, events.Spoken)
+        assert not any(character.isdecimal() for character in shown.text + shown.heard)
+        assert shown.heard.startswith("Your card is "[:length])
+    alone = Screen(Redact.CARDS).shown(events.Spoken("Something else", "4012 8888"), 0)
+    assert alone == events.Spoken("Something else", "4012 88**")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        events.Transcript,
+        events.ClauseSynthesised,
+        lambda text: events.Spoken(text, text),
+        lambda text: events.ModelSpan("model", "cancelled", 1, 1, text=text),
+        events.DigitsSent,
+    ],
+)
+def test_a_card_number_that_is_said_in_parts_is_not_told(kind: Callable[[str], Event]) -> None:
+    screen, told = Screen(Redact.CARDS), ""
+    for text in ("4012.", "8888.", "8888.", "1881."):
+        shown = screen.shown(kind(text), 0)
+        assert shown is not None
+        told += str([value for value in shown.fields().values() if isinstance(value, str)])
+    assert "4012" in told
+    assert "888" not in told
+    assert "1881" not in told
+
+
+def test_voices_do_not_count_together() -> None:
+    screen = Screen(Redact.CARDS)
+    assert screen.shown(events.Transcript("4711"), 0) == events.Transcript("4711")
+    assert screen.shown(events.Spoken("4711", "4711"), 0) == events.Spoken("4711", "4711")
+    assert screen.shown(events.DigitsSent("4711"), 0) == events.DigitsSent("4711")
+    assert screen.shown(events.DigitsSent("4711", leg="b"), 0) == events.DigitsSent("4711", leg="b")
+
+
+def test_a_guess_and_the_words_themselves_are_told_alike() -> None:
+    screen = Screen(Redact.CARDS)
+    for final in (False, False, True):
+        shown = screen.shown(events.Transcript("It is 4711", final=final), 0)
+        assert shown == events.Transcript("It is 4711", final=final)
+    assert screen.shown(events.Transcript("4711"), 0) == events.Transcript("47**")
 
 
 def test_an_info_carries_no_digit() -> None:
