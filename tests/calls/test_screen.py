@@ -14,6 +14,8 @@ from sipserver import events
 from sipserver.calls.screen import WITHHELD, Screen
 from sipserver.calls.settings import Redact
 from sipserver.events import KINDS, Event
+from tests.calls.conftest import Stage
+from tests.fakes.leg import breathe
 
 CARD = "4111111111111111"
 
@@ -163,3 +165,22 @@ def test_a_short_secret_is_hidden_where_it_is_all_there_is() -> None:
     screen.keep_secret(("12",))
     assert screen.shown(events.VariableSet("pin", "12"), 0) == events.VariableSet("pin", WITHHELD)
     assert screen.shown(events.Transcript("I am 12"), 0) == events.Transcript("I am 12")
+
+
+async def test_a_call_whose_caller_hangs_up_in_the_middle_of_a_card_number_tells_no_more_of_it(stage: Stage) -> None:
+    leg, _call = stage.call(
+        "  main: [answer, {say: '4012. 8888. 8888. 1881.'}, {say: Your card is 4012 8888 8888 1881 thanks a lot.}]"
+    )
+    await stage.until(lambda: any("thanks" in text for text in stage.tts.texts), leg)
+    for _ in range(10):
+        await breathe()
+    for _ in range(6):  # a frame a word
+        leg.tick_now()
+    leg.peer_leaves()
+    await stage.ended(leg)
+    cut = stage.records.of(events.Spoken)[-1]
+    assert isinstance(cut, events.Spoken)
+    assert (cut.heard, cut.complete) == ("Your card is [card number]", False)
+    for stamped in (*stage.listened, *stage.records.stamped):
+        assert "888" not in str(stamped.event.fields())
+        assert "1881" not in str(stamped.event.fields())
