@@ -1,7 +1,8 @@
 """Numbers that are said in parts: a row of digits may go on in the next thing that a voice says, or be cut off.
 
-That it is a card number is known too late then. So of a row that ends a text only the first digits are told, and the
-next text counts on, as it does for digits that are typed. Owns the count of one voice; knows no events.
+That it is a card number is known too late then. So of a row that ends a text, and is longer than most telephone
+numbers are without their country, only the first digits are told, and the next text counts on, as it does for digits
+that are typed. Owns the count of one voice; knows no events.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from sipserver.calls.redaction import Digit, Span
 from sipserver.calls.settings import Redact
 
 SHOWN_DIGITS = 6
-"""So many digits in a row may be read; a card number may not be shown further than that (PCI DSS 3.4)."""
+"""So many digits of a long row may be read: the first of a card number that may be shown (PCI DSS 3.4)."""
+SHOWN_OPEN = 10
+"""A row that ends a text is told whole up to here: a telephone number of North America. As many digits may be shown of
+a card, though not the same ones (the first six and the last four). What would follow is hidden."""
 ROW_MS = 60_000
 """A digit that comes later begins a new row."""
 _LONGEST_DIALLED = 15
@@ -32,6 +36,7 @@ class Row:
         self._in_one = redaction.digit_spans if all_digits else redaction.card_spans
         self._fewest = redaction.SPOKEN_AT_LEAST if all_digits else redaction.FEWEST
         self._shown = redaction.SPOKEN_AT_LEAST - 1 if all_digits else SHOWN_DIGITS
+        self._shown_open = self._shown if all_digits else SHOWN_OPEN
         self._count, self._last_ms = 0, 0
 
     def spans(self, text: str, at_ms: int, *, guess: bool = False) -> list[Span]:
@@ -53,7 +58,8 @@ class Row:
             before = count if goes_on else 0
             total = before + len(run)
             exempt = stays_open and not before and _is_no_card(text, run)
-            if not exempt and (stays_open or (before and total >= self._fewest)):
+            may_be_one = total > self._shown_open if stays_open else before > 0 and total >= self._fewest
+            if may_be_one and not exempt:
                 told = max(0, self._shown - before)
                 spans += [Span(digit.start, digit.end, redaction.HIDDEN) for digit in run[told:]]
             if stays_open or not _is_talk(run):
