@@ -13,14 +13,11 @@ from typing import Any
 
 from sipserver import events
 from sipserver.calls import redaction
+from sipserver.calls.rows import ROW_MS, SHOWN_DIGITS, Row
 from sipserver.calls.settings import Redact
 from sipserver.events import Event
 
 WITHHELD = "[kept secret]"
-SHOWN_DIGITS = 6
-"""So many digits in a row may be read; a card number may not be shown further than that (PCI DSS 3.4)."""
-ROW_MS = 60_000
-"""A digit that comes later begins a new row."""
 _SHORT = 4
 """A shorter secret is hidden only where it is the whole field: it is part of many a number."""
 _NUMBERS = frozenset({"from_uri", "to_uri", "uri", "target", "to", "agent", "url"})
@@ -35,6 +32,12 @@ _SILENT: tuple[type[Event], ...] = (
 )
 """Events that are nothing but what was said and typed: left out of a `secure` step, with their number."""
 
+_IN_PARTS: dict[type[Event], str] = {
+    **dict.fromkeys((events.Transcript, events.ModelSpan, events.ClauseSynthesised, events.Spoken), "text"),
+    events.DigitsSent: "digits",
+}
+"""Events of which one may go on where the last one of its kind ended, and the field that does."""
+
 
 class Screen:
     """One call's. Loop thread."""
@@ -43,7 +46,9 @@ class Screen:
         self._redact = redact
         self._secrets: tuple[str, ...] = ()
         self._rows: dict[str, tuple[int, int]] = {}
-        """By leg: digits in a row, and when the last one came."""
+        """By leg: digits that are typed in a row, and when the last one came."""
+        self._said: dict[tuple[str, str], Row] = {}
+        """By kind of event and leg."""
         self.secured = False
         self.hidden = 0
         """Events that were left out since `secured` was set."""
@@ -70,6 +75,8 @@ class Screen:
             return self._digit(event, at_ms)
         if isinstance(event, events.SipMessage):
             return dataclasses.replace(event, text=_without_body(event.text)) if _is_info(event) else event
+        if name := _IN_PARTS.get(type(event)):
+            return self._said_in_parts(event, name, at_ms)
         clean = redaction.digits if self._redact is Redact.DIGITS else redaction.cards
         kind: Any = type(event)
         private = tuple(name for name in _private(kind) if name not in _NUMBERS)
@@ -86,6 +93,17 @@ class Screen:
         if self._redact is Redact.DIGITS or count > SHOWN_DIGITS:
             return dataclasses.replace(event, digit=redaction.HIDDEN)
         return event
+
+    def _said_in_parts(self, event: Event, name: str, at_ms: int) -> Event:
+        row = self._said.setdefault((event.kind, getattr(event, "leg", "")), Row(self._redact))
+        text: str = getattr(event, name)
+        spans = row.spans(text, at_ms, guess=isinstance(event, events.Transcript) and not event.final)
+        changes: dict[str, Any] = {name: redaction.replaced(text, spans)}
+        if isinstance(event, events.Spoken):
+            heard = event.heard
+            of_heard = spans if text.startswith(heard) else Row(self._redact).spans(heard, at_ms)
+            changes["heard"] = redaction.replaced(heard, of_heard)
+        return dataclasses.replace(event, **changes)
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
