@@ -154,14 +154,27 @@ async def test_alone_a_hold_brings_music(server: ServerProcess, key: str) -> Non
         assert await steps(client, call_id, 4) == ["answer", "echo", "hold", "echo"]
 
 
-async def test_of_two_who_are_joined_one_is_muted_and_held(server: ServerProcess, key: str) -> None:
-    async with parties_at(server.sip_port, CALLER, CALLEE) as (caller, callee), asking(server, key) as client:
+@asynccontextmanager
+async def two_joined(
+    server: ServerProcess, client: aiohttp.ClientSession
+) -> AsyncIterator[tuple[Party, Party, dict[str, str]]]:
+    """Caller and callee hear each other; and the call, which is ended by REST."""
+    async with parties_at(server.sip_port, CALLER, CALLEE) as (caller, callee):
         made = await create(client, to=uri(caller), flow="joined", variables={"other": uri(callee)})
         for party in (caller, callee):
             await party.is_called()
             await party.accepts()
         await callee.hears(CALLER)
         await caller.hears(CALLEE)
+        yield caller, callee, made
+        async with client.delete(made["url"]) as answer:
+            assert answer.status == 204
+        for party in (caller, callee):
+            party.peer.answer(await party.peer.receive("BYE"), "200 OK")
+
+
+async def test_of_two_who_are_joined_one_is_muted_and_held(server: ServerProcess, key: str) -> None:
+    async with asking(server, key) as client, two_joined(server, client) as (caller, callee, made):
         await post(client, f"{made['url']}/mute", 202)
         await callee.hears()
         await caller.hears(CALLEE)
@@ -174,20 +187,11 @@ async def test_of_two_who_are_joined_one_is_muted_and_held(server: ServerProcess
         await callee.hears(CALLER)
         await caller.hears(CALLEE)
         assert await steps(client, made["id"], 1) == ["bridge"]
-        async with client.delete(made["url"]) as answer:
-            assert answer.status == 204
-        for party in (caller, callee):
-            party.peer.answer(await party.peer.receive("BYE"), "200 OK")
 
 
 async def test_one_of_two_who_are_joined_hears_an_announcement(server: ServerProcess, key: str) -> None:
     """Which is the tone of somebody who is not there."""
-    async with parties_at(server.sip_port, CALLER, CALLEE) as (caller, callee), asking(server, key) as client:
-        made = await create(client, to=uri(caller), flow="joined", variables={"other": uri(callee)})
-        for party in (caller, callee):
-            await party.is_called()
-            await party.accepts()
-        await caller.hears(CALLEE)
+    async with asking(server, key) as client, two_joined(server, client) as (caller, callee, made):
         await post(client, f"{made['url']}/play", 202, file="acme/announcement.wav")
         await caller.hears(NOBODY)
         await callee.hears(CALLER)
@@ -198,10 +202,6 @@ async def test_one_of_two_who_are_joined_hears_an_announcement(server: ServerPro
         await caller.hears(CALLEE)
         await callee.hears(CALLER)
         assert await steps(client, made["id"], 2) == ["bridge", "play"]
-        async with client.delete(made["url"]) as answer:
-            assert answer.status == 204
-        for party in (caller, callee):
-            party.peer.answer(await party.peer.receive("BYE"), "200 OK")
 
 
 def uri(party: Party) -> str:
