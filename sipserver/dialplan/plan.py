@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -159,6 +160,12 @@ class Plan:
             yield at, step
             for place, part in step.inner():
                 yield (*at, *place), part
+
+    @functools.cached_property
+    def fixed(self) -> frozenset[str]:
+        """What steps say that is the same in every call, as it stands in the file."""
+        said = (text for _at, step in self.parts() for text in step.spoken())
+        return frozenset(text for text in said if not template.names(text))
 
     def line(self, flow: str, index: int, place: KeyPath) -> int:
         """Where a part of a step stands in the file; 1-based."""

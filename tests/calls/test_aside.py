@@ -163,6 +163,17 @@ async def test_what_is_said_to_a_joined_caller_parts_nobody(tmp_path: Path) -> N
 
 
 @virtual
+async def test_what_is_said_from_outside_is_not_kept_for_other_calls(tmp_path: Path) -> None:
+    async with three_parties(tmp_path) as three:
+        three.begin("  main: [answer, {say: Welcome.}, {say: Welcome.}, {wait: 60}]")
+        for count in (1, 2):
+            await three.happens(lambda: [each.step for each in three.records.of(StepEntered)][-1:] == ["wait"])
+            await ask(three, "say", text="Your balance is ten euro.")
+            await three.happens(lambda: three.left().count(("say", "done")) == 2 + count)  # noqa: B023
+        assert three.tts.texts == ["Welcome.", *["Your balance is ten euro."] * 2]
+
+
+@virtual
 async def test_an_announcement_takes_the_place_of_music_on_hold(tmp_path: Path) -> None:
     async with three_parties(tmp_path) as three:
         party = await bridged(three)

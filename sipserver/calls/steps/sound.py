@@ -12,7 +12,7 @@ from sipserver.audio.playout import Playout
 from sipserver.calls.call import Call
 from sipserver.calls.digits import DigitBuffer
 from sipserver.calls.scene import Left, Scene
-from sipserver.dialplan import steps, template
+from sipserver.dialplan import steps
 from sipserver.errors import ConfigError, ProviderError
 
 
@@ -71,8 +71,8 @@ async def speak(
 ) -> None:
     """Say a text to its end, by the engine named or, if it fails, by any other. Raises ProviderError.
 
-    playout: of somebody else than the caller. A text without variables is the same for every call and therefore worth
-    keeping as sound.
+    playout: of somebody else than the caller. A text of the dialplan without variables is the same for every call and
+    therefore worth keeping as sound; one that comes from outside is about this call, and the sounds are all tenants'.
     """
     text = scene.text(source)
     names = tuple(scene.call.services.engines.tts)
@@ -83,7 +83,7 @@ async def speak(
         chain=chain,
         voice=voice,
         language=language,
-        cacheable=not template.names(source),
+        cacheable=source in scene.plan.fixed,
     )
 
 
