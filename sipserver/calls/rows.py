@@ -23,6 +23,7 @@ ROW_MS = 60_000
 """A digit that comes later begins a new row."""
 _LONGEST_DIALLED = 15
 """Digits of a telephone number, its country with it (E.164)."""
+_NORTH_AMERICAN = 11
 _DATE = re.compile(
     r"(?:0?[1-9]|[12]\d|3[01])([./-])(?:0?[1-9]|[12]\d|3[01])\1(?:19|20)\d\d|(?:19|20)\d\d-[01]\d-[0-3]\d"
 )
@@ -88,11 +89,13 @@ def _no_word(text: str) -> bool:
 
 
 def _is_no_card(text: str, run: Sequence[Digit]) -> bool:
-    """A date, or a telephone number as it is dialled from abroad (`+`) or within many a country (`0`). No card number
-    begins like these.
+    """A date, or a telephone number as it is dialled from abroad (`+`), within many a country (`0`) or within North
+    America (`1` and ten digits). No card number that people carry begins like these.
     """
     start, end = run[0].start, run[-1].end
     if _DATE.fullmatch(text, start, end):
+        return True
+    if text[start] == "1" and len(run) == _NORTH_AMERICAN:
         return True
     dialled = text[:start].endswith("+") or (text[start] == "0" and text[start + 1 : start + 2].isdecimal())
     return dialled and len(run) <= _LONGEST_DIALLED

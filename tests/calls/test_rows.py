@@ -109,6 +109,7 @@ def test_a_row_is_over_after_a_while() -> None:
         ["My number is 415 555 2671.", "My zip code is 94107.", "Yes.", "And my order is 1234567890."],
         ["My number is four one five five five five two six seven one.", "The code is nine four one zero seven."],
         ["My number is 1 415 555 2671, please call.", "94107."],
+        ["My number is 1 415 555 2671.", "94107."],
         ["On 12.05.2025.", "At 14:30."],
         ["On 2025-05-12"],
         ["Room 12.", "345 beds."],
@@ -122,7 +123,8 @@ def test_other_numbers_are_told(texts: list[str], number: int) -> None:
 
 
 def test_a_longer_number_that_may_go_on_and_does_not_look_like_another_is_told_to_its_sixth_digit() -> None:
-    assert told("My number is 1 415 555 2671.") == ["My number is 1 415 55* ****."]
+    assert told("My number is 2 415 555 2671.") == ["My number is 2 415 55* ****."]
+    assert told("It is 1415 5526 7100") == ["It is 1415 55** ****"]
     assert told("40.12.8888.", "8888 1881") == ["40.12.8888.", "**** ****"]
 
 
