@@ -154,10 +154,10 @@ class Client:
         appears when all of it is there. number: of several, from 1; 0: the last one.
         """
         part = file.with_name(f".{file.name}.part")
-        which = f"?number={number}" if number else ""
+        which = {"number": str(number)} if number else None
         try:
             with await asyncio.to_thread(part.open, "wb") as out:
-                size = await self._download(f"calls/{call_id}/recording{which}", out)
+                size = await self._download(f"calls/{call_id}/recording", out, which)
             await asyncio.to_thread(part.replace, file)
         finally:
             await asyncio.to_thread(part.unlink, missing_ok=True)
@@ -295,12 +295,12 @@ class Client:
                 await self._pause(problem, attempt, harmless=harmless)
         raise AssertionError
 
-    async def _download(self, path: str, out: Any) -> int:
+    async def _download(self, path: str, out: Any, query: Mapping[str, str] | None = None) -> int:
         size = 0
         for attempt in itertools.count(1):
             headers = {"Range": f"bytes={size}-"} if size else {}
             try:
-                async with self._request("GET", path, headers) as answer:
+                async with self._request("GET", path, headers, params=query) as answer:
                     if size and answer.status != 206:
                         out.seek(0)
                         size = 0

@@ -106,7 +106,8 @@ class Privacy:
             sounds = PersonSounds(archive, folder, self._recordings, self._opens, self._elsewhere)
             async for call, events in self._calls(tenant, users):
                 named = await sounds.put(call, events)
-                text = json.dumps(_told(call, events, named), default=str, indent=2)
+                told = _told(call, events, named)
+                text = await asyncio.to_thread(json.dumps, told, default=str, indent=2)
                 await asyncio.to_thread(archive.writestr, f"calls/{call.id}.json", text)
                 count += 1
             given = Given(count, sounds.given, sounds.lacking, running)

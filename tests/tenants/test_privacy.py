@@ -111,6 +111,15 @@ async def test_whoever_takes_part_is_found(house: House) -> None:
     assert (await rows.find("acme", ["zoë_%"])).ids == ("longer",), "letters that JSON or LIKE writes in its own way"
 
 
+@pytest.mark.parametrize("call_id", ["longer", "theirs"])
+async def test_a_message_that_is_no_text_keeps_nobody_from_being_found(house: House, call_id: str) -> None:
+    """As an old PBX sends a name: its bytes are kept as halves of characters. In a call of another tenant, too."""
+    text = 'INVITE sip:1@x SIP/2.0\r\nFrom: "M\udcfcller \\" <sip:+4930123456@x>\r\n\r\n'
+    await happened(house, call_id, "sip.message", text=text)
+    found = (await PersonRows(house.database).find("acme", forms(NUMBER))).ids
+    assert set(found) == {"from", "national", "party", "to", *({call_id} - {"theirs"})}
+
+
 def test_every_private_field_is_searched_or_holds_what_is_said() -> None:
     """A new kind of event, or field, belongs into one of the two."""
     private = {

@@ -75,7 +75,10 @@ class EventSocket:
         after = request.query.get("after", "")
         since = Cursor.parse(after, now_us()) if after else None
         async with self._gate.open(request, kind="events", tenant=tenant, takes="text") as connection:
-            await self._note(who, FOLLOWED, f"tenant:{tenant}", address_of(request))
+            try:
+                await self._note(who, FOLLOWED, f"tenant:{tenant}", address_of(request))
+            except UNAVAILABLE:
+                raise CapacityError("the audit log cannot be written now") from None
             tokens = self._gate.tokens
             with self._watched(text, connection) if claims is None else until_over(tokens, claims, connection):
                 await self._follow(connection, tenant, wanted, since)

@@ -1,8 +1,8 @@
 """A request with an Idempotency-Key is done once, however often it is sent: by whichever process, over restarts.
 
 Owns what the second one is answered. A request that is refused leaves its key free. Of one whose process died in the
-middle the call is looked for; where there is none the key is free after LEASE. What is told once, such as the text of
-an API key, is not kept. Refuses to know what operations do.
+middle the call is looked for; where there is none the key is free after LEASE, or LEASE_OF_CALLS. What is told once,
+such as the text of an API key, is not kept. Refuses to know what operations do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from sipserver.store.idempotency import IdempotencyRow
 KEPT = timedelta(days=1)
 LEASE = timedelta(minutes=1)
 """So long is a request under way at most: every question that it asks is given up far earlier."""
+LEASE_OF_CALLS = timedelta(minutes=10)
+"""A call that is over has its record as soon as the writer has caught up with a database that was away."""
 SWEEP_S = 600.0
+SWEEP_PAUSE_S = 0.05
 MOST_ANSWER = 64 * 1024
 """Characters of an answer that is kept."""
 REPLAYED = "Idempotency-Replayed"
@@ -71,10 +74,13 @@ class Idempotency:
 
     async def sweep(self) -> None:
         """Delete what is over, every SWEEP_S, until it is cancelled."""
+        pause_s = SWEEP_S
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(pause_s)
+            pause_s = SWEEP_S
             try:
-                await self._rows.sweep(self._clock())
+                if await self._rows.sweep(self._clock()):
+                    pause_s = SWEEP_PAUSE_S
             except UNAVAILABLE as trouble:
                 self._log.warning("Idempotency-Keys that are over stay for now", error=brief(trouble))
 
@@ -103,7 +109,8 @@ class Idempotency:
             return _again(operation, first)
         if operation.finds is not None and (found := await operation.finds(asked, first.call_id)) is not None:
             return _marked(answer_of(found))
-        if mine.claimed_at < first.claimed_at + LEASE or not await self._rows.take_over(first, mine):
+        lease = LEASE if operation.finds is None else LEASE_OF_CALLS
+        if mine.claimed_at < first.claimed_at + lease or not await self._rows.take_over(first, mine):
             return problem(409, "the first request with this Idempotency-Key is under way", {"Retry-After": "1"})
         return None
 

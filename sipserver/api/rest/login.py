@@ -176,7 +176,11 @@ class LoginOperations:
         address, renewed = address_of(asked.request), {"renewed": "password"}
         deed = Deed(self._entrance.note, asked.key, "user.changed", of="user", which=asked.key.id, source=address)
         await deed.ask(renewed)
-        await self._users.change(asked.key.id, tenant=asked.key.tenant, password=wanted.new)
+        try:
+            await self._users.change(asked.key.id, tenant=asked.key.tenant, password=wanted.new)
+        except Exception as refused:
+            await deed.failed(getattr(refused, "http_code", 500))
+            raise
         await deed.done("", renewed)
         found = await self._users.let_in(asked.key.tenant, asked.key.name, wanted.new)
         begun = await self._entrance.begin(found, asked.request, "password")

@@ -124,11 +124,13 @@ async def _sent(request: web.Request, file: BinaryIO, stalled_s: float) -> web.S
             "Content-Length": str(size),
         }
     )
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         while part := await asyncio.to_thread(file.read, PART_BYTES):
             await asyncio.wait_for(response.write(part), stalled_s)
         await asyncio.wait_for(response.write_eof(), stalled_s)
+    except ConnectionError:
+        pass  # whoever asked is gone
     except TimeoutError:
         logger("api").warning("an export is not read by whoever asked for it, and is cut off", size=size)
         if request.transport is not None:

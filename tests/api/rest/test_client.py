@@ -77,6 +77,9 @@ async def test_a_recording_is_fetched(server: ServerProcess, key: str, tmp_path:
         size = await client.recording(call_id, tmp_path / "call.wav")
         content = await asyncio.to_thread((tmp_path / "call.wav").read_bytes)
         assert (len(content), content[:4]) == (size, b"RIFF")
+        assert await client.recording(call_id, tmp_path / "call.wav", number=1) == size
+        with pytest.raises(ApiError, match=r"no recording 2 \(404\)"):
+            await client.recording(call_id, tmp_path / "none.wav", number=2)
         with pytest.raises(ApiError, match=r"no such call \(404\)"):
             await client.recording(NOBODY, tmp_path / "none.wav")
         assert [path.name for path in await asyncio.to_thread(lambda: list(tmp_path.iterdir()))] == ["call.wav"]

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from aiohttp import web
@@ -14,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from pydantic import BaseModel
 
 from sipserver.api.rest import idempotency
-from sipserver.api.rest.idempotency import LEASE, Idempotency
+from sipserver.api.rest.idempotency import LEASE, LEASE_OF_CALLS, SWEEP_PAUSE_S, SWEEP_S, Idempotency, Rows
 from sipserver.api.rest.operations import Answered, Asked, Operation, answer_of
 from sipserver.errors import BusDown, CapacityError, InternalError
 from sipserver.store.database import Database
@@ -107,6 +108,8 @@ async def test_a_refusal_gives_the_key_back_but_not_a_bus_that_may_have_carried_
     assert await bench.ask() == (200, bench.found), "the order had arrived"
     assert len(bench.tried) == 3
     bench.found, clock.now = None, clock.now + LEASE
+    assert (await bench.ask())[0] == 409, "a writer that is behind may still have its record"
+    clock.now += LEASE_OF_CALLS - LEASE
     status, made = await bench.ask()
     assert (status, made) == (201, bench.tried[-1])
     assert await bench.ask() == (200, made)
@@ -146,7 +149,7 @@ async def test_one_that_was_taken_for_dead_does_not_change_the_answer_of_the_nex
     bench.gate.clear()
     late = asyncio.create_task(bench.ask())
     await until(lambda: len(bench.tried) == 1, "the first one")
-    clock.now += LEASE
+    clock.now += LEASE_OF_CALLS
     following = asyncio.create_task(bench.ask())
     await until(lambda: len(bench.tried) == 2, "the next one")
     bench.gate.set()
@@ -176,6 +179,24 @@ async def test_old_keys_are_swept(
     await eventually(lambda: _count(database), lambda count: count == 0, "an empty table")
     sweeping.cancel()
     await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def test_all_that_is_over_goes_at_one_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, slept = [1000, 300, 0], list[float]()
+
+    class Many:
+        async def sweep(self, _now: datetime) -> int:
+            return left.pop(0)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if not left:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(idempotency.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await Idempotency(cast(Rows, Many())).sweep()
+    assert slept == [SWEEP_S, SWEEP_PAUSE_S, SWEEP_PAUSE_S, SWEEP_S]
 
 
 async def _count(database: Database) -> int:
