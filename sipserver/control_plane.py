@@ -301,13 +301,17 @@ class ControlPlane:
         """Raises TooMany when the tenant may not ask now; those who want to hear of it are told."""
         allowed = await self._allowances.request(tenant)
         for told in allowed.told:
-            event = LimitExceeded(told.limit, told.most, told.used)
-            at = await self._beside_calls.add(tenant, event)
-            await self._outgoing.publish(
-                [Notice(tenant, event.kind, at, event.fields(), key=f"{told.limit}/{at.isoformat()}")]
-            )
+            try:
+                await self._tell(tenant, LimitExceeded(told.limit, told.most, told.used))
+            except UNAVAILABLE as problem:
+                self._log.warning("nobody is told of a limit now", tenant=tenant, error=brief(problem))
         if allowed.reached is not None:
             raise TooMany(allowed.reached.text, retry_after_s=allowed.reached.retry_after_s)
+
+    async def _tell(self, tenant: str, event: LimitExceeded) -> None:
+        at = await self._beside_calls.add(tenant, event)
+        key = f"{event.limit}/{at.isoformat()}"
+        await self._outgoing.publish([Notice(tenant, event.kind, at, event.fields(), key=key)])
 
     async def close(self) -> None:
         for each in self._events:

@@ -47,7 +47,7 @@ class Row:
         """
         whole = self._in_one(text)
         parts = self._in_parts(text, at_ms, guess)
-        return [*whole, *(part for part in parts if not any(each.start <= part.start < each.end for each in whole))]
+        return [*whole, *_outside(parts, whole)]
 
     def _in_parts(self, text: str, at_ms: int, guess: bool) -> list[Span]:
         """Digits of rows that have begun before or may go on. A row that has ended and is too short for a card number
@@ -70,6 +70,17 @@ class Row:
         return spans
 
 
+def _outside(parts: Sequence[Span], whole: Sequence[Span]) -> Iterator[Span]:
+    """Those of the parts that begin in none of the whole ones; a long text has thousands of both. parts: in order."""
+    waiting = sorted(whole)
+    place = covered = 0
+    for part in parts:
+        while place < len(waiting) and waiting[place].start <= part.start:
+            covered, place = max(covered, waiting[place].end), place + 1
+        if part.start >= covered:
+            yield part
+
+
 def _linked(text: str) -> Iterator[tuple[list[Digit], bool, bool]]:
     """Each run, with whether no word parts it from what was before, and from what follows."""
     end, runs = 0, list(redaction.runs(text))
@@ -90,12 +101,13 @@ def _no_word(text: str) -> bool:
 
 def _is_no_card(text: str, run: Sequence[Digit]) -> bool:
     """A date, or a telephone number as it is dialled from abroad (`+`), within many a country (`0`) or within North
-    America (`1` and ten digits). No card number that people carry begins like these.
+    America (`1`, and ten digits of which neither area nor exchange begins with 0 or 1). But for those of airlines no
+    card numbers begin like these.
     """
     start, end = run[0].start, run[-1].end
     if _DATE.fullmatch(text, start, end):
         return True
-    if text[start] == "1" and len(run) == _NORTH_AMERICAN:
+    if text[start] == "1" and len(run) == _NORTH_AMERICAN and min(run[1].value, run[4].value) > 1:
         return True
     dialled = text[:start].endswith("+") or (text[start] == "0" and text[start + 1 : start + 2].isdecimal())
     return dialled and len(run) <= _LONGEST_DIALLED

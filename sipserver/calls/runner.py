@@ -60,6 +60,7 @@ class Runner:
         """Set while a step of the flow runs: what an errand interrupts."""
         self._begun = False
         self._announces = False
+        self._said = asyncio.Event()
 
     @property
     def _aside(self) -> Aside:
@@ -83,6 +84,7 @@ class Runner:
                 )
         if self._aside.kept and isinstance(step, ANNOUNCEMENTS):
             self._announces = True
+            self._said.clear()
             self._call.beside(self._announce(step), f"announcement to {self._call.id}")
             return
         self._require_open()
@@ -114,6 +116,9 @@ class Runner:
         """
         self._begun = True
         while self._call.state not in (State.ENDING, State.ENDED):
+            if self._announces:  # the caller was parted from the others meanwhile, and hears one thing at a time
+                await self._said.wait()
+                continue
             if self._aside.on_hold:
                 await self._take(Hold(), ERRAND, 0, 0)
                 continue
@@ -164,6 +169,7 @@ class Runner:
                 await self._take(step, ERRAND, 0, 0)
         finally:
             self._announces = False
+            self._said.set()
 
     async def _run_errand(self, step: Step) -> None:
         try:

@@ -180,6 +180,7 @@ webhook_messages = sa.Table(
     ),
     sa.Index("webhook_messages_state", "endpoint_id", "state", "number"),
     sa.Index("webhook_messages_settled", "settled_at"),
+    sa.Index("webhook_messages_lane", "lane"),  # what is deleted with a call
 )
 
 webhook_attempts = sa.Table(

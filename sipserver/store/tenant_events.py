@@ -42,9 +42,13 @@ class TenantEvents:
             at_us = self._last_us = max(micros(self._now()), self._last_us + 1)
             row = {"run": self._run, "at_us": at_us, "tenant": tenant, "kind": event.kind, "fields": event.fields()}
             old = sa.and_(tenant_events.c.tenant == tenant, tenant_events.c.at_us < at_us - KEPT_US)
-            async with self._database.engine.begin() as connection:
-                await connection.execute(sa.delete(tenant_events).where(old))
-                await connection.execute(sa.insert(tenant_events).values(row))
+            try:
+                async with self._database.engine.begin() as connection:
+                    await connection.execute(sa.delete(tenant_events).where(old))
+                    await connection.execute(sa.insert(tenant_events).values(row))
+            except BaseException:
+                self._run = uuid.uuid4().hex  # it may stand there: what comes next must not say that it was told
+                raise
             fields = {"tenant": tenant, "seq": 0, "at_ms": 0, "kind": event.kind, "fields": event.fields()}
             self._tell(Entry(Kind.EVENT, self._node, self._run, "", at_us / 1e6, fields))
         return datetime.fromtimestamp(at_us / 1e6, UTC)

@@ -11,7 +11,17 @@ from sipserver.audio.frame import FRAME_SAMPLES, Samples
 from sipserver.calls.commands import CallCommands, Json
 from sipserver.calls.runner import Busy
 from sipserver.errors import CallerError
-from sipserver.events import Bridged, CallMuted, CallOnHold, DigitReceived, Fault, RecordingStopped, Spoken, StepEntered
+from sipserver.events import (
+    Bridged,
+    CallMuted,
+    CallOnHold,
+    DigitReceived,
+    Fault,
+    RecordingStopped,
+    Spoken,
+    StepEntered,
+    StepLeft,
+)
 from tests.calls.conftest import SPOKEN, Stage
 from tests.calls.gathering import gathering
 from tests.calls.parties import ThreeParties, apart, hear_each_other, three_parties
@@ -223,6 +233,11 @@ async def test_a_bridge_that_ends_in_an_announcement_lets_it_be_heard(tmp_path: 
         await three.happens(lambda: three.left() == [("bridge", "answered"), ("say", "done")])
         heard = sum(1 for samples in three.leg.played if (samples == SPOKEN).all())
         assert heard == len(LONG.split())
+        await three.happens(lambda: three.records.of(StepEntered)[-1].step == "wait")
+        told = [each.event for each in three.records.stamped if isinstance(each.event, StepEntered | StepLeft)]
+        assert [event.step for event in told] == ["bridge", "say", "bridge", "say", "wait"], (
+            "the flow waits for its end"
+        )
 
 
 @virtual

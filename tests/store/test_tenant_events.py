@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sipserver import events
 from sipserver.events import Event
@@ -74,6 +77,29 @@ async def test_each_has_a_moment_of_its_own_and_is_told_as_it_was_written(office
     }
     await office.process().add("acme", near(9))
     assert len(await office.rows.newest("acme", 0)) == 2, "each process has a run"
+
+
+async def test_one_that_may_have_been_written_untold_is_no_predecessor(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection broke behind the commit: who is live gets it from the database, as of a process that died."""
+
+    @asynccontextmanager
+    async def broken() -> AsyncIterator[AsyncConnection]:
+        async with office.database.engine.begin() as connection:
+            yield connection
+        raise OSError("the answer to the commit is lost")
+
+    process = office.process()
+    await process.add("acme", near(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "_database", SimpleNamespace(engine=SimpleNamespace(begin=broken)))
+        with pytest.raises(OSError, match="lost"):
+            await process.add("acme", near(2))
+    await process.add("acme", near(3))
+    assert [used for _, _, used in await office.kept()] == ["1", "2", "3"]
+    first, third = office.told
+    assert first.run != third.run
 
 
 async def test_they_stand_among_the_events_of_calls(office: Office) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from sipserver.errors import SettingsError
 
-HEAD = "0014"
+HEAD = "0015"
 LOCK = 0x51BC_A115
 """Number of the advisory lock on PostgreSQL, which has no names for them."""
 

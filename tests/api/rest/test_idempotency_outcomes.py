@@ -193,7 +193,7 @@ async def test_all_that_is_over_goes_at_one_sweep(monkeypatch: pytest.MonkeyPatc
         if not left:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(idempotency.asyncio, "sleep", sleep)
+    monkeypatch.setattr("sipserver.api.rest.idempotency.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await Idempotency(cast(Rows, Many())).sweep()
     assert slept == [SWEEP_S, SWEEP_PAUSE_S, SWEEP_PAUSE_S, SWEEP_S]
