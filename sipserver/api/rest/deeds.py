@@ -76,7 +76,7 @@ def asked(body: BaseModel | None, shows: tuple[str, ...]) -> dict[str, Any]:
     if body is None:
         return {}
     found = body.model_dump(mode="json", include=set(shows), exclude_unset=True)
-    return {name: _bare(value) if name == "url" else value for name, value in found.items()}
+    return {name: _bare(value) if name == "url" and value else value for name, value in found.items()}
 
 
 def _bare(url: str) -> str:

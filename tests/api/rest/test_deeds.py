@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import BaseModel
 
-from sipserver.api.rest import sealed_sound
+from sipserver.api.rest import deeds, sealed_sound
 from sipserver.api.rest.access import Access
 from sipserver.api.rest.operations import Answered, Asked, Does, Operation, application
 from sipserver.api.rest.webhook_models import CreateWebhook
@@ -168,3 +169,21 @@ async def test_encrypted_sound_is_noted_before_its_first_byte(there: There) -> N
     there.log.away = 1
     async with there.client.get("/calls/c1") as answer:
         assert answer.status == 503
+
+
+class Changed(BaseModel):
+    url: str | None = None
+    kinds: list[str] | None = None
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ({"url": None, "kinds": None}, {"url": None, "kinds": None}),
+        ({"url": "https://user:word@hooks.example.com/in?key=1"}, {"url": "https://hooks.example.com/in"}),
+        ({"url": "https://[half"}, {"url": ""}),
+        ({}, {}),
+    ],
+)
+def test_of_an_address_what_may_be_a_password_is_left_out(sent: dict[str, object], shown: dict[str, object]) -> None:
+    assert deeds.asked(Changed.model_validate(sent), ("url", "kinds")) == shown

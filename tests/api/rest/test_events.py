@@ -159,7 +159,7 @@ async def test_who_may_not_listen_is_told_why(server: ServerProcess, key: str) -
     assert "zenith" in await refused(server, key, 404, tenant="zenith")
     assert "nobody" in await refused(server, key, 404, tenant="nobody")
     assert "events:read" in await refused(server, reader, 403)
-    assert "API key" in await refused(server, key[:-1] + "x", 401)
+    assert "API key" in await refused(server, key[:-1] + ("x" if key[-1] != "x" else "y"), 401)
     assert "cursor" in await refused(server, key, 400, after="nonsense")
     assert "older than a day" in await refused(server, key, 410, after="e1.5af3107a4000")
     assert "patterns" in await refused(server, key, 400, kinds=",".join(["a"] * 33))
