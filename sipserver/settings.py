@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from sipserver import yaml_check, yaml_file
+from sipserver import environment_file, yaml_check, yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
 from sipserver.api.settings import HttpSettings
 from sipserver.bus.settings import BusSettings
@@ -148,6 +148,10 @@ class Settings(BaseModel):
 
 
 def load(file: Path) -> Settings:
-    """Read, check, resolve. Raises SettingsError with file, line, key and reason."""
+    """Read, check, resolve; variables that are not set come from the file `environment` beside it.
+
+    Raises SettingsError with file, line, key and reason.
+    """
+    environment_file.fill(environment_file.beside(file))
     document = yaml_file.parse(file, SettingsError)
     return yaml_check.check(document, Settings, SettingsError).resolved(file.resolve().parent)

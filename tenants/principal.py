@@ -12,6 +12,9 @@ from sipserver.tenants.keys import ApiKey, Scope
 from sipserver.tenants.roles import PERMISSIONS, Role
 from sipserver.tenants.users import Session, User
 
+OPERATOR = "operator"
+"""The actor, not the role."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -46,6 +49,11 @@ def of_user(user: User, session: Session) -> Principal:
 def of_token(tenant: str, serial: str) -> Principal:
     """Whoever has a token of the gate, for the audit log: it may do this one thing."""
     return Principal(serial, tenant, "", frozenset(), Role.VIEWER, f"token:{serial}")
+
+
+def of_operator(tenant: str) -> Principal:
+    """Whoever has a terminal on the server, for the audit log."""
+    return Principal("", tenant, "", frozenset(), Role.VIEWER, OPERATOR)
 
 
 def of_system(tenant: str) -> Principal:

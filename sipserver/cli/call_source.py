@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,18 +17,25 @@ from typing import Any, Protocol
 
 from sipserver import console, settings
 from sipserver.api.rest import models
+from sipserver.api.token_socket import FOLLOWED
 from sipserver.asking import ANSWER_S, Asking, Everywhere, Here
+from sipserver.cli.operator_audit import OperatorAudit
 from sipserver.cli.operator_bus import operator_bus
 from sipserver.client import ApiError, Client
 from sipserver.errors import CallerError, SettingsError, SipServerError
 from sipserver.settings import Settings
-from sipserver.store.reader import CallRow, Reader, open_reader
+from sipserver.store.database import Database
+from sipserver.store.reader import CallRow, Reader
+from sipserver.tenants.audit_log import NOBODY
 
 KEY = "SIPSERVER_KEY"
 """The environment variable with the API key: on a command line, others would see it."""
 LOOK_S = 0.3
 TAILED = 200
 """So many of the newest calls are followed at a time."""
+READ = "events.read"
+DONE = {"hangup": "call.ended", "transfer": "call.transferred"}
+"""What the audit log calls it, as by REST."""
 _OVER = 2**62
 """No event of a call that is over follows."""
 RECENT = 500
@@ -173,16 +180,24 @@ async def running(loaded: Settings) -> AsyncIterator[Asking]:
 
 
 class Own:
-    """The database, which needs no server that runs; what is told goes to the one that runs."""
+    """The database, which needs no server that runs; what is told goes to the one that runs.
 
-    def __init__(self, loaded: Settings, reader: Reader) -> None:
-        self._settings, self._reader = loaded, reader
+    What is read and told stands in the audit log before.
+    """
+
+    def __init__(self, loaded: Settings, database: Database) -> None:
+        self._settings, self._reader = loaded, Reader(database)
+        self._audit = OperatorAudit(loaded, database)
 
     @classmethod
     @asynccontextmanager
     async def open(cls, loaded: Settings) -> AsyncIterator[Own]:
-        async with AsyncExitStack() as stack:
-            yield cls(loaded, await stack.enter_async_context(open_reader(loaded.store)))
+        database = Database(loaded.store, connections=2)
+        try:
+            await database.open_to_read()
+            yield cls(loaded, database)
+        finally:
+            await database.close()
 
     async def recent(self, limit: int, tenant: str | None = None) -> Sequence[Shown]:
         return [Shown.of_row(row) for row in await self._reader.list(limit, tenant=tenant)]
@@ -192,25 +207,31 @@ class Own:
         return Shown.of_row(row) if row is not None else None
 
     async def events(self, call_id: str, after: int = -1) -> Sequence[Told]:
-        found: list[Told] = []
-        while page := await self._reader.events(call_id, after_seq=found[-1].seq if found else after):
-            found += page
-        return found
+        if (row := await self._reader.get(call_id)) is not None:
+            await self._audit.read(row.tenant, READ, f"call:{call_id}")
+        return await self._events(call_id, after)
 
     async def happening(self) -> AsyncIterator[tuple[str, Told]]:
         """As the database gets it."""
         seen = {row.id: _OVER for row in await self.recent(TAILED) if row.ended_at is not None}
         for row in await self.recent(TAILED):
             if row.id not in seen:
-                seen[row.id] = max((event.seq for event in await self.events(row.id)), default=-1)
+                seen[row.id] = max((event.seq for event in await self._events(row.id)), default=-1)
         while True:
             for row in reversed(await self.recent(TAILED)):
-                for event in await self.events(row.id, seen.get(row.id, -1)) if seen.get(row.id) != _OVER else ():
+                for event in await self._events(row.id, seen.get(row.id, -1)) if seen.get(row.id) != _OVER else ():
+                    await self._audit.read(row.tenant, FOLLOWED, f"tenant:{row.tenant or NOBODY}")
                     seen[row.id] = event.seq
                     yield row.id, event
                 if row.ended_at is not None:
                     seen[row.id] = _OVER
             await asyncio.sleep(LOOK_S)
+
+    async def _events(self, call_id: str, after: int = -1) -> Sequence[Told]:
+        found: list[Told] = []
+        while page := await self._reader.events(call_id, after_seq=found[-1].seq if found else after):
+            found += page
+        return found
 
     async def live(self) -> Sequence[str]:
         """They are asked themselves: that works while the database is away."""
@@ -219,7 +240,13 @@ class Own:
 
     async def tell(self, call_id: str, verb: str, **options: Any) -> None:
         async with running(self._settings) as server:
-            await server.ask(call_id, verb, **options)
+            told = next((str(call["tenant"]) for call in await server.live() if call["id"] == call_id), "")
+
+            async def ask() -> str:
+                await server.ask(call_id, verb, **options)
+                return call_id
+
+            await self._audit.do(told, DONE[verb], ask, call_id=call_id)
 
 
 class ByRest:

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -22,6 +23,7 @@ from rich.text import Text
 from sipserver import console, settings
 from sipserver.bus.contract import Bus, Json
 from sipserver.calls import timeline
+from sipserver.cli.operator_audit import opened
 from sipserver.cli.operator_bus import operator_bus
 from sipserver.errors import NotFound, RemoteError, SipServerError
 from sipserver.settings import Settings
@@ -32,6 +34,12 @@ CallId = Annotated[str, typer.Argument(metavar="CALL", help="The id of a member'
 Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")]
 
+DONE = {
+    "conference.mute": "conference.muted",
+    "conference.unmute": "conference.unmuted",
+    "conference.kick": "conference.kicked",
+}
+"""What the audit log calls it."""
 ANSWER_S = 3.0
 WIDTH = 100
 
@@ -42,6 +50,15 @@ class Found:
 
     rooms: Sequence[Mapping[str, Any]]
     silent: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """call: its id. run: of the process that has the room."""
+
+    call: str
+    tenant: str
+    run: str
 
 
 class Asked(Protocol):
@@ -98,32 +115,38 @@ async def _list(config: Path, tenant: str) -> Found:
 
 
 async def _tell(config: Path, verb: str, wanted: str) -> str:
-    async with _server(settings.load(config)) as server:
-        return await tell(server, verb, wanted)
+    loaded = settings.load(config)
+    async with _server(loaded) as server:
+        member = await find(server, wanted)
+        async with opened(loaded) as audit:
+            done = partial(tell, server, verb, member)
+            return await audit.do(member.tenant, DONE[verb], done, call_id=member.call)
 
 
-async def tell(server: Asked, verb: str, wanted: str) -> str:
-    """Ask it of one member. Returns the id of the call. Raises SipServerError when no member, or more than one, is
-    meant, and when the server refuses.
-    """
+async def find(server: Asked, wanted: str) -> Member:
+    """Raises SipServerError when no member, or more than one, is meant."""
     found = await server.rooms("")
-    members = {
-        str(member["call"]): str(room["run"])
+    members = [
+        Member(call, str(room["tenant"]), str(room["run"]))
         for room in found.rooms
-        for member in room["members"]
-        if wanted and (str(member["call"]).startswith(wanted) or str(member["call"]).endswith(wanted))
-    }
+        for call in (str(member["call"]) for member in room["members"])
+        if wanted and (call.startswith(wanted) or call.endswith(wanted))
+    ]
     if len(members) > 1:
         raise SipServerError(f"{len(members)} members have {wanted} in the ids of their calls; write more of it")
     if not members:
         silent = f", but {' and '.join(found.silent)} did not answer" if found.silent else ""
         raise SipServerError(f"the call {wanted} is in no room{silent}; `sipserver conference list` shows who is")
-    ((call_id, run),) = members.items()
+    return members[0]
+
+
+async def tell(server: Asked, verb: str, member: Member) -> str:
+    """Returns the id of the call. Raises SipServerError when the server refuses."""
     try:
-        await server.tell(run, verb, call_id)
+        await server.tell(member.run, verb, member.call)
     except RemoteError as refusal:  # gone meanwhile
         raise SipServerError(refusal.text) from None
-    return call_id
+    return member.call
 
 
 def _print(rooms: Sequence[Mapping[str, Any]]) -> None:

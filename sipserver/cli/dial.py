@@ -19,6 +19,7 @@ from sipserver import settings
 from sipserver.asking import Asking
 from sipserver.calls import timeline
 from sipserver.cli.call_source import running
+from sipserver.cli.operator_audit import opened
 from sipserver.errors import RemoteError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.reader import EventRow, Reader, open_reader
@@ -85,10 +86,13 @@ def _headers(pairs: list[str]) -> dict[str, str]:
 
 async def _dial(loaded: Settings, wanted: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Whether the call was answered. Raises SipServerError for what cannot begin."""
-    async with running(loaded) as server:
+    async with running(loaded) as server, opened(loaded) as audit:
         with _interruptible() as interrupted:
+            detail = {name: wanted[name] for name in ("flow", "trunk") if wanted[name]}
             try:
-                call_id = await server.originate(wanted)
+                call_id = await audit.do(
+                    str(wanted["tenant"]), "call.created", lambda: server.originate(wanted), **detail
+                )
             except RemoteError as refusal:
                 raise SipServerError(refusal.text) from None
             tell(f"calling {timeline.clean(str(wanted['to']))}, call {call_id}")

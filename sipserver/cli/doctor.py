@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sipserver import environment_file
 from sipserver import settings as settings_file
 from sipserver.cli import fleet_checks, gate_checks, recording_checks, trunk_checks, webhook_checks
-from sipserver.cli.checks import CHECKS, Finding, Verdict, ok, problem
+from sipserver.cli.checks import CHECKS, Finding, Verdict, ok, problem, warning
 from sipserver.errors import ConfigError
 
 PIPED_WIDTH = 160
@@ -51,7 +52,16 @@ def examine(config: Path) -> list[Finding]:
         webhook_checks.webhooks,
     )
     findings = [finding for check in checks for finding in check(settings)]
-    return [ok("settings", str(config)), *findings]
+    return [ok("settings", str(config)), *_environment(config), *findings]
+
+
+def _environment(config: Path) -> list[Finding]:
+    file = environment_file.beside(config)
+    if not file.is_file():
+        return []
+    if environment_file.read_by_others(file):
+        return [warning("environment", f"everybody may read {file}", f"chmod 600 {file}")]
+    return [ok("environment", str(file))]
 
 
 def _print(findings: list[Finding]) -> None:

@@ -20,10 +20,9 @@ from rich.text import Text
 
 from sipserver import settings
 from sipserver.calls import timeline
-from sipserver.store.audit import AuditRows
+from sipserver.cli.operator_audit import ACTOR, open_log
 from sipserver.store.database import Database
 from sipserver.store.keys import KeyRows
-from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.keys import USUAL, ApiKey, Scope, scopes_of
@@ -88,7 +87,7 @@ def revoke(
 async def _create(config: Path, tenant: str, name: str, scopes: frozenset[Scope], lives: timedelta | None) -> str:
     async with _book(config) as (book, log):
         key, text = await book.create(tenant, name, scopes, lives=lives)
-        await log.append(tenant, actor="operator", action="key.created", subject=f"key:{key.id}")
+        await log.append(tenant, actor=ACTOR, action="key.created", subject=f"key:{key.id}")
         return text
 
 
@@ -100,18 +99,17 @@ async def _list(config: Path, tenant: str | None) -> list[ApiKey]:
 async def _revoke(config: Path, key_id: str) -> ApiKey:
     async with _book(config) as (book, log):
         key = await book.revoke(key_id)
-        await log.append(key.tenant, actor="operator", action="key.revoked", subject=f"key:{key.id}")
+        await log.append(key.tenant, actor=ACTOR, action="key.revoked", subject=f"key:{key.id}")
         return key
 
 
 @asynccontextmanager
 async def _book(config: Path) -> AsyncIterator[tuple[KeyBook, AuditLog]]:
     loaded = settings.load(config)
-    secret = audit_secret.load(loaded.audit, make=True)
     database = Database(loaded.store, connections=1)
     await database.open()
     try:
-        yield KeyBook(KeyRows(database)), AuditLog(AuditRows(database), secret)
+        yield KeyBook(KeyRows(database)), await open_log(loaded, database)
     finally:
         await database.close()
 

@@ -16,16 +16,14 @@ import typer
 from sipserver import settings
 from sipserver.api.sounds.fetching import Fetching
 from sipserver.calls import keyring, sound_files
+from sipserver.cli.operator_audit import ACTOR, open_log
 from sipserver.cli.operator_bus import operator_bus
 from sipserver.errors import CallerError
 from sipserver.fleet.process import node_name
 from sipserver.settings import Settings
-from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.persons import PersonRows
 from sipserver.store.reader import Reader
-from sipserver.tenants import audit_secret
-from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.privacy import Erased, Given, Privacy
 
 app = typer.Typer(help="Give or erase what is kept about a person.", no_args_is_help=True)
@@ -85,7 +83,7 @@ def _still(running: int) -> None:
 async def _export(config: Path, tenant: str, number: str, out: Path, country: str) -> Given:
     async with _open(config, fetches=True) as privacy:
         try:
-            return await privacy.export(tenant, number, out, country=country, actor="operator")
+            return await privacy.export(tenant, number, out, country=country, actor=ACTOR)
         except BaseException:
             await asyncio.to_thread(out.unlink, missing_ok=True)
             raise
@@ -93,7 +91,7 @@ async def _export(config: Path, tenant: str, number: str, out: Path, country: st
 
 async def _erase(config: Path, tenant: str, number: str, country: str) -> Erased:
     async with _open(config) as privacy:
-        return await privacy.erase(tenant, number, country=country, actor="operator")
+        return await privacy.erase(tenant, number, country=country, actor=ACTOR)
 
 
 @asynccontextmanager
@@ -104,7 +102,7 @@ async def _open(config: Path, *, fetches: bool = False) -> AsyncIterator[Privacy
         database = Database(loaded.store, connections=2)
         stack.push_async_callback(database.close)
         await database.open()
-        log = AuditLog(AuditRows(database), audit_secret.load(loaded.audit, make=True))
+        log = await open_log(loaded, database)
         opens = sound_files.whatever_is_there(keyring.load(loaded.calls.encryption))
         elsewhere = await _elsewhere(loaded, stack) if fetches and loaded.mode == "fleet" else None
         yield Privacy(PersonRows(database), Reader(database), log, loaded.calls.recordings, opens, elsewhere)

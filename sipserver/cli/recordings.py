@@ -24,11 +24,9 @@ from sipserver.calls.keyring import Keyring
 from sipserver.calls.rewrap import Found
 from sipserver.calls.sealed_file import SealedFile
 from sipserver.calls.timeline import clean
+from sipserver.cli.operator_audit import ACTOR, open_log
 from sipserver.errors import CallerError, ConfigError, Damaged, KeyMissing
-from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
-from sipserver.tenants import audit_secret
-from sipserver.tenants.audit_log import AuditLog
 
 app = typer.Typer(help="Change the keys of encrypted recordings; decrypt a file.", no_args_is_help=True)
 
@@ -151,10 +149,10 @@ async def _rewrap(loaded: settings.Settings, plan: Plan, ring: Keyring) -> Done:
     database = Database(loaded.store, connections=1)
     await database.open()
     try:
-        log = AuditLog(AuditRows(database), audit_secret.load(loaded.audit, make=True))
+        log = await open_log(loaded, database)
         for tenant, count in sorted(Counter(found.tenant for found in plan.wanted).items()):
             detail = {"files": count, "key": ring.active}
-            await log.append(tenant, actor="operator", action=ACTION, detail=detail)
+            await log.append(tenant, actor=ACTOR, action=ACTION, detail=detail)
     finally:
         await database.close()
     return await asyncio.to_thread(change, plan.wanted, ring)

@@ -22,11 +22,11 @@ from rich.text import Text
 
 from sipserver import settings
 from sipserver.calls.timeline import clean
+from sipserver.cli.operator_audit import ACTOR, open_log
 from sipserver.errors import CallerError
-from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
 from sipserver.store.users import UserRows
-from sipserver.tenants import audit_secret, passwords
+from sipserver.tenants import passwords
 from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.roles import Role, role_of
 from sipserver.tenants.user_book import UserBook
@@ -148,7 +148,7 @@ def _change(config: Path, tenant: str, email: str, **changes: Any) -> User:
 
 async def _note(log: AuditLog, user: User, action: str, **detail: Any) -> None:
     told = {"email": user.email, **detail}
-    await log.append(user.tenant, actor="operator", action=action, subject=f"user:{user.id}", detail=told)
+    await log.append(user.tenant, actor=ACTOR, action=action, subject=f"user:{user.id}", detail=told)
 
 
 def _run(config: Path, work: Callable[[UserBook, AuditLog], Awaitable[Done]]) -> Done:
@@ -162,11 +162,10 @@ def _run(config: Path, work: Callable[[UserBook, AuditLog], Awaitable[Done]]) ->
 @asynccontextmanager
 async def _book(config: Path) -> AsyncIterator[tuple[UserBook, AuditLog]]:
     loaded = settings.load(config)
-    secret = audit_secret.load(loaded.audit, make=True)
     database = Database(loaded.store, connections=1)
     await database.open()
     try:
-        yield UserBook(UserRows(database), passwords.Passwords()), AuditLog(AuditRows(database), secret)
+        yield UserBook(UserRows(database), passwords.Passwords()), await open_log(loaded, database)
     finally:
         await database.close()
 

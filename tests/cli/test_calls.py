@@ -16,6 +16,7 @@ from sipserver.store.records import Records
 from sipserver.store.settings import StoreSettings
 from tests.calls.conftest import Stage
 from tests.fakes.leg import FakeLeg, FakeOffer
+from tests.harness.audited import audited
 
 FLOW = "  main: [{say: Hello there.}, {collect: {digits: 4, timeout_s: 5, on: {none: end, other: end}}}]"
 
@@ -46,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """(settings file, ids of the calls)."""
     folder = tmp_path_factory.mktemp("calls")
     file = folder / "sipserver.yaml"
-    file.write_text("store: {url: 'sqlite+aiosqlite:///calls.db'}\n")
+    file.write_text("store: {url: 'sqlite+aiosqlite:///calls.db'}\naudit: {secret_file: audit.secret}\n")
     return file, asyncio.run(_make_calls(folder))
 
 
@@ -97,3 +98,40 @@ def test_show_as_json_is_what_was_stored(made: tuple[Path, list[str]]) -> None:
 def test_an_id_that_names_no_call_or_several(made: tuple[Path, list[str]], wanted: str, reason: str) -> None:
     with pytest.raises(SipServerError, match=reason):
         run(made, "show", wanted)
+
+
+# --- what the audit log has of it -------------------------------------------------------------------------------------
+
+
+def noted(made: tuple[Path, list[str]]) -> list[tuple[str, str, str]]:
+    return [(entry.actor, entry.action, entry.subject) for entry in asyncio.run(audited(made[0], "acme"))]
+
+
+def test_who_reads_a_call_stands_in_the_audit_log_and_who_lists_them_does_not(made: tuple[Path, list[str]]) -> None:
+    before = noted(made)
+    run(made, "list")
+    assert noted(made) == before
+    run(made, "show", made[1][0])
+    assert noted(made) == [*before, ("operator", "events.read", f"call:{made[1][0]}")]
+    run(made, "tail", made[1][1])  # it is over: there are several looks, and one deed
+    assert noted(made)[len(before) + 1 :] == [("operator", "events.read", f"call:{made[1][1]}")]
+
+
+@pytest.mark.parametrize("words", [("show",), ("tail",)])
+def test_what_cannot_be_noted_is_not_read(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """There are entries, and the secret that sealed them is not at hand: no other one takes its place."""
+    file = tmp_path / "sipserver.yaml"
+    file.write_text("store: {url: 'sqlite+aiosqlite:///calls.db'}\naudit: {secret_file: audit.secret}\n")
+    calls = asyncio.run(_make_calls(tmp_path))
+    run((file, calls), "show", calls[0])
+    (tmp_path / "audit.secret").rename(tmp_path / "elsewhere")
+    refused = CliRunner().invoke(app, [*words, calls[0], "--config", str(file)])
+    assert isinstance(refused.exception, SipServerError)
+    assert "there is no secret" in str(refused.exception)
+    assert "Hello there" not in refused.output
+    assert not (tmp_path / "audit.secret").exists()
+    (tmp_path / "audit.secret").write_text("another secret that is long enough, too\n")
+    (tmp_path / "audit.secret").chmod(0o600)
+    refused = CliRunner().invoke(app, [*words, calls[0], "--config", str(file)])
+    assert "sealed with another secret" in str(refused.exception)
+    assert "Hello there" not in refused.output

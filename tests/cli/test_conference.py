@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -18,12 +19,13 @@ from sipserver.calls.commands import CallCommands
 from sipserver.calls.conference import NoMember
 from sipserver.cli import conference
 from sipserver.cli import main as cli
-from sipserver.cli.conference import Fleet, Found, Single, tell
+from sipserver.cli.conference import Asked, Fleet, Found, Single, find
 from sipserver.errors import BusDown, RemoteError, SipServerError
 from sipserver.events import ConferenceMuted, StepLeft
 from sipserver.settings import Settings
 from tests.calls.conftest import Stage
 from tests.fakes.leg import FakeLeg
+from tests.harness.audited import audited, make_database
 
 ANN, BEN, CY = "01a0-ann-7777", "01a1-ben-7777", "01a2-cy-9999"
 
@@ -32,6 +34,10 @@ def room(name: str, *calls: str, tenant: str = "acme", **facts: Any) -> dict[str
     member = {"moderator": False, "muted": False, "held": False, "since_ms": 61_200}
     members = [{"member": number, "call": call, **member, **facts} for number, call in enumerate(calls, start=1)]
     return {"tenant": tenant, "room": name, "open": True, "members": members}
+
+
+async def tell(server: Asked, verb: str, wanted: str) -> str:
+    return await conference.tell(server, verb, await find(server, wanted))
 
 
 # --- a single server --------------------------------------------------------------------------------------------------
@@ -180,13 +186,20 @@ class Told:
         return {}
 
 
+CONFIG = """
+sip: {port: 5097}
+store: {url: 'sqlite+aiosqlite:///records.db'}
+audit: {secret_file: audit.secret}
+"""
+
+
 def printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: Found, *words: str, code: int = 0) -> str:
     @asynccontextmanager
     async def server(_: Settings) -> AsyncIterator[Told]:
         yield Told(found)
 
     monkeypatch.setattr(conference, "_server", server)
-    (tmp_path / "sipserver.yaml").write_text("sip: {port: 5097}\n")
+    (tmp_path / "sipserver.yaml").write_text(CONFIG)
     result = CliRunner().invoke(
         conference.app, [*words, "--config", str(tmp_path / "sipserver.yaml")], catch_exceptions=False
     )
@@ -225,6 +238,14 @@ def test_the_list_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("verb", "word"), [("mute", "muted"), ("unmute", "unmuted"), ("kick", "removed")])
-def test_what_was_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str, word: str) -> None:
+def test_what_was_done_and_that_the_audit_log_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str, word: str
+) -> None:
+    (tmp_path / "sipserver.yaml").write_text(CONFIG)
+    asyncio.run(make_database(tmp_path / "sipserver.yaml"))
     found = Found([at("a", room("team", ANN))])
     assert printed(monkeypatch, tmp_path, found, verb, ANN[-4:]) == f"{word} {ANN}\n"
+    deed = {"mute": "conference.muted", "unmute": "conference.unmuted", "kick": "conference.kicked"}[verb]
+    asked, done = asyncio.run(audited(tmp_path / "sipserver.yaml", "acme"))
+    assert (asked.action, asked.actor, asked.subject) == (f"{deed}.asked", "operator", f"call:{ANN}")
+    assert (done.action, done.subject, done.detail) == (deed, f"call:{ANN}", {"asked": asked.number})

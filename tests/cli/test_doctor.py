@@ -101,6 +101,23 @@ def test_as_json(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     ] * 2
 
 
+@pytest.mark.usefixtures("few_checks")
+def test_secrets_beside_the_settings_are_for_their_owner(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THIS_TEST", "set, so that it stays")
+    file = site.file.with_name("environment")
+    assert "environment" not in by_subject(doctor.examine(site.write()))
+    file.write_text("OF_THIS_TEST=1\n")
+    file.chmod(0o644)
+    found = by_subject(doctor.examine(site.write()))["environment"]
+    assert (found.verdict, found.todo) == (Verdict.WARNING, f"chmod 600 {file}")
+    file.chmod(0o600)
+    assert by_subject(doctor.examine(site.write()))["environment"].verdict is Verdict.OK
+    file.write_text("export A=1\n")
+    (found,) = doctor.examine(site.write())
+    assert (found.subject, found.verdict) == ("settings", Verdict.PROBLEM)
+    assert f"{file}" in found.what
+
+
 def test_unreadable_settings_are_the_only_finding(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.values["sip"]["prot"] = 1
     assert exit_code("doctor", "--json", "--config", str(site.write())) == 1

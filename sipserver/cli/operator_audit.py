@@ -1,0 +1,92 @@
+"""The audit log, as an operator's command continues it: what is read and what is done beside REST.
+
+Owns that no command seals an entry with a secret that is not the server's, and that nothing is read or done that does
+not stand in the log. Refuses to know what is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sipserver.api.rest.deeds import Deed
+from sipserver.errors import SipServerError
+from sipserver.settings import Settings
+from sipserver.store.audit import AuditRows
+from sipserver.store.database import UNAVAILABLE, Database
+from sipserver.tenants import audit_secret
+from sipserver.tenants.audit_log import NOBODY, AuditLog
+from sipserver.tenants.principal import OPERATOR, Principal, of_operator
+
+ACTOR = OPERATOR
+_BROKEN = 500
+
+
+async def open_log(loaded: Settings, database: Database) -> AuditLog:
+    """database: open. Raises SettingsError when there is no secret, though there are entries, or another one.
+
+    The secret is made where nothing was noted yet.
+    """
+    rows = AuditRows(database)
+    secret = audit_secret.load(loaded.audit, make=not await rows.tenants())
+    log = AuditLog(rows, secret)
+    await log.check()
+    return log
+
+
+class OperatorAudit:
+    """One command's. database: open. tenant: empty for what belongs to none. Raises SipServerError when it cannot be
+    noted.
+    """
+
+    def __init__(self, loaded: Settings, database: Database) -> None:
+        self._settings, self._database = loaded, database
+        self._log: AuditLog | None = None
+        self._read = set[tuple[str, str, str]]()
+
+    async def read(self, tenant: str, action: str, subject: str) -> None:
+        """Before it is given away; the same once."""
+        if (tenant, action, subject) not in self._read:
+            await self._note(of_operator(tenant), action, subject, "")
+            self._read.add((tenant, action, subject))
+
+    async def do(
+        self, tenant: str, action: str, work: Callable[[], Awaitable[str]], *, call_id: str = "", **detail: Any
+    ) -> str:
+        """Note what is asked, do it, and note what came of it. call_id: what it is done to; empty: a call is made.
+        work: returns the id of that call, as this does. Raises what it raises.
+        """
+        deed = Deed(self._note, of_operator(tenant), action, of="call", which=call_id, source="")
+        await deed.ask(detail)
+        try:
+            made = await work()
+        except BaseException as problem:
+            await deed.failed(problem.http_code if isinstance(problem, SipServerError) else _BROKEN)
+            raise
+        await deed.done(made, {})
+        return made
+
+    async def _note(
+        self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
+    ) -> int:
+        try:
+            if self._log is None:
+                self._log = await open_log(self._settings, self._database)
+            entry = await self._log.append(
+                who.tenant or NOBODY, actor=who.actor, action=deed, subject=subject, detail=detail, source=source
+            )
+        except UNAVAILABLE as problem:
+            raise SipServerError(f"nothing was done or read: the audit log cannot be written: {problem}") from problem
+        return entry.number
+
+
+@asynccontextmanager
+async def opened(loaded: Settings) -> AsyncIterator[OperatorAudit]:
+    """For commands that need no database otherwise. Raises SettingsError when there is none."""
+    database = Database(loaded.store, connections=1)
+    try:
+        await database.open_to_read()
+        yield OperatorAudit(loaded, database)
+    finally:
+        await database.close()
