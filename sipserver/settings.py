@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from sipserver import environment_file, yaml_check, yaml_file
+from sipserver import environment_file, tenant_name, yaml_check, yaml_file
 from sipserver.agent.settings import LlamaCppSettings, LlmSettings
 from sipserver.api.settings import HttpSettings
 from sipserver.bus.settings import BusSettings
@@ -72,6 +72,17 @@ class Settings(BaseModel):
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
+    def _tenants_have_names_and_numbers_of_their_own(self) -> Self:
+        owners: dict[str, str] = {}
+        for tenant, limits in self.tenants.items():
+            if not tenant_name.is_name(tenant):
+                raise ValueError(f"tenants: {tenant!r}: {tenant_name.WORDS}")
+            for number in limits.numbers:
+                if owners.setdefault(number, tenant) != tenant:
+                    raise ValueError(f"tenants: both {owners[number]} and {tenant} have the number {number}")
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [trunk.name for trunk in self.trunks]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -81,11 +92,6 @@ class Settings(BaseModel):
         for trunk in self.trunks:
             if unknown := sorted(set(trunk.failover) - set(names)):
                 raise ValueError(f"trunks: {trunk.name}: failover names {', '.join(unknown)}, which is no trunk")
-        owners: dict[str, str] = {}
-        for tenant, limits in self.tenants.items():
-            for number in limits.numbers:
-                if owners.setdefault(number, tenant) != tenant:
-                    raise ValueError(f"tenants: both {owners[number]} and {tenant} have the number {number}")
         for key, name in (("gate", self.gate.secret_env), ("audit", self.audit.secret_env)):
             if 0 < (size := len(os.environ.get(name, ""))) < 32:
                 raise ValueError(f"{key}: the secret in {name} has {size} bytes; 32 are needed at least")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from sipserver import tenant_name
 from sipserver.errors import CallerError, Conflict, NotAllowed, NotFound
 from sipserver.store.keys import KeyRow, KeyRows
 from sipserver.tenants import keys
@@ -46,8 +47,11 @@ class KeyBook:
     async def create(
         self, tenant: str, name: str, scopes: frozenset[Scope], *, lives: timedelta | None = None
     ) -> tuple[ApiKey, str]:
-        """The key as it is known from now on, and its text, which is never to be had again."""
+        """The key as it is known from now on, and its text, which is never to be had again. Raises CallerError for a
+        tenant that cannot be called so.
+        """
         now = self._clock()
+        tenant_name.checked(tenant)
         row, text = _new(tenant, name, scopes, now, None if lives is None else now + lives)
         await self._rows.add(row)
         return _key(row), text

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sipserver import tenant_name
 from sipserver.errors import CallerError, NotFound
 from sipserver.store.users import UserRow, UserRows
 from sipserver.tenants.passwords import Passwords, check
@@ -51,6 +52,7 @@ class UserBook:
         subject: tuple[str, str] | None = None,
     ) -> User:
         """subject: issuer and subject at a provider. Raises CallerError for what is not taken, or there already."""
+        tenant_name.checked(tenant)
         kept = None if password is None else await self._passwords.hash(password)
         issuer, at_issuer = subject or (None, None)
         row = UserRow(

@@ -146,3 +146,11 @@ def test_settings_do_not_change(tmp_path: Path) -> None:
     settings: Any = _loaded(tmp_path, "")
     with pytest.raises(ValueError, match="frozen"):
         settings.mode = "fleet"
+
+
+@pytest.mark.parametrize("name", ["Acme", "-", "a b"])
+def test_a_tenant_that_no_dialplan_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "sipserver.yaml"
+    file.write_text(f"tenants: {{'{name}': {{calls: 1}}}}\n")
+    with pytest.raises(SettingsError, match="a tenant's name has small letters"):
+        load(file)

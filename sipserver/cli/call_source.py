@@ -241,12 +241,7 @@ class Own:
     async def tell(self, call_id: str, verb: str, **options: Any) -> None:
         async with running(self._settings) as server:
             told = next((str(call["tenant"]) for call in await server.live() if call["id"] == call_id), "")
-
-            async def ask() -> str:
-                await server.ask(call_id, verb, **options)
-                return call_id
-
-            await self._audit.do(told, DONE[verb], ask, call_id=call_id)
+            await self._audit.do(told, DONE[verb], lambda: server.ask(call_id, verb, **options), which=call_id)
 
 
 class ByRest:

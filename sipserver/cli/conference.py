@@ -120,7 +120,7 @@ async def _tell(config: Path, verb: str, wanted: str) -> str:
         member = await find(server, wanted)
         async with opened(loaded) as audit:
             done = partial(tell, server, verb, member)
-            return await audit.do(member.tenant, DONE[verb], done, call_id=member.call)
+            return await audit.do(member.tenant, DONE[verb], done, which=member.call)
 
 
 async def find(server: Asked, wanted: str) -> Member:

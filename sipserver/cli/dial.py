@@ -91,7 +91,7 @@ async def _dial(loaded: Settings, wanted: Mapping[str, Any], tell: Callable[[str
             detail = {name: wanted[name] for name in ("flow", "trunk") if wanted[name]}
             try:
                 call_id = await audit.do(
-                    str(wanted["tenant"]), "call.created", lambda: server.originate(wanted), **detail
+                    str(wanted["tenant"]), "call.created", lambda: server.originate(wanted), detail=detail
                 )
             except RemoteError as refusal:
                 raise SipServerError(refusal.text) from None

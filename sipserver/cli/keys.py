@@ -18,12 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sipserver import settings
+from sipserver import settings, tenant_name
 from sipserver.calls import timeline
-from sipserver.cli.operator_audit import ACTOR, open_log
+from sipserver.cli.operator_audit import OperatorAudit
 from sipserver.store.database import Database
 from sipserver.store.keys import KeyRows
-from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.key_book import KeyBook
 from sipserver.tenants.keys import USUAL, ApiKey, Scope, scopes_of
 
@@ -85,9 +84,15 @@ def revoke(
 
 
 async def _create(config: Path, tenant: str, name: str, scopes: frozenset[Scope], lives: timedelta | None) -> str:
-    async with _book(config) as (book, log):
-        key, text = await book.create(tenant, name, scopes, lives=lives)
-        await log.append(tenant, actor=ACTOR, action="key.created", subject=f"key:{key.id}")
+    async with _book(config) as (book, audit):
+        _, text = await audit.do(
+            tenant_name.checked(tenant),
+            "key.created",
+            lambda: book.create(tenant, name, scopes, lives=lives),
+            of="key",
+            made=lambda made: made[0].id,
+            detail={"name": name, "scopes": sorted(scopes)},
+        )
         return text
 
 
@@ -97,19 +102,18 @@ async def _list(config: Path, tenant: str | None) -> list[ApiKey]:
 
 
 async def _revoke(config: Path, key_id: str) -> ApiKey:
-    async with _book(config) as (book, log):
-        key = await book.revoke(key_id)
-        await log.append(key.tenant, actor=ACTOR, action="key.revoked", subject=f"key:{key.id}")
-        return key
+    async with _book(config) as (book, audit):
+        key = await book.get(key_id)
+        return await audit.do(key.tenant, "key.revoked", lambda: book.revoke(key.id), of="key", which=key.id)
 
 
 @asynccontextmanager
-async def _book(config: Path) -> AsyncIterator[tuple[KeyBook, AuditLog]]:
+async def _book(config: Path) -> AsyncIterator[tuple[KeyBook, OperatorAudit]]:
     loaded = settings.load(config)
     database = Database(loaded.store, connections=1)
     await database.open()
     try:
-        yield KeyBook(KeyRows(database)), await open_log(loaded, database)
+        yield KeyBook(KeyRows(database)), OperatorAudit(loaded, database)
     finally:
         await database.close()
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sipserver.api.rest.deeds import Deed
-from sipserver.errors import SipServerError
+from sipserver.errors import CallerError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import UNAVAILABLE, Database
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import NOBODY, AuditLog
-from sipserver.tenants.principal import OPERATOR, Principal, of_operator
+from sipserver.tenants.principal import Principal, of_operator
 
-ACTOR = OPERATOR
+Done = TypeVar("Done")
 _BROKEN = 500
 
 
@@ -37,7 +37,7 @@ async def open_log(loaded: Settings, database: Database) -> AuditLog:
 
 class OperatorAudit:
     """One command's. database: open. tenant: empty for what belongs to none. Raises SipServerError when it cannot be
-    noted.
+    noted, CallerError for a tenant of an impossible name.
     """
 
     def __init__(self, loaded: Settings, database: Database) -> None:
@@ -52,20 +52,28 @@ class OperatorAudit:
             self._read.add((tenant, action, subject))
 
     async def do(
-        self, tenant: str, action: str, work: Callable[[], Awaitable[str]], *, call_id: str = "", **detail: Any
-    ) -> str:
-        """Note what is asked, do it, and note what came of it. call_id: what it is done to; empty: a call is made.
-        work: returns the id of that call, as this does. Raises what it raises.
+        self,
+        tenant: str,
+        action: str,
+        work: Callable[[], Awaitable[Done]],
+        *,
+        of: str = "call",
+        which: str = "",
+        made: Callable[[Done], str] = str,
+        detail: Mapping[str, Any] | None = None,
+    ) -> Done:
+        """Note what is asked, do it, and note what came of it. of, which: to what it is done, and its id; without an id
+        `made` tells that of what `work` made. Returns and raises what `work` does.
         """
-        deed = Deed(self._note, of_operator(tenant), action, of="call", which=call_id, source="")
-        await deed.ask(detail)
+        deed = Deed(self._note, of_operator(tenant), action, of=of, which=which, source="")
+        await deed.ask(detail or {})
         try:
-            made = await work()
+            done = await work()
         except BaseException as problem:
             await deed.failed(problem.http_code if isinstance(problem, SipServerError) else _BROKEN)
             raise
-        await deed.done(made, {})
-        return made
+        await deed.done(which or made(done), {})
+        return done
 
     async def _note(
         self, who: Principal, deed: str, subject: str, source: str, detail: Mapping[str, Any] | None = None
@@ -76,6 +84,8 @@ class OperatorAudit:
             entry = await self._log.append(
                 who.tenant or NOBODY, actor=who.actor, action=deed, subject=subject, detail=detail, source=source
             )
+        except ValueError as problem:
+            raise CallerError(str(problem)) from problem
         except UNAVAILABLE as problem:
             raise SipServerError(f"nothing was done or read: the audit log cannot be written: {problem}") from problem
         return entry.number

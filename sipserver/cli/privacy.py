@@ -16,7 +16,7 @@ import typer
 from sipserver import settings
 from sipserver.api.sounds.fetching import Fetching
 from sipserver.calls import keyring, sound_files
-from sipserver.cli.operator_audit import ACTOR, open_log
+from sipserver.cli.operator_audit import open_log
 from sipserver.cli.operator_bus import operator_bus
 from sipserver.errors import CallerError
 from sipserver.fleet.process import node_name
@@ -24,6 +24,7 @@ from sipserver.settings import Settings
 from sipserver.store.database import Database
 from sipserver.store.persons import PersonRows
 from sipserver.store.reader import Reader
+from sipserver.tenants.principal import OPERATOR
 from sipserver.tenants.privacy import Erased, Given, Privacy
 
 app = typer.Typer(help="Give or erase what is kept about a person.", no_args_is_help=True)
@@ -83,7 +84,7 @@ def _still(running: int) -> None:
 async def _export(config: Path, tenant: str, number: str, out: Path, country: str) -> Given:
     async with _open(config, fetches=True) as privacy:
         try:
-            return await privacy.export(tenant, number, out, country=country, actor=ACTOR)
+            return await privacy.export(tenant, number, out, country=country, actor=OPERATOR)
         except BaseException:
             await asyncio.to_thread(out.unlink, missing_ok=True)
             raise
@@ -91,7 +92,7 @@ async def _export(config: Path, tenant: str, number: str, out: Path, country: st
 
 async def _erase(config: Path, tenant: str, number: str, country: str) -> Erased:
     async with _open(config) as privacy:
-        return await privacy.erase(tenant, number, country=country, actor=ACTOR)
+        return await privacy.erase(tenant, number, country=country, actor=OPERATOR)
 
 
 @asynccontextmanager

@@ -24,9 +24,10 @@ from sipserver.calls.keyring import Keyring
 from sipserver.calls.rewrap import Found
 from sipserver.calls.sealed_file import SealedFile
 from sipserver.calls.timeline import clean
-from sipserver.cli.operator_audit import ACTOR, open_log
+from sipserver.cli.operator_audit import open_log
 from sipserver.errors import CallerError, ConfigError, Damaged, KeyMissing
 from sipserver.store.database import Database
+from sipserver.tenants.principal import OPERATOR
 
 app = typer.Typer(help="Change the keys of encrypted recordings; decrypt a file.", no_args_is_help=True)
 
@@ -152,7 +153,7 @@ async def _rewrap(loaded: settings.Settings, plan: Plan, ring: Keyring) -> Done:
         log = await open_log(loaded, database)
         for tenant, count in sorted(Counter(found.tenant for found in plan.wanted).items()):
             detail = {"files": count, "key": ring.active}
-            await log.append(tenant, actor=ACTOR, action=ACTION, detail=detail)
+            await log.append(tenant, actor=OPERATOR, action=ACTION, detail=detail)
     finally:
         await database.close()
     return await asyncio.to_thread(change, plan.wanted, ring)

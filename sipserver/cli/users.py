@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,17 +21,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sipserver import settings
+from sipserver import settings, tenant_name
 from sipserver.calls.timeline import clean
-from sipserver.cli.operator_audit import ACTOR, open_log
+from sipserver.cli.operator_audit import OperatorAudit
 from sipserver.errors import CallerError
 from sipserver.store.database import Database
 from sipserver.store.users import UserRows
 from sipserver.tenants import passwords
-from sipserver.tenants.audit_log import AuditLog
 from sipserver.tenants.roles import Role, role_of
 from sipserver.tenants.user_book import UserBook
-from sipserver.tenants.users import User
+from sipserver.tenants.users import User, email_of
 
 app = typer.Typer(help="Make users, list, change and delete them.", no_args_is_help=True)
 
@@ -56,10 +56,15 @@ def create(
     wanted = role_of(role)
     password = None if without_password else _password()
 
-    async def work(book: UserBook, log: AuditLog) -> User:
-        user = await book.create(tenant, email, name, wanted, password=password)
-        await _note(log, user, "user.created", role=user.role)
-        return user
+    async def work(book: UserBook, audit: OperatorAudit) -> User:
+        return await audit.do(
+            tenant_name.checked(tenant),
+            "user.created",
+            lambda: book.create(tenant, email, name, wanted, password=password),
+            of="user",
+            made=lambda user: user.id,
+            detail={"email": email_of(email), "role": wanted},
+        )
 
     typer.echo(f"made {clean(_run(config, work).email)}, {wanted} of {clean(tenant)}")
 
@@ -72,7 +77,7 @@ def list_users(
 ) -> None:
     """Show the users."""
 
-    async def work(book: UserBook, _log: AuditLog) -> list[User]:
+    async def work(book: UserBook, _audit: OperatorAudit) -> list[User]:
         return list(await book.list(tenant))
 
     found = _run(config, work)
@@ -129,43 +134,40 @@ def delete(
     if not yes:
         typer.confirm(clean(f"delete {email} of {tenant}?"), abort=True)
 
-    async def work(book: UserBook, log: AuditLog) -> User:
-        user = await book.delete((await book.by_email(tenant, email)).id, tenant=tenant)
-        await _note(log, user, "user.deleted", name=user.name, role=user.role)
-        return user
+    async def work(book: UserBook, audit: OperatorAudit) -> User:
+        user = await book.by_email(tenant, email)
+        told = {"email": user.email, "name": user.name, "role": user.role}
+        deleting = partial(book.delete, user.id, tenant=tenant)
+        return await audit.do(tenant, "user.deleted", deleting, of="user", which=user.id, detail=told)
 
     typer.echo(f"deleted {clean(_run(config, work).email)} of {clean(tenant)}")
 
 
 def _change(config: Path, tenant: str, email: str, **changes: Any) -> User:
-    async def work(book: UserBook, log: AuditLog) -> User:
-        user = await book.change((await book.by_email(tenant, email)).id, tenant=tenant, **changes)
-        await _note(log, user, "user.changed", **({"renewed": "password"} if "password" in changes else changes))
-        return user
+    async def work(book: UserBook, audit: OperatorAudit) -> User:
+        user = await book.by_email(tenant, email)
+        told = {"email": user.email, **({"renewed": "password"} if "password" in changes else changes)}
+        changing = partial(book.change, user.id, tenant=tenant, **changes)
+        return await audit.do(tenant, "user.changed", changing, of="user", which=user.id, detail=told)
 
     return _run(config, work)
 
 
-async def _note(log: AuditLog, user: User, action: str, **detail: Any) -> None:
-    told = {"email": user.email, **detail}
-    await log.append(user.tenant, actor=ACTOR, action=action, subject=f"user:{user.id}", detail=told)
-
-
-def _run(config: Path, work: Callable[[UserBook, AuditLog], Awaitable[Done]]) -> Done:
+def _run(config: Path, work: Callable[[UserBook, OperatorAudit], Awaitable[Done]]) -> Done:
     async def running() -> Done:
-        async with _book(config) as (book, log):
-            return await work(book, log)
+        async with _book(config) as (book, audit):
+            return await work(book, audit)
 
     return asyncio.run(running())
 
 
 @asynccontextmanager
-async def _book(config: Path) -> AsyncIterator[tuple[UserBook, AuditLog]]:
+async def _book(config: Path) -> AsyncIterator[tuple[UserBook, OperatorAudit]]:
     loaded = settings.load(config)
     database = Database(loaded.store, connections=1)
     await database.open()
     try:
-        yield UserBook(UserRows(database), passwords.Passwords()), await open_log(loaded, database)
+        yield UserBook(UserRows(database), passwords.Passwords()), OperatorAudit(loaded, database)
     finally:
         await database.close()
 

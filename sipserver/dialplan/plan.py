@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
+from sipserver import tenant_name
 from sipserver.dialplan import template
 from sipserver.dialplan.agents import DEFAULT_STT, AgentSpec, Strict, Text, Variable
 from sipserver.dialplan.calendars import Calendar
@@ -65,7 +66,7 @@ class PlanFile(Strict):
     Each item of a flow is a step; `load` checks them one by one, so that a mistake names the step.
     """
 
-    tenant: Annotated[Text, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    tenant: Annotated[Text, Field(pattern=tenant_name.PATTERN)]
     timezone: Annotated[Text, AfterValidator(_zone_name)] = "UTC"
     variables: dict[Variable, Text] = Field(default_factory=dict)
     targets: Annotated[Globs, AfterValidator(_says_who)] = ()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from sipserver.cli import operator_audit
+from sipserver.cli.main import main
 from sipserver.errors import NotFound, SettingsError, SipServerError
 from sipserver.settings import load
+from sipserver.store.audit import open_audit
 from sipserver.store.database import Database
 from tests.harness.audited import audited, make_database
 
@@ -27,7 +30,7 @@ async def calls() -> str:
 
 async def test_a_deed_is_asked_and_done(config: Path) -> None:
     async with operator_audit.opened(load(config)) as audit:
-        assert await audit.do("acme", "call.created", calls, flow="main") == "c-1"
+        assert await audit.do("acme", "call.created", calls, detail={"flow": "main"}) == "c-1"
     asked, done = await audited(config, "acme")
     assert (asked.actor, asked.action, asked.subject, asked.detail) == (
         "operator",
@@ -46,7 +49,7 @@ async def test_a_deed_that_fails_says_so(config: Path, problem: Exception, statu
 
     async with operator_audit.opened(load(config)) as audit:
         with pytest.raises(type(problem)):
-            await audit.do("acme", "call.ended", fails, call_id="c-1")
+            await audit.do("acme", "call.ended", fails, which="c-1")
     asked, failed = await audited(config, "acme")
     assert (failed.action, failed.detail) == ("call.ended.failed", {"asked": asked.number, "status": status})
 
@@ -72,7 +75,7 @@ async def test_what_cannot_be_noted_is_not_done(config: Path) -> None:
     await database.close()
     async with operator_audit.opened(load(config)) as audit:
         with pytest.raises(SipServerError, match="nothing was done or read"):
-            await audit.do("acme", "call.ended", work, call_id="c-1")
+            await audit.do("acme", "call.ended", work, which="c-1")
     assert not done
 
 
@@ -95,3 +98,33 @@ async def test_there_must_be_a_database(tmp_path: Path) -> None:
         async with operator_audit.opened(load(file)):
             pass
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize("tenant", ["", "-", "Acme", "a/../b", "a b", "acme\n", "x" * 64])
+@pytest.mark.parametrize(
+    "command",
+    [["keys", "create", "--name", "x"], ["users", "create", "a@b.example", "--role", "owner", "--without-password"]],
+)
+async def test_neither_a_key_nor_a_user_is_made_for_a_tenant_that_cannot_be(
+    config: Path, capsys: pytest.CaptureFixture[str], tenant: str, command: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        await asyncio.to_thread(main, [*command, "--tenant", tenant, "--config", str(config)])
+    assert stopped.value.code == 1
+    assert "a tenant's name has small letters" in capsys.readouterr().err
+    async with open_audit(load(config).store) as rows:
+        assert await rows.tenants() == []
+
+
+async def test_a_key_that_is_made_is_noted_before_and_after(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["keys", "create", "--name", "ops", "--tenant", "acme", "--scope", "calls:read", "--config", str(config)]
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(main, words)
+    text = capsys.readouterr().out.strip()
+    asked, made = await audited(config, "acme")
+    assert (asked.action, asked.subject, asked.detail) == (
+        "key.created.asked",
+        "key",
+        {"name": "ops", "scopes": ["calls:read"]},
+    )
+    assert (made.action, made.subject) == ("key.created", f"key:{text.split('_')[1]}")
