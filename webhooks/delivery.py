@@ -260,6 +260,7 @@ class Delivery:
         held = endpoint.held_until is not None
         if not holding.is_away(answer.status):
             if (held or endpoint.failures) and await self._health.answered(endpoint.id):
+                await self._queue.hurry(endpoint.id, now)
                 self._log.info("the receiver of a webhook endpoint is back", since=str(endpoint.held_since), **about)
             return
         asked_s, chance = schedule.retry_after_s(answer.status, answer.headers, now), self._chance()

@@ -8,6 +8,7 @@ Refuses to know how the death was noticed, and to touch recordings: it returns t
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,11 +16,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sipserver.events import CallEnded
-from sipserver.journal import micros
+from sipserver.journal import Entry, Kind, micros
 from sipserver.store import usage
 from sipserver.store.open_call import CRASH, fitting
 from sipserver.store.reader import CallFile, Files
 from sipserver.store.schema import CRASHED, calls, events
+
+LATE_US = 60_000_000
+"""Before the last event: what is older has been told. Between writing and telling there are milliseconds."""
+_EVENTS = sa.select(calls.c.node, calls.c.run, calls.c.tenant, events).select_from(
+    events.join(calls, calls.c.id == events.c.call_id)
+)
 
 
 def of_run(run: str) -> sa.ColumnElement[bool]:
@@ -50,6 +57,26 @@ async def close(engine: AsyncEngine, which: sa.ColumnElement[bool], detail: str)
     return [CallFile(row["id"], row["tenant"], row["recording_path"]) for row in left_open if not _ended(row)]
 
 
+async def last_words(engine: AsyncEngine, which: sa.ColumnElement[bool], detail: str) -> Sequence[Entry]:
+    """What `close` is about to tell of those that are open, and what their processes may not have told before they
+    died: their events of the last LATE_US, and an end for each that has none. Raises SQLAlchemyError, OSError.
+    """
+    left_open = sa.and_(calls.c.ended_at.is_(None), which)
+    async with engine.connect() as connection:
+        found = await _left_open(connection, which, locked=False)
+        late_us = max((row["at_us"] or 0 for row in found), default=0) - LATE_US
+        query = _EVENTS.where(left_open, events.c.at_us > late_us).order_by(events.c.at_us)
+        said = [_entry(row) for row in (await connection.execute(query)).mappings()]
+    return [*said, *(_end(row, detail) for row in found if not _ended(row))]
+
+
+async def ends(engine: AsyncEngine, which: sa.ColumnElement[bool]) -> Sequence[Entry]:
+    """The ends that `close` gave. Raises SQLAlchemyError, OSError."""
+    query = _EVENTS.where(which, CRASHED, events.c.kind == CallEnded.kind).order_by(events.c.call_id, events.c.seq)
+    async with engine.connect() as connection:
+        return [_entry(row) for row in (await connection.execute(query)).mappings()]
+
+
 async def unrepaired(engine: AsyncEngine, which: sa.ColumnElement[bool]) -> Files:
     """Calls that crashed and whose recordings nobody has repaired. Raises SQLAlchemyError, OSError."""
     broken = sa.and_(
@@ -64,8 +91,8 @@ async def unrepaired(engine: AsyncEngine, which: sa.ColumnElement[bool]) -> File
         return [CallFile(*row) for row in found]
 
 
-async def _left_open(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> list[Any]:
-    """Rows of calls, with how many events of each were written, and the last one."""
+async def _left_open(connection: AsyncConnection, which: sa.ColumnElement[bool], *, locked: bool = True) -> list[Any]:
+    """Rows of calls, with how many events of each were written, and the last one. locked: for this transaction."""
     left_open = sa.and_(calls.c.ended_at.is_(None), which)
     last = (
         sa.select(
@@ -83,9 +110,9 @@ async def _left_open(connection: AsyncConnection, which: sa.ColumnElement[bool])
         .outerjoin(events, sa.and_(events.c.call_id == last.c.call_id, events.c.seq == last.c.seq))
         .where(left_open)
         .order_by(calls.c.started_at, calls.c.id)
-        .with_for_update(of=calls)
     )
-    return list((await connection.execute(query)).mappings())
+    found = await connection.execute(query.with_for_update(of=calls) if locked else query)
+    return list(found.mappings())
 
 
 def _ended(row: Any) -> bool:
@@ -98,9 +125,25 @@ def _ended_at(row: Any) -> datetime:
     return at
 
 
+def _entry(row: Any) -> Entry:
+    told = {name: row[name] for name in ("tenant", "kind", "seq", "at_ms", "fields")}
+    return Entry(Kind.EVENT, row["node"], row["run"], row["call_id"], row["at_us"] / 1e6, told)
+
+
+def _end(row: Any, detail: str) -> Entry:
+    """Of a call that is open, as `_close_one` writes it."""
+    closing = CallEnded(reason=CRASH, detail=detail)
+    told = {"kind": closing.kind, "seq": _next(row), "at_ms": row["at_ms"] or 0, "fields": closing.fields()}
+    return Entry(Kind.EVENT, row["node"], row["run"], row["id"], time.time(), {"tenant": row["tenant"], **told})
+
+
+def _next(row: Any) -> int:
+    """The number of the event that follows."""
+    return 0 if row["seq"] is None else int(row["seq"]) + 1
+
+
 async def _close_one(connection: AsyncConnection, row: Any, detail: str, told_us: int) -> None:
-    at_ms, written = row["at_ms"] or 0, row["written"] or 0
-    seq = 0 if row["seq"] is None else row["seq"] + 1
+    at_ms, written, seq = row["at_ms"] or 0, row["written"] or 0, _next(row)
     reason, sip_code = CRASH, None
     if _ended(row):
         reason, sip_code = row["fields"].get("reason", CRASH), row["fields"].get("sip_code")

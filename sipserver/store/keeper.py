@@ -32,8 +32,8 @@ class Keeper:
     Counters: failures of the database; lost rows, which no database would take; strays: entries about unknown calls
     and unreadable lines; spooled entries. failing: the last attempt failed. on_applied is awaited before entries count
     as kept, for what must not be forgotten either (recordings to repair); what it raises is logged. tell is awaited
-    with all entries before they count as kept, for those who must hear of each; when the database fails it, the entries
-    come again.
+    with all entries before they count as kept, and with the ends of calls whose process died, for those who must hear
+    of each; when the database fails it, the entries come again.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Keeper:
     async def _apply(self, entries: Sequence[Entry]) -> bool:
         try:
             applied = await self._ledger.apply(entries)
-            await self._told(entries)
+            await self.told([*entries, *applied.ends])
         except Exception as problem:  # whatever a driver raises, the entries are kept
             self._failed(problem)
             return False
@@ -131,7 +131,8 @@ class Keeper:
                 self._log.error("after calls had crashed", exc_info=problem)
         return True
 
-    async def _told(self, entries: Sequence[Entry]) -> None:
+    async def told(self, entries: Sequence[Entry]) -> None:
+        """Tell those who must hear of each. Raises what the database raises."""
         try:
             await self._tell(entries)
         except Exception as problem:

@@ -32,13 +32,15 @@ REMEMBERED = 256
 class Applied:
     """What came of entries. lost: rows that the database would never take. strays: entries about unknown calls, or
     without the fields that they should have. crashed: calls that were closed because their process is dead. broken:
-    calls of dead processes whose recordings should be repaired.
+    calls of dead processes whose recordings should be repaired. ends: of calls of dead processes, for those who must
+    hear of each event.
     """
 
     lost: int = 0
     strays: int = 0
     crashed: list[CallFile] = field(default_factory=list)
     broken: list[CallFile] = field(default_factory=list)
+    ends: list[Entry] = field(default_factory=list)
 
 
 class Ledger:
@@ -90,6 +92,7 @@ class Ledger:
         detail = detail or "the process died during the call"
         applied.crashed += await crashed.close(self._engine, crashed.of_run(run), detail)
         applied.broken += await crashed.unrepaired(self._engine, crashed.of_run(run))
+        applied.ends += await crashed.ends(self._engine, crashed.of_run(run))
 
     async def _write(self, entries: Sequence[Entry], applied: Applied) -> None:
         await self._load({entry.call_id for entry in entries} - self._calls.keys())

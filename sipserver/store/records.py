@@ -209,11 +209,14 @@ class Records(JournalSink):
         """Close the calls that an earlier process of this node left open, with reason `crash`; call once after `open`.
 
         They end when their last event was written. Returns them, so that their recordings can be repaired; a recording
-        that was running is `failed` until somebody tells better. Raises SQLAlchemyError, OSError.
+        that was running is `failed` until somebody tells better. Those who must hear of each event hear of all that
+        these calls have, with the end, before they are closed. Raises SQLAlchemyError, OSError.
         """
         await self.flush()
         earlier = crashed.of_earlier_runs(self._name, self._run)
-        return await crashed.close(self._database.engine, earlier, "the server's process died during the call")
+        detail = "the server's process died during the call"
+        await self._keeper.told(await crashed.last_words(self._database.engine, earlier, detail))
+        return await crashed.close(self._database.engine, earlier, detail)
 
     # --- reading (what was written; `flush` first to see what was told a moment ago) ----------------------------------
 

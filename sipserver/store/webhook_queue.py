@@ -202,6 +202,17 @@ class WebhookQueue:
         async with self._transaction() as connection:
             await _release(connection, claim, now)
 
+    async def hurry(self, endpoint_id: str, now: datetime) -> None:
+        """What rests between two attempts is due: its receiver was mended."""
+        lanes = webhook_lanes.c
+        change = (
+            sa.update(webhook_lanes)
+            .where(lanes.endpoint_id == endpoint_id, lanes.due_at > now, _unclaimed(now))
+            .values(due_at=now)
+        )
+        async with self._transaction() as connection:
+            await connection.execute(change)
+
     async def park(self, endpoint_id: str, now: datetime, reason: str, *, before: datetime | None = None) -> int:
         """All that waits for an endpoint becomes dead letters; its lanes go when they are claimed next. before: only
         what was queued before that moment.

@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 import structlog
 
 from sipserver import events
+from sipserver.journal import Entry
 from sipserver.store import batch, sqlite_driver
 from sipserver.store import records as records_module
 from sipserver.store.database import Database
@@ -206,7 +207,12 @@ async def test_open_calls_of_an_earlier_process_are_closed_as_crashed(store_sett
     start(elsewhere, "far")
     await elsewhere.flush()
 
-    records = Records(store_settings, node="one")
+    heard: list[Entry] = []
+
+    async def hear(entries: Sequence[Entry]) -> None:
+        heard.extend(entry for entry in entries if entry.call_id != "new")
+
+    records = Records(store_settings, node="one", tell=hear)
     await records.open()
     start(records, "new")
     await records.flush()
@@ -215,6 +221,13 @@ async def test_open_calls_of_an_earlier_process_are_closed_as_crashed(store_sett
         CallFile("speaking", "acme", "/r/speaking.wav"),
     ]
     assert await records.sweep_crashed() == []
+    told = [(entry.call_id, entry.fields["kind"], entry.fields["seq"], entry.fields["tenant"]) for entry in heard]
+    assert told == [
+        ("speaking", "leg.answered", 0, "acme"),  # the dead process may have written it without telling it
+        ("silent", "call.ended", 0, "acme"),
+        ("speaking", "call.ended", 1, "acme"),
+    ]
+    assert heard[-1].fields["fields"]["reason"] == "crash"
     speaking, silent = await records.get("speaking"), await records.get("silent")
     assert speaking is not None
     assert silent is not None

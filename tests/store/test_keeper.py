@@ -181,16 +181,22 @@ async def test_a_burst_beyond_the_queue_loses_nothing_where_there_is_a_spool(
 
 
 async def test_the_real_ledger_and_the_disk(sqlite_settings: StoreSettings, tmp_path: Path) -> None:
-    """A dead process' entries and the news of its death wait together."""
+    """A dead process' entries and the news of its death wait together; the end that follows from it is told, too."""
+    heard: list[Entry] = []
+
+    async def hear(entries: Sequence[Entry]) -> None:
+        heard.extend(entries)
+
     records = Records(sqlite_settings)
     await records.open()
     backlog = Backlog(tmp_path / "spool", "one")
-    keeper = Keeper(Ledger(records._database), backlog)
+    keeper = Keeper(Ledger(records._database), backlog, tell=hear)
     assert await keeper.set_aside([*unfinished(), gone()])
     while keeper.depth:
         assert await keeper.catch_up()
     call = await records.get("c1")
     assert call is not None
     assert call.end_reason == "crash"
+    assert [entry.fields.get("kind") for entry in heard][-1] == "call.ended"
     await backlog.close()
     await records.close()

@@ -189,11 +189,15 @@ async def test_calls_of_a_dead_process_are_closed_once(database: Database) -> No
     assert (row.end_reason, row.state, row.recording_status, row.events) == ("crash", "ended", "failed", 7)
     assert row.ended_at == BEGAN + timedelta(milliseconds=102)
     assert (await told(database))[-1] == (6, "call.ended")
+    (end,) = applied.ends
+    assert (end.call_id, end.run, end.fields["tenant"], end.fields["seq"]) == ("c1", "r1", "acme", 6)
+    assert end.fields["fields"]["detail"] == "SIGKILL"
     assert (await call(database, "over")).end_reason == "caller_hangup"
     assert (await call(database, "other")).end_reason is None
     before = await everything(database)
     again = await ledger.apply([*entries, gone()])
     assert (again.crashed, again.broken) == ([], [CallFile("c1", "acme", "/nowhere/c1.wav")])
+    assert again.ends == applied.ends
     assert await everything(database) == before
 
 

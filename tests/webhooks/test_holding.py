@@ -220,7 +220,24 @@ async def test_a_hold_ends_at_once(make: Make, receivers: Receivers, clock: Cloc
     else:
         await hooks.endpoints.change(endpoint_id, url=f"{URL}/new")
     assert (await hooks.endpoints.get(endpoint_id)).held_since is None
-    assert await hooks.delivery.deliver_due() > 0
+    assert await hooks.delivery.deliver_due() == 24, "also those that failed before the hold, and rested"
+
+
+async def test_when_the_receiver_is_back_nothing_rests_any_more(make: Make, receivers: Receivers, clock: Clock) -> None:
+    hooks = make(per_tenant=1)
+    receivers.behave = away
+    await hooks.endpoints.create("acme", URL)
+    await hooks.publish([event("old", 0)])
+    for pause_s in (0, 10, 60, 600):
+        clock.passes(pause_s)
+        await hooks.delivery.deliver_due()
+    await hooks.publish([event("new", 0)])
+    await hooks.delivery.deliver_due()
+    assert len(receivers.got) == HOLD_AFTER, "the fifth is another call's: the first rests for longer than the hold"
+    receivers.behave = ok
+    clock.passes(PROBES_S[0] + 1)
+    await hooks.delivery.deliver_due()
+    assert [got.call_id for got in receivers.got[HOLD_AFTER:]] == ["new", "old"]
 
 
 async def test_a_test_event_that_fails_ends_no_hold(make: Make, receivers: Receivers) -> None:

@@ -16,6 +16,7 @@ from standardwebhooks import Webhook
 
 from tests.api.rest.test_calls import OTHER, PLAN, a_call, asking, get, key_of
 from tests.fakes.until import eventually, until
+from tests.harness.phone import Phone
 from tests.harness.server import ServerProcess
 
 
@@ -171,6 +172,7 @@ async def test_a_webhook_is_tried_changed_and_given_a_new_secret(server: ServerP
         path = f"/webhooks/{made['id']}"
         tried = await send(client, "POST", f"{path}/test")
         assert (tried["status"], json.loads(receiver.came[-1][1])["type"]) == (204, "webhook.test")
+        assert (await get(client, f"{path}/deliveries"))["deliveries"][0] == tried
         new = await send(client, "POST", f"{path}/rotate")
         assert new["secret"] != made["secret"]
         await send(client, "POST", f"{path}/test")
@@ -199,6 +201,10 @@ async def test_what_was_not_taken_is_seen_and_replayed(server: ServerProcess, re
         )
         await until(lambda: len(receiver.came) >= before + len(letters), "all of them")
         await send(client, "POST", f"{path}/replay", 400)
+        await send(client, "POST", f"{path}/replay", 422, since="0001-01-01T00:00:00+14:00")
+        for page in ("deliveries?before", "dead?after"):
+            await get(client, f"{path}/{page}={(1 << 63) - 1}")
+            await get(client, f"{path}/{page}={1 << 63}", 422)
 
 
 async def test_urls_that_will_not_do_are_refused(server: ServerProcess) -> None:
@@ -225,3 +231,29 @@ async def test_nobody_elses_webhooks(server: ServerProcess, receiver: Receiver) 
                 body = {"since": "2020-01-01T00:00:00Z"} if path == "/replay" else {}
                 told = await send(client, method, f"/webhooks/{made['id']}{path}", 404, **body)
                 assert "secret" not in told
+
+
+async def test_the_end_of_a_call_whose_server_was_killed_is_told(
+    tmp_path: Path, store: dict[str, Any], receiver: Receiver
+) -> None:
+    server = ServerProcess(tmp_path, {"acme.yaml": PLAN}, {"webhooks": {"allow_private": True}} | store)
+    await asyncio.to_thread(server.start)
+    try:
+        async with hooked(server, receiver, kinds=["call.*"]) as (client, made):
+            with Phone(server.sip_port) as phone:
+                assert (await asyncio.to_thread(phone.invite, "echo")).code == 200
+                await until(lambda: b"answered" in b"".join(body for _, body in receiver.came), "the answer")
+                call_id = json.loads(receiver.came[0][1])["data"]["call_id"]
+                path = f"/webhooks/{made['id']}/deliveries"  # what is on its way is claimed for a while
+                await eventually(lambda: get(client, path), lambda seen: seen["waiting"] == 0)
+                await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await until(lambda: [each["type"] for each in receiver.of(call_id)][-1:] == ["call.ended"], "the end")
+            told = receiver.of(call_id)
+            assert told[0]["type"] == "call.started"
+            assert told[-1]["data"]["fields"]["reason"] == "crash"
+            assert told[-1]["data"]["seq"] == (await get(client, f"/calls/{call_id}/events"))["events"][-1]["seq"]
+            numbers = [each["data"]["seq"] for each in told]
+            assert numbers == sorted(set(numbers))
+    finally:
+        await asyncio.to_thread(server.stop)
