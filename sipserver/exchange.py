@@ -159,9 +159,8 @@ class Exchange:
         hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
         await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        if not draining.done():
-            await self.registry.drain(0)
-        ended = await draining
+        ended = 0 if draining.done() else await self.registry.drain(0)
+        ended += await draining
         self._log.info("drained", ended=ended)
 
     def hurry(self) -> None:

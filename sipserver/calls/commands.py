@@ -252,13 +252,16 @@ def _wrong(problem: ValidationError) -> str:
 
 
 def describe(call: Call) -> Json:
-    """A live call in a few words; the numbers are private, as in the record."""
+    """A live call in a few words; the numbers are private, as in the record. since_ms: since it began; answered_ms:
+    after that; None: it was not.
+    """
     offer = call.leg.offer
     return {
         "id": call.id,
         "tenant": call.tenant,
         "state": str(call.state),
         "since_ms": call.at_ms,
+        "answered_ms": call.answered_at_ms,
         "held": call.held,
         "on_hold": call.wiring.aside.on_hold,
         "muted": call.wiring.aside.muted,

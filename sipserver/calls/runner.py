@@ -14,9 +14,9 @@ from sipserver.calls.aside import Aside
 from sipserver.calls.call import Call
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason, State
-from sipserver.calls.steps import EXECUTORS, Executor
+from sipserver.calls.steps import EXECUTORS, Executor, placing
 from sipserver.dialplan.plan import Flow, Plan
-from sipserver.dialplan.steps import END, NEXT, Hold, Play, Say, Step
+from sipserver.dialplan.steps import END, NEXT, Hold, Placing, Play, Say, Speaking, Step
 from sipserver.errors import CallerError, CarrierError, InternalError
 from sipserver.events import CallOnHold, StepEntered, StepLeft
 from sipserver.yaml_file import KeyPath
@@ -71,17 +71,13 @@ class Runner:
         announcement to it, beside it. Returns at once; the record tells what came of it.
 
         Raises CallerError (409) before the call is answered or its flow has begun, while another errand waits or runs,
-        and where it would interrupt a step `secure`.
+        and where it would interrupt a step `secure`; for a sound or a voice that there is not; NotAllowed for a target
+        that the plan does not allow.
         """
         self._require_answered()
         if self._errand is not None or self._announces:
             raise Busy("the call is being asked for something else already")
-        for key in step.sounds:
-            if (name := getattr(step, key)) and not self._plan.offers(name):
-                raise CallerError(
-                    f"the dialplan offers no sound {name!r}: name a file that it plays itself, or one in the folder "
-                    f"{self._plan.tenant}/ beside it"
-                )
+        self._require_possible(step)
         if self._aside.kept and isinstance(step, ANNOUNCEMENTS):
             self._announces = True
             self._said.clear()
@@ -90,6 +86,19 @@ class Runner:
         self._require_open()
         self._errand = step
         self._interrupt()
+
+    def _require_possible(self, step: Step) -> None:
+        for key in step.sounds:
+            if (name := getattr(step, key)) and not self._plan.offers(name):
+                raise CallerError(
+                    f"the dialplan offers no sound {name!r}: name a file that it plays itself, or one in the folder "
+                    f"{self._plan.tenant}/ beside it"
+                )
+        voices = self._call.services.engines.tts
+        if isinstance(step, Speaking) and step.tts and step.tts not in voices:
+            raise CallerError(f"no voice engine {step.tts!r} runs here; there are {', '.join(voices) or 'none'}")
+        if isinstance(step, Placing):
+            placing.check(step, self._scene)
 
     def hold(self) -> None:
         """Have the call wait in music until its `aside` says otherwise. Unless it is joined with others, that

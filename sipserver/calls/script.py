@@ -63,7 +63,7 @@ def script(
     plan = book.plans[0] if not tenant and len(book.plans) == 1 else book.plan(tenant)
     if plan is None:
         known = _listed(each.tenant for each in book.plans)
-        raise NotFound(f"no tenant is called {tenant!r}; there are {known}" if tenant else f"name a tenant: {known}")
+        raise NotFound(f"no dialplan is for the tenant {tenant!r}" if tenant else f"name a tenant: {known}")
     tenant = plan.tenant
     for name in variables:
         if name in BUILT_IN or not _VARIABLE.fullmatch(name):

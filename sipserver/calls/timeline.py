@@ -15,12 +15,14 @@ Fields = Mapping[str, Any]
 
 
 class Row(Protocol):
-    """What the record says about the call as a whole. Times are aware; None: it did not happen (yet)."""
+    """What the record says about the call as a whole. Times are aware; None: it did not happen (yet). tenant: empty:
+    nobody's; None: not known.
+    """
 
     @property
     def id(self) -> str: ...
     @property
-    def tenant(self) -> str: ...
+    def tenant(self) -> str | None: ...
     @property
     def direction(self) -> str: ...
     @property
@@ -81,9 +83,10 @@ def head(row: Row) -> list[str]:
     ending = row.end_reason or "no ending yet"
     if row.sip_code:
         ending += f" ({row.sip_code})"
+    whose = "" if row.tenant is None else f"  {row.tenant or 'no tenant'}"
     told = [
-        f"call    {row.id}  {row.tenant or 'no tenant'}  {row.direction}  {row.started_at:%Y-%m-%d %H:%M:%S}",
-        f"from    {row.from_uri}  to {row.to_uri}  by {row.source}",
+        f"call    {row.id}{whose}  {row.direction}  {row.started_at:%Y-%m-%d %H:%M:%S}",
+        f"from    {row.from_uri}  to {row.to_uri}" + (f"  by {row.source}" if row.source else ""),
         f"ended   {ending}, {answered}, {length}",
     ]
     if row.recording_path:
@@ -127,11 +130,14 @@ def _plainly(fields: Fields) -> str:
     return "  ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
 
 
-def _words(template: str) -> Callable[[Fields], str]:
-    """Words with `{field}`s in them; a field that the event lacks (an old record) is a question mark."""
+def _words(template: str, **only_with: str) -> Callable[[Fields], str]:
+    """Words with `{field}`s in them; a field that the event lacks (an old record) is a question mark. only_with:
+    further words by a field, which are left out where that is empty.
+    """
 
     def tell(fields: Fields) -> str:
-        return template.format_map(_Asked(fields)).rstrip(" ,:")
+        more = (words for name, words in only_with.items() if fields.get(name, "?") not in ("", None))
+        return "".join((template, *more)).format_map(_Asked(fields)).rstrip(" ,:")
 
     return tell
 
@@ -174,9 +180,9 @@ def _statistics(fields: Fields) -> str:
 
 
 _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
-    "call.started": ("call", _words("{direction} from {from_uri} to {to_uri} by {source}")),
+    "call.started": ("call", _words("{direction} from {from_uri} to {to_uri}", source=" by {source}")),
     "call.routed": ("call", _words("route {route} ({why}) to flow {flow}")),
-    "call.carried": ("call", _words("answered by {trunk}")),
+    "call.carried": ("call", _words("answered", trunk=" by {trunk}")),
     "call.limited": ("call", _words("no place left in {scope}, which has {limit}")),
     "call.state": ("call", _words("{old} → {new}")),
     "call.ended": ("call", _words("ended: {reason} ({sip_code}) {detail}")),
@@ -189,7 +195,7 @@ _TELLERS: dict[str, tuple[str, Callable[[Fields], str]]] = {
     "leg.resumed": ("leg", _words("resumed")),
     "refer.received": ("leg", _words("wants us to call {target}: {code}")),
     "refer.progress": ("leg", _words("about the transfer: {code}")),
-    "party.dialed": ("party", _words("{party}: calling {to} by {trunk} (attempt {attempt})")),
+    "party.dialed": ("party", _words("{party}: calling {to}", trunk=" by {trunk}", attempt=" (attempt {attempt})")),
     "party.ended": ("party", _words("{party}: {outcome} ({code}) {cause} {by}")),
     "amd.decided": ("party", _words("{answerer} answered, known after {after_ms} ms {why}")),
     "bridge.started": ("bridge", _words("with {party}, {after_ms} ms after its answer")),

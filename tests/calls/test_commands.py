@@ -9,7 +9,7 @@ import pytest
 from sipserver.bus.memory import MemoryBus
 from sipserver.calls.commands import CallCommands, UnknownCall
 from sipserver.calls.states import State
-from sipserver.errors import CallerError
+from sipserver.errors import CallerError, NotAllowed
 from tests.calls.conftest import Stage
 from tests.calls.test_registry import WAITING, registry_of
 from tests.fakes.leg import FakeLeg
@@ -67,6 +67,7 @@ async def test_unknown_calls_and_verbs_are_the_askers_fault(stage: Stage) -> Non
 async def test_what_a_bus_adds_to_say_which_call_it_is_is_no_option(
     stage: Stage, verb: str, options: dict[str, str]
 ) -> None:
+    stage.head = 'targets: ["*@127.0.0.1"]'
     leg, call = stage.call(WAITING)
     commands = CallCommands(registry_of(stage))
     await stage.until(lambda: call.state is State.ANSWERED, leg)
@@ -78,5 +79,42 @@ async def test_what_a_bus_adds_to_say_which_call_it_is_is_no_option(
     assert await bus.commands.ask(f"call:{call.id}", verb, asked) == {"call": call.id}
     await serving.close()
     await bus.close()
+    leg.peer_leaves()
+    await stage.ended(leg)
+
+
+@pytest.mark.parametrize(("mode", "more"), [("attended", {}), ("blind", {}), ("warm", {"announce": "A call."})])
+async def test_a_transfer_that_the_plan_forbids_is_refused_and_interrupts_nothing(
+    stage: Stage, mode: str, more: dict[str, str]
+) -> None:
+    stage.head = 'targets: ["2??"]\nvariables: {other: "0900123"}'
+    leg, call = stage.call(WAITING)
+    commands = CallCommands(registry_of(stage))
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    before = stage.records.kinds()
+    for to in ("0900123", "{{other}}", "sip:200@evil.example"):
+        with pytest.raises(NotAllowed, match="not allowed by `targets`"):
+            await commands.handle("transfer", {"call": call.id, "to": to, "mode": mode, **more})
+    assert stage.records.kinds() == before
+    leg.peer_leaves()
+    await stage.ended(leg)
+
+
+async def test_a_voice_that_is_not_there_is_refused(stage: Stage) -> None:
+    leg, call = stage.call(WAITING)
+    commands = CallCommands(registry_of(stage))
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    with pytest.raises(CallerError, match="no voice engine 'nope' runs here; there are "):
+        await commands.handle("say", {"call": call.id, "text": "Hello.", "tts": "nope"})
+    leg.peer_leaves()
+    await stage.ended(leg)
+
+
+async def test_a_call_tells_when_it_was_answered(stage: Stage) -> None:
+    leg, call = stage.call(WAITING)
+    commands = CallCommands(registry_of(stage))
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    told = await commands.handle("status", {"call": call.id})
+    assert 0 <= told["answered_ms"] <= told["since_ms"]
     leg.peer_leaves()
     await stage.ended(leg)

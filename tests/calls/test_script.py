@@ -56,7 +56,7 @@ def test_the_user_of_a_sip_uri_is_routed() -> None:
 @pytest.mark.parametrize(
     ("order", "tenant", "flow", "problem", "says"),
     [
-        (ORDER, "nobody", "", NotFound, "no tenant is called 'nobody'; there are acme"),
+        (ORDER, "nobody", "", NotFound, "no dialplan is for the tenant 'nobody'"),
         (ORDER, "acme", "main", NotFound, "no flow 'main'; there are berlin, desk, spare"),
         (Order("+4940"), "acme", "", NoRoute, "name a flow"),
     ],

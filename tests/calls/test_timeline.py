@@ -20,7 +20,7 @@ BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 @dataclass(frozen=True)
 class Row:
     id: str = "0190"
-    tenant: str = "acme"
+    tenant: str | None = "acme"
     direction: str = "inbound"
     from_uri: str = "sip:alice@example.org"
     to_uri: str = "sip:demo@127.0.0.1"
@@ -62,6 +62,30 @@ def test_the_head_of_a_call_that_is_not_over() -> None:
     row = Row(tenant="", answered_at=None, ended_at=None, end_reason=None, sip_code=None)
     assert timeline.head(row)[0].split()[2:4] == ["no", "tenant"]
     assert timeline.head(row)[2] == "ended   no ending yet, not answered, still running or not closed"
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    """By REST nobody tells a tenant, nor by what a call came."""
+    assert timeline.head(Row(tenant=None, source=""))[:2] == [
+        "call    0190  inbound  2026-01-02 03:04:05",
+        "from    sip:alice@example.org  to sip:demo@127.0.0.1",
+    ]
+    assert [
+        line[19:]
+        for line in draw(
+            Happened.of(0, events.CallStarted("outbound", "a", "b")),
+            Happened.of(1, events.CallCarried("")),
+            Happened.of(2, events.CallCarried("pbx")),
+            Happened.of(3, events.PartyDialed("party-1", "200")),
+            Happened.of(4, events.PartyDialed("party-1", "200", "pbx", 2)),
+        )
+    ] == [
+        "outbound from a to b",
+        "answered",
+        "answered by pbx",
+        "party-1: calling 200 (attempt 1)",
+        "party-1: calling 200 by pbx (attempt 2)",
+    ]
 
 
 def test_events_stand_in_the_order_of_the_clock_with_steps_indented() -> None:

@@ -261,7 +261,7 @@ def test_an_address_is_called_without_a_trunk(rig: Rig, tmp_path: Path) -> None:
     [
         (("+999",), "number"),
         ((NUMBER, "--trunk", "three"), "no trunk is called three"),
-        ((NUMBER, "--tenant", "zeta"), "no tenant is called 'zeta'; there are peers"),
+        ((NUMBER, "--tenant", "zeta"), "no dialplan is for the tenant 'zeta'"),
         ((NUMBER, "--flow", "zeta"), "has no flow 'zeta'; there are long, short"),
         (("sip:x@127.0.0.1:5060?Subject=y",), "not allowed by `targets`"),
         (("sip:x@192.0.2.1", "--flow", "long"), "not allowed by `targets`"),

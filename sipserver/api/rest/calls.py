@@ -11,8 +11,8 @@ import base64
 import binascii
 import time
 import uuid
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -299,15 +299,22 @@ class CallOperations:
             raise
         if live["tenant"] != tenant:
             raise NotFound("there is no such call")
-        return models.Call(
-            id=live["id"],
-            direction=live["direction"],
-            from_uri=live["from_uri"],
-            to_uri=live["to_uri"],
-            state=live["state"],
-            started_at=None,
-            sip_call_id=live["sip_call_id"],
-        )
+        return _of_live(live)
+
+
+def _of_live(live: Mapping[str, Any]) -> models.Call:
+    began = datetime.now(UTC) - timedelta(milliseconds=live["since_ms"])
+    answered_ms = live.get("answered_ms")
+    return models.Call(
+        id=live["id"],
+        direction=live["direction"],
+        from_uri=live["from_uri"],
+        to_uri=live["to_uri"],
+        state=live["state"],
+        started_at=began,
+        answered_at=None if answered_ms is None else began + timedelta(milliseconds=answered_ms),
+        sip_call_id=live["sip_call_id"],
+    )
 
 
 def _may_be_new(call_id: str) -> bool:

@@ -34,9 +34,9 @@ def errands(does: Sends) -> Sequence[Operation]:
             does("transfer"),
             "call.transferred",
             "Hand the call over",
-            "It interrupts the step that runs; 409 where that is `secure`. `transfer.ended` tells the outcome, as a "
-            "far end said it; on any but `answered` the flow goes on with the step that was interrupted, from its "
-            "beginning.",
+            "It interrupts the step that runs; 409 where that is `secure`, and 403, with nothing interrupted, for a "
+            "target that `targets` of the dialplan does not allow. `transfer.ended` tells the outcome, as a far end "
+            "said it; on any but `answered` the flow goes on with the step that was interrupted, from its beginning.",
             body=models.TransferCall,
             shows=("mode", "trunk"),
         ),

@@ -9,7 +9,7 @@ from sipserver.calls import music
 from sipserver.calls.outbound import Order, Outcome, answer_for
 from sipserver.calls.scene import Left, Scene
 from sipserver.calls.states import EndReason
-from sipserver.dialplan import steps
+from sipserver.dialplan import steps, template
 from sipserver.dialplan.targets import allows_target
 from sipserver.errors import ConfigError, NotAllowed, SipServerError
 
@@ -29,8 +29,7 @@ def order(step: steps.Placing, scene: Scene) -> Order:
     plan's targets is called.
     """
     to = _line(scene, step.to).strip()
-    if not allows_target(scene.plan, to):
-        raise NotAllowed("the target is not allowed by `targets`")
+    _require_allowed(scene, to)
     return Order(
         to=to,
         trunk=_line(scene, step.trunk),
@@ -39,6 +38,11 @@ def order(step: steps.Placing, scene: Scene) -> Order:
         headers={name: _line(scene, value) for name, value in step.headers.items()},
         ring_s=step.ring_s,
     )
+
+
+def check(step: steps.Placing, scene: Scene) -> None:
+    """Raises NotAllowed as `order` would now, and notes nothing."""
+    _require_allowed(scene, _one_line(template.render(step.to, scene.variables).text).strip())
 
 
 def refused(step: steps.Placing, scene: Scene, problem: SipServerError) -> Left:
@@ -65,4 +69,13 @@ async def sound(step: steps.Placing | steps.Conference | steps.Queue | steps.Ser
 
 def _line(scene: Scene, source: str) -> str:
     """A text for a SIP header: whatever a variable holds, it stays one line."""
-    return _NO_HEADER_TEXT.sub(" ", scene.text(source))
+    return _one_line(scene.text(source))
+
+
+def _one_line(text: str) -> str:
+    return _NO_HEADER_TEXT.sub(" ", text)
+
+
+def _require_allowed(scene: Scene, to: str) -> None:
+    if not allows_target(scene.plan, to):
+        raise NotAllowed("the target is not allowed by `targets`")
