@@ -81,12 +81,13 @@ class Happened:
 
 
 class Client:
-    """An async context; its loop. url: of the server, without /api/v1. All methods raise ApiError for what the server
-    refuses, CallerError for options that no server takes, InternalError when it cannot be reached.
+    """An async context; its loop. url: of the server, with or without /api/v1. All methods raise ApiError for what the
+    server refuses, CallerError for options that no server takes, InternalError when it cannot be reached. Raises
+    CallerError for what is no URL and no key.
     """
 
     def __init__(self, url: str, key: str, *, timeout_s: float = 30, attempts: int = ATTEMPTS) -> None:
-        self._base, self._key = URL(url) / "api/v1", key
+        self._base, self._key = _base(url), _key(key)
         self._timeout_s, self._attempts = timeout_s, max(1, attempts)
         self._session: aiohttp.ClientSession | None = None
 
@@ -338,6 +339,26 @@ class Client:
             if answer.status >= 300:
                 raise await _refusal(answer)
             yield answer
+
+
+def _base(url: str) -> URL:
+    """Of all operations."""
+    try:
+        given = URL(url.strip())
+        known = given.scheme in ("http", "https") and bool(given.host)
+    except ValueError:
+        known = False
+    if not known:
+        raise CallerError(f"{url!r} is no URL of a server: write it as http://127.0.0.1:8080")
+    path = given.path.rstrip("/").removesuffix("/api/v1")
+    return given.with_path(path) / "api/v1"
+
+
+def _key(key: str) -> str:
+    given = key.strip()
+    if not (given.isascii() and given.isprintable()):
+        raise CallerError("the API key has line breaks or other signs that no key has: give the key alone")
+    return given
 
 
 def _pause_s(attempt: int) -> float:

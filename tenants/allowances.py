@@ -155,6 +155,16 @@ class Allowances:
         """The tenant has no place for one more call at a time (which the bus counts)."""
         return await self._told(tenant, "calls", str(most), str(most))
 
+    async def used(self, tenant: str) -> Mapping[str, str]:
+        """By limit, of minutes and spend that are limited, so far. Nothing is drawn."""
+        limits = self._tenants.get(tenant)
+        wanted = {} if limits is None else self._minutes_and_spend(tenant, limits)
+        if not wanted:
+            return {}
+        looks = {scope: self._draw(draw.limit, 0, draw.lives_s, True) for scope, draw in wanted.items()}
+        used = (await self._meters.draw(looks)).used
+        return {(name := scope.partition("/")[0]): _shown(name, used[scope]) for scope in wanted}
+
     def limits_minutes(self, tenant: str) -> bool:
         """Whether calls that run have to ask for every minute."""
         limits = self._tenants.get(tenant)

@@ -90,7 +90,8 @@ class AuditLog:
                 _place(tenant, head, newest[0] if newest else None, self._secret.of(tenant))
                 return
         if tenants:
-            raise SettingsError("the logs that there are were sealed with another secret", key="audit")
+            reason = f"the logs that there are were sealed with another secret than that of {self._secret.origin}"
+            raise SettingsError(f"{reason}: put the earlier one back (docs/security.md)", key="audit")
 
     def pseudonym(self, tenant: str, name: str) -> str:
         """What stands for a person in the log: whoever has the secret can tell whether two are the same."""

@@ -25,16 +25,27 @@ _PURPOSE = b"sipserver audit log\x00"
 
 
 class AuditSecret:
-    """Any thread. Raises SettingsError for a secret that is too short."""
+    """Any thread. origin: where it comes from, in words. Raises SettingsError for a secret that is too short."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, origin: str = "the settings") -> None:
         if len(secret) < LEAST:
-            raise SettingsError(f"the secret has {len(secret)} bytes; {LEAST} are needed at least", key="audit")
-        self._secret = secret
+            reason = f"the secret of {origin} has {len(secret)} bytes; {LEAST} are needed at least"
+            raise SettingsError(reason, key="audit")
+        self._secret, self.origin = secret, origin
 
     def of(self, tenant: str) -> bytes:
         """32 bytes."""
         return HKDF(SHA256(), 32, salt=None, info=_PURPOSE + tenant.encode()).derive(self._secret)
+
+
+def is_given(settings: AuditSettings, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether there is one, good or not, or it cannot be seen whether there is."""
+    if environment.get(settings.secret_env):
+        return True
+    try:
+        return settings.secret_file.exists()
+    except OSError:
+        return True
 
 
 def load(settings: AuditSettings, *, make: bool, environment: Mapping[str, str] = os.environ) -> AuditSecret:
@@ -43,11 +54,11 @@ def load(settings: AuditSettings, *, make: bool, environment: Mapping[str, str] 
     Blocks for a moment, on the disk. Raises SettingsError when there is no secret, or one that others may read.
     """
     if given := environment.get(settings.secret_env):
-        return AuditSecret(given.encode())
+        return AuditSecret(given.encode(), f"the variable {settings.secret_env}")
     try:
         if make and not settings.secret_file.exists():
             _make(settings.secret_file)
-        return AuditSecret(_read(settings.secret_file))
+        return AuditSecret(_read(settings.secret_file), str(settings.secret_file))
     except FileNotFoundError as problem:
         reason = f"there is no secret: {settings.secret_env} is not set, and {settings.secret_file} does not exist"
         raise SettingsError(reason, key="audit") from problem

@@ -21,9 +21,13 @@ from datetime import datetime
 from sipserver.errors import CallerError
 
 PREFIX = "sips"
+MOST_NAME = 100
+"""Characters."""
 _LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID, _SECRET, _CHECKSUM = 10, 27, 6
 _KEY = re.compile(rf"^{PREFIX}_([0-9A-Za-z]{{{_ID}}})_([0-9A-Za-z]{{{_SECRET}}})([0-9A-Za-z]{{{_CHECKSUM}}})$")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Scope(enum.StrEnum):
@@ -97,6 +101,14 @@ def id_of(text: str) -> str:
         return ""
     body = f"{PREFIX}_{found[1]}_{found[2]}"
     return found[1] if _checksum(body) == found[3] else ""
+
+
+def name_of(text: str) -> str:
+    """Raises CallerError for what no key may be called."""
+    name = text.strip()
+    if not 0 < len(name) <= MOST_NAME or _CONTROL.search(name):
+        raise CallerError(f"a key's name has 1 to {MOST_NAME} characters, in one line")
+    return name
 
 
 def digest_of(text: str) -> str:

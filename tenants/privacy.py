@@ -9,10 +9,12 @@ tables.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
+import os
 import zipfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +33,10 @@ from sipserver.tenants.retention import digest
 from sipserver.tenants.sound_files import Opens
 
 BATCH = 200
+NUMBER_DIGITS = 7
+"""What has so many digits and no letters is a telephone number; fewer are an extension, which is a user."""
 _SIGNS = " -./()"
+_WHICH = "of which country is the number? write it with + and the code, as +4930123456, or name the country, as DE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +99,16 @@ class Privacy:
         self, tenant: str, number: str, file: Path | BinaryIO, *, country: str = "", actor: str, source: str = ""
     ) -> Given:
         """All that is kept about the number, as a ZIP file: a JSON file a call, sound, and `manifest.json` with what is
-        returned. Raises CallerError for what is no number, OSError when the file cannot be written, KeyMissing and
-        Damaged for sound of this machine that cannot be opened.
+        returned. file: a path is made, for its owner alone, and is gone again when this raises. Raises CallerError for
+        what is no number, OSError when the file cannot be written, or is there already, KeyMissing and Damaged for
+        sound of this machine that cannot be opened.
         """
         users = forms(number, country)
-        detail = {"person": self._log.pseudonym(tenant, users[0])}
-        await self._log.append(tenant, actor=actor, action="privacy.exported", detail=detail, source=source)
-        running = (await self._rows.find(tenant, users, limit=1)).running
         count, folder = 0, file.parent if isinstance(file, Path) else None
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with _writable(file) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            detail = {"person": self._log.pseudonym(tenant, users[0])}
+            await self._log.append(tenant, actor=actor, action="privacy.exported", detail=detail, source=source)
+            running = (await self._rows.find(tenant, users, limit=1)).running
             sounds = PersonSounds(archive, folder, self._recordings, self._opens, self._elsewhere)
             async for call, events in self._calls(tenant, users):
                 named = await sounds.put(call, events)
@@ -126,20 +132,47 @@ class Privacy:
 
 def forms(number: str, country: str = "") -> tuple[str, ...]:
     """How the number may stand in a record, the first one for its digest: +4930..., 4930..., 004930..., 030..., and as
-    it is given. country: ISO 3166, of a number without `+`. Raises CallerError for what neither is a number nor a user.
+    it is given. country: ISO 3166, of a number without `+`.
+
+    Raises CallerError for what neither is a number nor a user, for a country that there is not, and for a number that
+    without a country would be found only as it is given: nobody is told by mistake that nothing is kept.
     """
-    given = number.strip()
+    region = country.strip().upper()
+    if region and region not in phonenumbers.SUPPORTED_REGIONS:
+        raise CallerError(f"there is no country {country!r}: it has two letters, as DE")
+    given = number.strip().removeprefix("tel:")
     if not given or len(given) > 100 or not given.isprintable() or set(given) & set('"\\@<>'):
         raise CallerError("a number such as +4930123456, or a user, is needed")
     plain = "".join(sign for sign in given if sign not in _SIGNS)
+    if given[0].isalpha():  # a user, whose digits are nobody's number
+        return tuple(dict.fromkeys((given, plain)))
     try:
-        parsed = phonenumbers.parse(given, country or None)
+        parsed = phonenumbers.parse(given, region or None)
     except phonenumbers.NumberParseException:
+        if not region and _is_number(given):
+            raise CallerError(_WHICH) from None
         return tuple(dict.fromkeys((given, plain)))
     full = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
     local = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
     national = "".join(sign for sign in local if sign.isdigit())
-    return tuple(dict.fromkeys((full, full[1:], f"00{full[1:]}", national, plain)))
+    return tuple(dict.fromkeys((full, full[1:], f"00{full[1:]}", national, plain, given)))
+
+
+def _is_number(text: str) -> bool:
+    return sum(map(str.isdigit, text)) >= NUMBER_DIGITS and not any(map(str.isalpha, text))
+
+
+@contextlib.contextmanager
+def _writable(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+    if not isinstance(file, Path):
+        yield file
+        return
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        try:
+            yield out
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
 
 def _told(call: CallRow, events: Sequence[EventRow], sounds: Sequence[str]) -> dict[str, object]:

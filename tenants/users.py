@@ -17,6 +17,9 @@ from sipserver.tenants.roles import Role
 
 MOST_EMAIL = 254
 """RFC 5321, 4.5.3.1.3, less the brackets."""
+MOST_NAME = 128
+"""Characters."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _EMAIL = re.compile(r"^[^\s@<>\"',;:\\()\[\]\x00-\x1f\x7f]+@[^\s@<>\"',;:\\()\[\]\x00-\x1f\x7f]+$")
 
 
@@ -68,6 +71,14 @@ def email_of(text: str) -> str:
     if len(email) > MOST_EMAIL or not _EMAIL.match(email):
         raise CallerError("an e-mail address is NAME@DOMAIN, of 254 characters at most")
     return email
+
+
+def name_of(text: str) -> str:
+    """Empty for a user without one. Raises CallerError for what nobody may be called."""
+    name = text.strip()
+    if len(name) > MOST_NAME or _CONTROL.search(name):
+        raise CallerError(f"a user's name has {MOST_NAME} characters at most, in one line")
+    return name
 
 
 def new_token() -> str:

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sipserver import settings
 from sipserver.calls.timeline import clean
+from sipserver.cli import tables
 from sipserver.store.audit import open_audit
 from sipserver.tenants import audit_export, audit_secret
 from sipserver.tenants.audit_entry import Entry
@@ -73,12 +71,8 @@ def list_entries(
     if as_json:
         typer.echo(json.dumps([audit_export.as_json(entry) for entry in found], indent=2))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("number", "at (UTC)", "actor", "action", "subject", "from", "detail"):
-        table.add_column(column, justify="right" if column == "number" else "left", no_wrap=column != "detail")
-    for entry in found:
-        table.add_row(*(Text(clean(fact)) for fact in _facts(entry)))
-    Console().print(table)
+    columns = ("number", "at (UTC)", "actor", "action", "subject", "from", "detail")
+    tables.show(columns, map(_facts, found), whole=("number", "at (UTC)", "subject", "from"), right=("number",))
 
 
 @app.command()

@@ -47,7 +47,7 @@ class Shown:
     """What is shown of a call, as `calls.timeline.Row`. stored: all that is known, for JSON."""
 
     id: str
-    tenant: str
+    tenant: str | None
     direction: str
     from_uri: str
     to_uri: str
@@ -71,7 +71,7 @@ class Shown:
     def of_model(cls, call: models.Call) -> Shown:
         return cls(
             id=call.id,
-            tenant="",
+            tenant=None,
             direction=call.direction,
             from_uri=call.from_uri,
             to_uri=call.to_uri,
@@ -220,7 +220,7 @@ class Own:
         while True:
             for row in reversed(await self.recent(TAILED)):
                 for event in await self._events(row.id, seen.get(row.id, -1)) if seen.get(row.id) != _OVER else ():
-                    await self._audit.read(row.tenant, FOLLOWED, f"tenant:{row.tenant or NOBODY}")
+                    await self._audit.read(row.tenant or "", FOLLOWED, f"tenant:{row.tenant or NOBODY}")
                     seen[row.id] = event.seq
                     yield row.id, event
                 if row.ended_at is not None:

@@ -38,6 +38,8 @@ Url = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what is stored, as JSON.")]
 
+COLUMNS = ("id", "started (UTC)", "tenant", "from", "to", "s", "ended")
+
 app.command("live")(live.live)
 
 
@@ -54,19 +56,22 @@ def list_calls(
     if as_json:
         typer.echo(json.dumps([row.stored for row in rows], default=str, indent=2))
         return
+    columns = [column for column in COLUMNS if column != "tenant" or not url]  # by REST they are all the key's
     table = Table(box=None, pad_edge=False)
-    for column in ("id", "started (UTC)", "tenant", "from", "to", "s", "ended"):
+    for column in columns:
         table.add_column(column, justify="right" if column == "s" else "left", no_wrap=column != "ended")
     for row in rows:
-        table.add_row(*(Text(timeline.clean(fact)) for fact in _facts(row)))
+        facts = _facts(row)
+        table.add_row(*(Text(timeline.clean(facts[column])) for column in columns))
     Console().print(table)
 
 
-def _facts(row: Shown) -> tuple[str, ...]:
-    """A line that fits a terminal: the end of the id, which `show` takes, and the users without their hosts."""
+def _facts(row: Shown) -> dict[str, str]:
+    """A line that fits a terminal, by column: the end of the id, which `show` takes, the users without their hosts."""
     length = "" if row.ended_at is None else f"{(row.ended_at - row.started_at).total_seconds():.1f}"
     users = (split_uri(uri)[0] or uri for uri in (row.from_uri, row.to_uri))
-    return (row.id[-12:], f"{row.started_at:%m-%d %H:%M:%S}", row.tenant, *users, length, row.end_reason or row.state)
+    told = (row.id[-12:], f"{row.started_at:%m-%d %H:%M:%S}", row.tenant or "", *users, length)
+    return dict(zip(COLUMNS, (*told, row.end_reason or row.state), strict=True))
 
 
 @app.command()

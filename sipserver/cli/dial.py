@@ -18,6 +18,7 @@ import typer
 from sipserver import settings
 from sipserver.asking import Asking
 from sipserver.calls import timeline
+from sipserver.cli import tenants
 from sipserver.cli.call_source import running
 from sipserver.cli.operator_audit import opened
 from sipserver.errors import RemoteError, SipServerError
@@ -58,18 +59,19 @@ def dial(
 
     Ctrl-C hangs the call up.
     """
+    loaded = settings.load(config)
     wanted: dict[str, Any] = {
         "to": to,
         "trunk": trunk,
         "flow": flow,
-        "tenant": tenant,
+        "tenant": tenants.of_dialplans(loaded, tenant),
         "from_user": from_,
         "from_display": display,
     }
     wanted |= {"headers": _headers(header or []), "ring_s": ring_s}
     if amd:
         wanted["amd"] = {}
-    answered = asyncio.run(_dial(settings.load(config), wanted, typer.echo))
+    answered = asyncio.run(_dial(loaded, wanted, typer.echo))
     if not answered:
         raise typer.Exit(1)
 

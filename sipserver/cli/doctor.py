@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sipserver import environment_file
 from sipserver import settings as settings_file
-from sipserver.cli import fleet_checks, gate_checks, recording_checks, trunk_checks, webhook_checks
+from sipserver.cli import (
+    audit_checks,
+    fleet_checks,
+    gate_checks,
+    recording_checks,
+    tables,
+    trunk_checks,
+    webhook_checks,
+)
 from sipserver.cli.checks import CHECKS, Finding, Verdict, ok, problem, warning
 from sipserver.errors import ConfigError
 
-PIPED_WIDTH = 160
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
 
 
@@ -46,6 +50,7 @@ def examine(config: Path) -> list[Finding]:
     checks = (
         *CHECKS,
         recording_checks.encryption,
+        audit_checks.secret,
         trunk_checks.trunks,
         gate_checks.gate,
         fleet_checks.fleet,
@@ -65,10 +70,9 @@ def _environment(config: Path) -> list[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "subject", "found", "what to do"):
-        table.add_column(column, overflow="fold")
-    for finding in findings:
-        verdict = Text(finding.verdict, style=COLOURS[finding.verdict])
-        table.add_row(verdict, finding.subject, Text(finding.what), Text(finding.todo))
-    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+    tables.show(("", "subject", "found", "what to do"), map(_facts, findings), whole=("",))
+
+
+def _facts(finding: Finding) -> tuple[str | Text, ...]:
+    verdict = Text(finding.verdict, style=COLOURS[finding.verdict])
+    return (verdict, finding.subject, Text(finding.what), Text(finding.todo))

@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sipserver import settings, tenant_name
 from sipserver.calls import timeline
+from sipserver.cli import tables, tenants
 from sipserver.cli.operator_audit import OperatorAudit
 from sipserver.store.database import Database
 from sipserver.store.keys import KeyRows
 from sipserver.tenants.key_book import KeyBook
-from sipserver.tenants.keys import USUAL, ApiKey, Scope, scopes_of
+from sipserver.tenants.keys import USUAL, ApiKey, Scope, name_of, scopes_of
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -48,7 +46,9 @@ def create(
     """Make a key and print it. It is shown this once: what is kept cannot be turned back into it."""
     scopes = scopes_of(scope) if scope else USUAL
     lives = None if days is None else timedelta(days=days)
-    typer.echo(asyncio.run(_create(config, tenant, name, scopes, lives)))
+    text = asyncio.run(_create(config, tenant, name_of(name), scopes, lives))
+    tenants.warn_of_unknown(settings.load(config), tenant)
+    typer.echo(text)
 
 
 @app.command("list")
@@ -62,14 +62,8 @@ def list_keys(
     if as_json:
         typer.echo(json.dumps([_fields(key) for key in found], default=str, indent=2))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("id", "tenant", "name", "scopes", "state", "last used (UTC)"):
-        table.add_column(column, no_wrap=column != "scopes")
-    for key in found:
-        used = f"{key.used_at:%Y-%m-%d %H:%M}" if key.used_at else "never"
-        facts = (key.id, key.tenant, key.name, " ".join(sorted(key.scopes)), _state(key), used)
-        table.add_row(*(Text(timeline.clean(fact)) for fact in facts))
-    Console().print(table)
+    columns = ("id", "tenant", "name", "scopes", "state", "last used (UTC)")
+    tables.show(columns, map(_facts, found), whole=("id", "last used (UTC)"))
 
 
 @app.command()
@@ -80,7 +74,11 @@ def revoke(
     """End a key, within seconds also on servers that run."""
     wanted = key_id.split("_")[1] if key_id.startswith("sips_") and key_id.count("_") >= 2 else key_id
     key = asyncio.run(_revoke(config, wanted))
-    typer.echo(f"revoked {key.id} ({timeline.clean(key.name)}) of {key.tenant}")
+    which = f"{key.id} ({timeline.clean(key.name)}) of {key.tenant}"
+    if key.revoked_at is None:
+        typer.echo(f"revoked {which}")
+    else:
+        typer.echo(f"{which} was revoked already, {key.revoked_at:%Y-%m-%d %H:%M} UTC")
 
 
 async def _create(config: Path, tenant: str, name: str, scopes: frozenset[Scope], lives: timedelta | None) -> str:
@@ -102,8 +100,11 @@ async def _list(config: Path, tenant: str | None) -> list[ApiKey]:
 
 
 async def _revoke(config: Path, key_id: str) -> ApiKey:
+    """As it was before. One that is revoked already stays as it is."""
     async with _book(config) as (book, audit):
         key = await book.get(key_id)
+        if key.revoked_at is not None:
+            return key
         return await audit.do(key.tenant, "key.revoked", lambda: book.revoke(key.id), of="key", which=key.id)
 
 
@@ -124,6 +125,11 @@ def _state(key: ApiKey) -> str:
     if not key.is_good(datetime.now(UTC)):
         return "over"
     return "good" if key.expires_at is None else f"good until {key.expires_at:%Y-%m-%d}"
+
+
+def _facts(key: ApiKey) -> tuple[str, ...]:
+    used = f"{key.used_at:%Y-%m-%d %H:%M}" if key.used_at else "never"
+    return (key.id, key.tenant, key.name, " ".join(sorted(key.scopes)), _state(key), used)
 
 
 def _fields(key: ApiKey) -> dict[str, object]:

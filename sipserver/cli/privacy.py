@@ -31,7 +31,7 @@ app = typer.Typer(help="Give or erase what is kept about a person.", no_args_is_
 
 Number = Annotated[str, typer.Argument(metavar="NUMBER", help="As +4930123456, or the user of a SIP address.")]
 Tenant = Annotated[str, typer.Option(help="Whose records.")]
-Country = Annotated[str, typer.Option(help="Of a number without +, as DE.")]
+Country = Annotated[str, typer.Option(help="Of a number without + of 7 digits or more, as DE.")]
 Config = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
 
 
@@ -43,7 +43,10 @@ def export(
     country: Country = "",
     config: Config = settings.DEFAULT_FILE,
 ) -> None:
-    """Write all that is kept about a number into a ZIP file: records, events, transcripts, sound."""
+    """Write all that is kept about a number into a ZIP file: records, events, transcripts, sound.
+
+    The file is for its owner alone (mode 0600).
+    """
     if out.exists():
         raise CallerError(f"{out} is there already")
     given = asyncio.run(_export(config, tenant, number, out, country))
@@ -85,9 +88,8 @@ async def _export(config: Path, tenant: str, number: str, out: Path, country: st
     async with _open(config, fetches=True) as privacy:
         try:
             return await privacy.export(tenant, number, out, country=country, actor=OPERATOR)
-        except BaseException:
-            await asyncio.to_thread(out.unlink, missing_ok=True)
-            raise
+        except OSError as problem:
+            raise CallerError(f"{problem.filename or out}: {problem.strerror or problem}") from problem
 
 
 async def _erase(config: Path, tenant: str, number: str, country: str) -> Erased:

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sipserver import settings
 from sipserver.calls.timeline import clean
+from sipserver.cli import tables
 from sipserver.errors import CallerError
 from sipserver.store.audit import AuditRows
 from sipserver.store.database import Database
@@ -59,13 +57,12 @@ def run(
 @app.command()
 def files(config: Config = settings.DEFAULT_FILE) -> None:
     """Show files that are to be deleted and still are there, and why, if they were tried."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("machine", "tenant", "call", "attempts", "file", "error"):
-        table.add_column(column)
-    for file in asyncio.run(_files(config)):
-        facts = (file.node, file.tenant, file.call_id, str(file.attempts), file.path, file.error or "")
-        table.add_row(*(Text(clean(fact)) for fact in facts))
-    Console().print(table)
+    columns = ("machine", "tenant", "call", "attempts", "file", "error")
+    tables.show(columns, map(_facts, asyncio.run(_files(config))), whole=("call", "attempts"), right=("attempts",))
+
+
+def _facts(file: Doomed) -> tuple[str, ...]:
+    return (file.node, file.tenant, file.call_id, str(file.attempts), file.path, file.error or "")
 
 
 async def _run(config: Path, tenants: Sequence[str], dry_run: bool) -> Sequence[Swept]:

@@ -12,17 +12,16 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sipserver import settings, tenant_name
 from sipserver.calls.timeline import clean
+from sipserver.cli import tables, tenants
 from sipserver.cli.operator_audit import OperatorAudit
 from sipserver.errors import CallerError
 from sipserver.store.database import Database
@@ -30,7 +29,7 @@ from sipserver.store.users import UserRows
 from sipserver.tenants import passwords
 from sipserver.tenants.roles import Role, role_of
 from sipserver.tenants.user_book import UserBook
-from sipserver.tenants.users import User, email_of
+from sipserver.tenants.users import User, email_of, name_of
 
 app = typer.Typer(help="Make users, list, change and delete them.", no_args_is_help=True)
 
@@ -53,20 +52,22 @@ def create(
     config: Config = settings.DEFAULT_FILE,
 ) -> None:
     """Make a user; the password is asked for, or comes as a line of standard input."""
-    wanted = role_of(role)
+    wanted, called = role_of(role), name_of(name)
     password = None if without_password else _password()
 
     async def work(book: UserBook, audit: OperatorAudit) -> User:
         return await audit.do(
             tenant_name.checked(tenant),
             "user.created",
-            lambda: book.create(tenant, email, name, wanted, password=password),
+            lambda: book.create(tenant, email, called, wanted, password=password),
             of="user",
             made=lambda user: user.id,
             detail={"email": email_of(email), "role": wanted},
         )
 
-    typer.echo(f"made {clean(_run(config, work).email)}, {wanted} of {clean(tenant)}")
+    user = _run(config, work)
+    tenants.warn_of_unknown(settings.load(config), tenant)
+    typer.echo(f"made {clean(user.email)}, {wanted} of {clean(tenant)}")
 
 
 @app.command("list")
@@ -84,14 +85,8 @@ def list_users(
     if as_json:
         typer.echo(json.dumps([_fields(user) for user in found], default=str, indent=2))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("tenant", "e-mail", "name", "role", "state", "last login (UTC)"):
-        table.add_column(column, no_wrap=True)
-    for user in found:
-        came = f"{user.login_at:%Y-%m-%d %H:%M}" if user.login_at else "never"
-        facts = (user.tenant, user.email, user.name, user.role, _state(user), came)
-        table.add_row(*(Text(clean(fact)) for fact in facts))
-    Console().print(table)
+    columns = ("tenant", "e-mail", "name", "role", "state", "last login (UTC)")
+    tables.show(columns, map(_facts, found), whole=("e-mail", "role", "last login (UTC)"))
 
 
 @app.command("set-role")
@@ -194,7 +189,15 @@ def _state(user: User) -> str:
     if user.disabled_at is not None:
         return "disabled"
     ways = [way for way, there in (("password", user.has_password), ("provider", user.by_provider)) if there]
-    return f"comes by {' and '.join(ways)}" if ways else "no way in yet"
+    state = f"comes by {' and '.join(ways)}" if ways else "no way in yet"
+    if user.locked_until is not None and user.locked_until > datetime.now(UTC):
+        state += f", locked until {user.locked_until:%H:%M:%S} UTC"
+    return state
+
+
+def _facts(user: User) -> tuple[str, ...]:
+    came = f"{user.login_at:%Y-%m-%d %H:%M}" if user.login_at else "never"
+    return (user.tenant, user.email, user.name, user.role, _state(user), came)
 
 
 def _fields(user: User) -> dict[str, object]:

@@ -127,3 +127,14 @@ def test_days_and_months_are_those_of_utc() -> None:
     assert day_begin(MIDNIGHT - 1) == datetime(2026, 11, 30, tzinfo=UTC)
     assert month_begin(MIDNIGHT - 1) == datetime(2026, 11, 1, tzinfo=UTC)
     assert month_begin(MIDNIGHT) == day_begin(MIDNIGHT) == datetime(2026, 12, 1, tzinfo=UTC)
+
+
+async def test_looking_at_what_is_used_uses_nothing() -> None:
+    desk = Desk(minutes_a_day=2, spend_a_day=1.5, calls_per_s=9)
+    assert await desk.allowances.used("zenith") == {}
+    assert await desk.allowances.used("acme") == {"minutes_a_day": "0", "spend_a_day": "0"}
+    assert await desk.calls(1) == [""]
+    await desk.bus.meters.put(spend_scope("spend_a_day", "acme", desk.now), micro(Decimal("1.75")), 1000)
+    for _ in range(3):
+        assert await desk.allowances.used("acme") == {"minutes_a_day": "1", "spend_a_day": "1.75"}
+    assert await Desk(storage_bytes=9).allowances.used("acme") == {}

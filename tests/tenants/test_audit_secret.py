@@ -63,11 +63,20 @@ def test_those_who_make_it_at_the_same_moment_have_the_same(tmp_path: Path) -> N
     assert len(found) == 1
 
 
+def test_it_says_where_it_comes_from_and_whether_there_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "audit.secret"
+    settings = AuditSettings(secret_file=file)
+    assert not audit_secret.is_given(settings, {})
+    assert load(file).origin == str(file)
+    assert audit_secret.is_given(settings, {})
+    assert load(file, SIPSERVER_AUDIT_SECRET=LONG).origin == "the variable SIPSERVER_AUDIT_SECRET"
+
+
 def test_secrets_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "audit.secret"
     with pytest.raises(SettingsError, match="SIPSERVER_AUDIT_SECRET is not set"):
         load(file, make=False)
-    with pytest.raises(SettingsError, match="5 bytes"):
+    with pytest.raises(SettingsError, match="the variable SIPSERVER_AUDIT_SECRET has 5 bytes"):
         load(file, SIPSERVER_AUDIT_SECRET="short")
     load(file)
     file.chmod(0o604)

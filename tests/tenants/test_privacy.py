@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 import sqlalchemy as sa
 
-from sipserver.errors import CallerError
+from sipserver.errors import CallerError, Damaged
 from sipserver.events import KINDS
 from sipserver.store.database import Database
 from sipserver.store.persons import NUMBERS, PersonRows
@@ -159,6 +159,7 @@ async def test_what_is_given_is_whole(house: House, tmp_path: Path) -> None:
     (house.folder / "to.wav").unlink()
     (house.folder / "message_to.wav").unlink()
     given = await privacy(house).export("acme", NUMBER, file, actor="key:x", source="192.0.2.1")
+    assert file.stat().st_mode & 0o777 == 0o600
     assert given == Given(calls=4, recordings=6, elsewhere=1, running=1)
     with zipfile.ZipFile(file) as archive:
         names = set(archive.namelist())
@@ -194,6 +195,28 @@ async def test_encrypted_sound_is_given_as_sound_of_the_tenant(house: House, tmp
     assert set(asked) == {"acme"}
 
 
+async def test_a_file_is_made_anew_and_goes_when_it_does_not_become_whole(house: House, tmp_path: Path) -> None:
+    modes = []
+
+    def damaged(path: Path, tenant: str) -> BinaryIO:
+        modes.append(file.stat().st_mode & 0o777)
+        raise Damaged("cut off")
+
+    file = tmp_path / "x.zip"
+    giving = Privacy(PersonRows(house.database), Reader(house.database), house.audit, house.folder, damaged)
+    with pytest.raises(Damaged):
+        await giving.export("acme", NUMBER, file, actor="operator")
+    assert modes == [0o600]
+    assert not file.exists()
+    file.write_text("somebody's")
+    with pytest.raises(FileExistsError):
+        await giving.export("acme", NUMBER, file, actor="operator")
+    assert file.read_text() == "somebody's"
+    with pytest.raises(FileNotFoundError):
+        await giving.export("acme", NUMBER, tmp_path / "none" / "x.zip", actor="operator")
+    assert len(await house.proofs("privacy.exported")) == 1, "nothing was given, or begun, where there was no file"
+
+
 async def test_files_elsewhere_are_not_given(house: House, tmp_path: Path) -> None:
     secret = tmp_path / "secret.wav"
     secret.write_bytes(b"secret")
@@ -208,8 +231,35 @@ def test_a_number_is_found_however_it_is_written() -> None:
     for number, country in (("+49 30 123456", ""), ("+4930123456", ""), ("030/123456", "DE"), ("(030) 123-456", "DE")):
         assert set(wanted) <= set(forms(number, country)), number
         assert forms(number, country)[0] == "+4930123456"
-    assert forms("alice") == ("alice",)
+    assert forms("030/123456", "de")[0] == "+4930123456"
+    assert "030/123456" in forms("030/123456", "DE"), "as it is given"
+    assert forms("tel:+49-30-123456")[0] == "+4930123456"
+
+
+@pytest.mark.parametrize("user", ["alice", "sipserver", "100", "bob+4930123456", "alice7654321", "*97"])
+@pytest.mark.parametrize("country", ["", "DE"])
+def test_a_user_of_an_address_is_found_as_it_is(user: str, country: str) -> None:
+    assert user in forms(user, country)
+    if not country or user[0].isalpha():
+        assert forms(user, country) == (user,)
     assert forms("1 00") == ("1 00", "100")
+
+
+@pytest.mark.parametrize("number", ["030123456", "4930123456", "004930123456", "030 – 123456", "+030 123456"])
+def test_a_number_whose_country_nobody_knows_is_refused(number: str) -> None:
+    with pytest.raises(CallerError, match="of which country"):
+        forms(number)
+    assert number in forms(number, "DE")
+
+
+@pytest.mark.parametrize("country", ["Germany", "XX", "49", "001"])
+@pytest.mark.parametrize("number", ["+4930123456", "030123456", "alice"])
+def test_a_country_that_there_is_not_is_refused(number: str, country: str) -> None:
+    with pytest.raises(CallerError, match="there is no country"):
+        forms(number, country)
+
+
+def test_what_is_no_number_and_no_user_is_refused() -> None:
     for wrong in ("", "  ", 'a"b', "a@b", "x" * 101, "a\x00"):
         with pytest.raises(CallerError):
             forms(wrong)

@@ -55,6 +55,7 @@ async def test_what_is_done_with_a_key_is_kept_with_the_key(server: ServerProces
     assert revoked.exit_code == 0
     found = await asyncio.to_thread(entries, server, "acme")
     assert [(each["actor"], each["action"], each["subject"]) for each in found] == [
+        ("operator", "key.created.asked", "key"),
         ("operator", "key.created", f"key:{key_id}"),
         (f"key:{key_id}", "transcript.read", f"call:{call_id}"),
         (f"key:{key_id}", "recording.read", f"call:{call_id}"),
@@ -62,14 +63,15 @@ async def test_what_is_done_with_a_key_is_kept_with_the_key(server: ServerProces
         (f"key:{key_id}", "call.created.failed", "call"),
         (f"key:{key_id}", "call.ended.asked", f"call:{call_id}"),
         (f"key:{key_id}", "call.ended", f"call:{call_id}"),
+        ("operator", "key.revoked.asked", f"key:{key_id}"),
         ("operator", "key.revoked", f"key:{key_id}"),
     ]
-    assert found[1]["source"] == "127.0.0.1"
-    assert [each["detail"] for each in found[3:7]] == [
+    assert found[2]["source"] == "127.0.0.1"
+    assert [each["detail"] for each in found[4:8]] == [
         {"flow": "nowhere"},
-        {"asked": 4, "status": 404},
+        {"asked": 5, "status": 404},
         {},
-        {"asked": 6},
+        {"asked": 7},
     ]
     verified = await asyncio.to_thread(CliRunner().invoke, audit_cli.app, ["verify", *config])
     assert verified.exit_code == 0, verified.output

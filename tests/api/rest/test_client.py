@@ -100,6 +100,28 @@ async def test_what_is_wrong_is_told(server: ServerProcess, key: str) -> None:
         await client.call("x")
 
 
+@pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v1/", " "])
+async def test_the_url_of_the_api_is_taken_too(server: ServerProcess, key: str, path: str) -> None:
+    async with Client(url_of(server) + path, f"{key}\n") as client:
+        with pytest.raises(ApiError, match=r"no such call \(404\)"):
+            await client.call(NOBODY)
+
+
+@pytest.mark.parametrize(
+    "url", ["notaurl", "127.0.0.1:28180", "localhost:8080", "ftp://host", "http://", "http://[", ""]
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(CallerError, match="is no URL of a server: write it as http://"):
+        Client(url, "sips_x")
+
+
+@pytest.mark.parametrize("key", ["sips_a\nsips_b", "sips_a\x00", "sips_\u00e4"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(CallerError, match="give the key alone") as refused:
+        Client("http://127.0.0.1:1", key)
+    assert "sips_" not in str(refused.value)
+
+
 # --- servers that misbehave -------------------------------------------------------------------------------------------
 
 Answers = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -253,7 +275,8 @@ async def test_calls_are_shown_followed_and_ended(server: ServerProcess, key: st
         await until(lambda: bool(records(server.database, phone.call_id)), "the record")
         call_id = records(server.database, phone.call_id)[0].call_id
         end = call_id[-12:]
-        assert end in await asyncio.to_thread(calls, server, "list", env=env)
+        listed = await asyncio.to_thread(calls, server, "list", env=env)
+        assert (end in listed, "tenant" in listed) == (True, not remote)
         following = await asyncio.create_subprocess_exec(
             *command(server, ("tail", end), remote=remote), env=env, stdout=asyncio.subprocess.PIPE
         )
@@ -264,7 +287,9 @@ async def test_calls_are_shown_followed_and_ended(server: ServerProcess, key: st
         assert following.returncode == 0
         assert "operator_hangup" in told
         assert phone.ended.wait(10)
-    assert "operator_hangup" in await asyncio.to_thread(calls, server, "show", end, env=env)
+    shown = await asyncio.to_thread(calls, server, "show", end, env=env)
+    assert "operator_hangup" in shown
+    assert shown.splitlines()[0].split()[2] == ("inbound" if remote else "acme")
 
 
 async def test_a_running_call_is_handed_over(server: ServerProcess, key: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sipserver.cli import privacy as privacy_cli
+from sipserver.errors import CallerError
 from tests.api.rest.test_calls import PLAN, a_call, asking, get, key_of, post
 from tests.fakes.until import until
 from tests.harness.records import records
@@ -44,6 +45,11 @@ async def test_a_caller_is_given_and_then_forgotten(server: ServerProcess) -> No
                 counts = {"calls": 1, "recordings": 1, "elsewhere": 0, "running": 0}
                 assert json.loads(archive.read("manifest.json")) == counts
         assert "number" in (await post(client, "/api/v1/privacy/erase", 400, number='"'))["detail"]
+        for verb in ("erase", "export"):
+            problem = await post(client, f"/api/v1/privacy/{verb}", 400, number="030123456")
+            assert "of which country is the number?" in problem["detail"]
+            problem = await post(client, f"/api/v1/privacy/{verb}", 400, number="030123456", country="XX")
+            assert "there is no country 'XX'" in problem["detail"]
         told = await post(client, "/api/v1/privacy/erase", 200, number="phone")
         assert (told["calls"], told["files"], told["running"]) == (1, 1, 0)
         await get(client, f"/calls/{call_id}", 404)
@@ -64,6 +70,12 @@ async def test_on_the_terminal(server: ServerProcess, tmp_path: Path) -> None:
     file = tmp_path / "given.zip"
     assert "1 calls, 1 sound files" in await asyncio.to_thread(run, "export", "phone", "--out", str(file))
     assert zipfile.is_zipfile(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(CallerError, match=r"none/given\.zip: No such file or directory"):
+        await asyncio.to_thread(run, "export", "phone", "--out", str(tmp_path / "none" / "given.zip"))
+    for words in (["030123456"], ["030123456", "--country", "Germany"]):
+        with pytest.raises(CallerError, match="country"):
+            await asyncio.to_thread(run, "erase", *words, "--yes")
     assert (await asyncio.to_thread(run, "erase", "phone", answer="n\n")).startswith("1 ")
     assert "1 calls erased" in await asyncio.to_thread(run, "erase", "phone", "--yes")
     assert records(server.database) == []
