@@ -265,7 +265,7 @@ class ControlPlane:
         engines = Engines(loaded.speech.stt, loaded.speech.tts, loaded.llm)
         checks = PlanChecks(loaded.dialplans, allowed, engines, loaded.most_agents)
         self._plans = Plans(VersionRows(self._database), loaded.dialplans, checks, self._note_by_hand)
-        looking = ConfigOperations(self._plans, asking, loaded.tenants, Running(self._database))
+        looking = ConfigOperations(self._plans, asking, loaded.tenants, Running(self._database), self._allowances)
         return [*DialplanOperations(self._plans).operations(), *looking.operations()]
 
     async def _following(self, _app: web.Application) -> AsyncIterator[None]:

@@ -33,6 +33,16 @@ def test_a_kind_is_described_and_its_example_is_one(made: type[Event]) -> None:
     assert set(told["private"]) <= set(told["schema"]["properties"])
 
 
+def test_what_is_no_message_does_not_pass() -> None:
+    event = {"kind": "call.ended", "seq": 3, "at_ms": 20, "fields": {"reason": "busy"}}
+    jsonschema.validate(event, catalogue.message_schema())
+    wrong = [{name: event[name] for name in event if name != missing} for missing in ("kind", "at_ms", "fields")]
+    wrong += [{"kind": "call.ended", "tenant": "acme", "cursor": "e1.0"}, {"kind": "events.lost"}]
+    for each in wrong:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(each, catalogue.message_schema())
+
+
 def test_what_is_no_such_event_does_not_pass() -> None:
     schema = catalogue.fields_schema(events.CallEnded)
     for wrong in ({}, {"reason": 7}, {"reason": "busy", "sip_code": "486"}):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sipserver.errors import CallerError, NotFound, TooMany
+from sipserver.events import patterns
 from sipserver.store.webhook_queue import WebhookQueue
 from sipserver.store.webhook_rows import EndpointRow, EndpointRows
 from sipserver.webhooks import signing
@@ -26,6 +27,8 @@ BOTH_SIGN_FOR = timedelta(hours=24)
 MOST = 20
 """Endpoints of a tenant."""
 MOST_KINDS = 32
+OTHER_KINDS = ("usage.metered", "webhook.test")
+"""Told by webhooks alone; they are no events."""
 LONGEST_REASON = 256
 NOT_HELD = {"failures": 0, "held_since": None, "held_until": None}
 _KIND = re.compile(r"[a-z0-9_.*?\[\]!-]{1,64}")
@@ -82,19 +85,22 @@ class Endpoints:
     async def change(
         self, endpoint_id: str, *, tenant: str | None = None, url: str | None = None, kinds: Sequence[str] | None = None
     ) -> EndpointRow:
-        """What waits goes to the new URL, at once if the endpoint was held; new kinds count for what is published from
-        now on.
-        """
+        """What waits goes to the new URL, at once; new kinds count for what is published from now on."""
         changes: dict[str, Any] = {}
         if url is not None:
             changes |= {"url": self._url(url), **NOT_HELD}
         if kinds is not None:
             changes["kinds"] = _kinds(kinds)
-        return await self._change(endpoint_id, tenant, changes)
+        row = await self._change(endpoint_id, tenant, changes)
+        if url is not None:
+            await self._queue.hurry(endpoint_id, self._clock())
+        return row
 
     async def enable(self, endpoint_id: str, *, tenant: str | None = None) -> EndpointRow:
-        """What became a dead letter meanwhile stays one until it is replayed. One that is held is tried at once."""
-        return await self._change(endpoint_id, tenant, {"disabled_at": None, "disabled_reason": None, **NOT_HELD})
+        """What became a dead letter meanwhile stays one until it is replayed. What waits is due at once."""
+        row = await self._change(endpoint_id, tenant, {"disabled_at": None, "disabled_reason": None, **NOT_HELD})
+        await self._queue.hurry(endpoint_id, self._clock())
+        return row
 
     async def disable(self, endpoint_id: str, reason: str, *, tenant: str | None = None) -> EndpointRow:
         """What waits becomes dead letters, and nothing is queued for it until it is enabled."""
@@ -150,11 +156,13 @@ class Endpoints:
 
 
 def _kinds(kinds: Sequence[str]) -> list[str]:
+    """Of what is asked for. What stands in the database is not asked again: it may be of another version."""
     if len(kinds) > MOST_KINDS:
         raise CallerError(f"an endpoint may have {MOST_KINDS} patterns of kinds")
     for kind in kinds:
         if not _KIND.fullmatch(kind):
             raise CallerError(f"not a kind of event or a pattern of some: {kind[:64]}")
+    patterns.check(kinds, OTHER_KINDS)
     return list(kinds)
 
 

@@ -146,7 +146,7 @@ class Outgoing:
 
     async def test(self, endpoint_id: str, *, tenant: str | None = None) -> AttemptRow:
         """Send a `webhook.test` now, beside the queue and once, also to an endpoint that is disabled or held; what came
-        of it is listed with the deliveries, too. An answer ends a hold.
+        of it is listed with the deliveries, too. An answer ends a hold, and what rests between attempts is due.
         """
         endpoint, now = await self.endpoints.get(endpoint_id, tenant=tenant), self._clock()
         notice = Notice(endpoint.tenant, TEST, now, {"endpoint": endpoint_id}, key=f"test/{secrets.token_hex(16)}")
@@ -154,8 +154,11 @@ class Outgoing:
         answer, row = await attempt(self._post, endpoint, message, now)
         if not holding.is_away(answer.status):
             await self._health.answered(endpoint_id)
+            await self._queue.hurry(endpoint_id, self._clock())
+            self.delivery.wake()
         await self._history.tested(_ended(message, now), row)
-        return row
+        kept = await self._history.attempts(endpoint_id, message_id=message.id, limit=1)
+        return next(iter(kept), row)
 
     # --- what came of it ----------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from aiohttp import web
 
-from sipserver.api.token_socket import FOLLOWED, claimed, until_over
+from sipserver.api.token_socket import FOLLOWED, challenged, claimed, until_over
 from sipserver.errors import CapacityError
-from sipserver.events import Stamped
+from sipserver.events import Stamped, patterns
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
 from sipserver.gate.requests import address_of
@@ -116,7 +116,8 @@ class ForKeys(Protocol):
 
 def routes(hub: EventHub, gate: Gate, note: Note, for_keys: ForKeys | None = None) -> Sequence[web.RouteDef]:
     """`?kinds=call.*,turn.*` and `?call=<id>` choose; both may be left out. Needs a token for the tenant's events, and
-    ends with it. What the client sends is ignored. note: whoever cannot be noted hears nothing.
+    ends with it. What the client sends is ignored, within the gate's limits. note: whoever cannot be noted hears
+    nothing.
     """
 
     async def listen(request: web.Request) -> web.StreamResponse:
@@ -124,12 +125,13 @@ def routes(hub: EventHub, gate: Gate, note: Note, for_keys: ForKeys | None = Non
             return await for_keys.listen(request)
         tenant = request.match_info["tenant_id"]
         claims = await claimed(gate, request, tenant)
+        kinds = _kinds(request)
         try:  # before the upgrade: who is connected hears everything from then on
             await note(of_token(tenant, claims.serial), FOLLOWED, f"tenant:{tenant}", address_of(request))
         except UNAVAILABLE:
             raise CapacityError("the audit log cannot be written now") from None
-        async with gate.open(request, kind="events", tenant=tenant, takes="text") as connection:
-            listener = Listener(connection, _kinds(request), request.query.get("call", ""))
+        async with gate.open(request, kind="events", tenant=tenant) as connection:
+            listener = Listener(connection, kinds, request.query.get("call", ""))
             hub.add(tenant, listener)
             try:
                 with until_over(gate.tokens, claims, connection):
@@ -139,9 +141,11 @@ def routes(hub: EventHub, gate: Gate, note: Note, for_keys: ForKeys | None = Non
                 hub.remove(tenant, listener)
         return connection.response
 
-    return [web.get("/ws/events/{tenant_id}", listen)]
+    return [web.get("/ws/events/{tenant_id}", challenged(listen))]
 
 
 def _kinds(request: web.Request) -> Sequence[str]:
     given = ",".join(request.query.getall("kinds", [])).split(",")
-    return [kind for each in given if (kind := each.strip())][:MOST_KINDS]
+    kinds = [kind for each in given if (kind := each.strip())][:MOST_KINDS]
+    patterns.check(kinds)
+    return kinds

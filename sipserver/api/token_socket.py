@@ -1,6 +1,7 @@
 """The token that opens a WebSocket of events: whose it is, and that the WebSocket ends with it.
 
-Refuses to know what is sent (`event_socket`, `live.socket`).
+Owns how somebody is refused who shows nothing that is good. Refuses to know what is sent (`event_socket`,
+`live.socket`).
 """
 
 from __future__ import annotations
@@ -9,24 +10,46 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
-from sipserver.errors import NotAllowed
+from sipserver.errors import NotAllowed, Unauthorized
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
-from sipserver.gate.tokens import Claims, Tokens
+from sipserver.gate.tokens import BadToken, Claims, Tokens
 
 FOLLOWED = "events.followed"
 """What the audit log calls it, for keys as well."""
 
 
 async def claimed(gate: Gate, request: web.Request, tenant: str) -> Claims:
-    """What a request's token says. Raises NotAllowed for one that is not good for this tenant's events."""
+    """What a request's token says. Raises Unauthorized for none that is good, NotAllowed for one of another tenant or
+    for something else.
+    """
     token = gate.token_of(request)
-    if gate.tokens.read(token, "events").tenant != tenant:
-        raise NotAllowed("the token is for another tenant")
-    return await gate.tokens.claim(token, "events")
+    try:
+        if gate.tokens.read(token, "events").tenant != tenant:
+            raise NotAllowed("the token is for another tenant")
+        return await gate.tokens.claim(token, "events")
+    except BadToken as problem:
+        raise Unauthorized(f"this needs an API key or a token that is good: {problem}") from None
+
+
+def challenged(listen: Handler) -> Handler:
+    """Whoever is not known is told how to become so (RFC 9110, 11.6.1)."""
+
+    async def asked(request: web.Request) -> web.StreamResponse:
+        try:
+            return await listen(request)
+        except Unauthorized as refusal:
+            return web.json_response(
+                {"error": {"status": refusal.http_code, "message": str(refusal)}},
+                status=refusal.http_code,
+                headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="sipserver"'},
+            )
+
+    return asked
 
 
 @contextlib.contextmanager

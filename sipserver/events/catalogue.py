@@ -18,6 +18,7 @@ VERSION = 1
 """Of the catalogue: of what stands around the kinds."""
 
 CALL_ID = "5f0c7a52-8f0e-4a52-9d3e-0d6a3b1c2e4f"
+_NOT_ALWAYS = "Not there for who has a token, on a single server."
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES: Mapping[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _SAMPLES: Mapping[type, Any] = {str: "", int: 1, float: 0.5, bool: True}
@@ -119,21 +120,37 @@ def entry(made: type[Event]) -> dict[str, Any]:
 
 
 def message_schema() -> dict[str, Any]:
-    """Of what the event WebSocket sends, and `GET /calls/{id}/events` lists (without call_id, tenant and cursor)."""
+    """Of what the event WebSocket sends, its words about itself included, and `GET /calls/{id}/events` lists (without
+    call_id, tenant and cursor).
+    """
     return {
         "$schema": _DIALECT,
         "type": "object",
         "properties": {
-            "kind": {"type": "string", "description": "A kind of this catalogue."},
+            "kind": {
+                "type": "string",
+                "description": "A kind of this catalogue; or `events.live`, `events.cursor` or `events.lost`, which "
+                "are about the WebSocket and no events.",
+            },
             "call_id": {"type": "string", "description": "Empty: it belongs to no call; seq and at_ms are 0 then."},
             "tenant": {"type": "string"},
-            "seq": {"type": "integer", "minimum": 0, "description": "The number of the event in its call."},
+            "seq": {
+                "type": "integer",
+                "minimum": 0,
+                "description": f"The number of the event in its call. {_NOT_ALWAYS}",
+            },
             "at_ms": {"type": "integer", "minimum": 0, "description": "Milliseconds since the call began."},
-            "timestamp": {"type": ["string", "null"], "format": "date-time"},
+            "timestamp": {"type": ["string", "null"], "format": "date-time", "description": _NOT_ALWAYS},
             "fields": {"type": "object"},
-            "cursor": {"type": "string", "description": "Where to go on after a break."},
+            "cursor": {"type": "string", "description": f"Where to go on after a break. {_NOT_ALWAYS}"},
+            "count": {"type": "integer", "minimum": 1, "description": "Of `events.lost`: how many were missed."},
         },
-        "required": ["kind", "seq", "at_ms", "fields"],
+        "required": ["kind"],
+        "anyOf": [
+            {"required": ["at_ms", "fields"]},
+            {"properties": {"kind": {"enum": ["events.live", "events.cursor"]}}, "required": ["tenant", "cursor"]},
+            {"properties": {"kind": {"const": "events.lost"}}, "required": ["count"]},
+        ],
     }
 
 

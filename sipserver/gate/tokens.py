@@ -27,6 +27,10 @@ _LEAST_SECRET = 32
 _ALGORITHM = "HS256"
 
 
+class BadToken(NotAllowed):
+    """There is none, or it is none of ours, over, or used: nothing is known of who shows it."""
+
+
 class Once(Protocol):
     """Who remembers what has been used, for all processes that take the same tokens."""
 
@@ -89,9 +93,9 @@ class Tokens:
         return jwt.encode(body, self._secret, algorithm=_ALGORITHM)
 
     def read(self, token: str, use: Use) -> Claims:
-        """What a token says, without using it up. Raises NotAllowed: not ours, over, or for something else."""
+        """What a token says, without using it up. Raises BadToken; NotAllowed: it is for something else."""
         if not token:
-            raise NotAllowed("a token is needed")
+            raise BadToken("a token is needed")
         try:
             body = jwt.decode(
                 token,
@@ -100,9 +104,9 @@ class Tokens:
                 options={"verify_exp": False, "verify_iat": False, "require": ["exp", "iat", "jti"]},
             )
         except jwt.InvalidTokenError as problem:
-            raise NotAllowed(f"the token is none of ours: {problem}") from problem
+            raise BadToken(f"the token is none of ours: {problem}") from problem
         if float(body["exp"]) <= self._clock():
-            raise NotAllowed("the token is over")
+            raise BadToken("the token is over")
         if body.get("use") != use:
             raise NotAllowed(f"the token is not for this: it is for {body.get('use')}, {use} is needed")
         return Claims(
@@ -119,10 +123,10 @@ class Tokens:
         )
 
     async def claim(self, token: str, use: Use) -> Claims:
-        """As `read`; one that is good for one use is used up. Raises NotAllowed also when it has been used."""
+        """As `read`; one that is good for one use is used up. Raises BadToken also when it has been used."""
         claims = self.read(token, use)
         if claims.once and not await self._once.first(f"token/{claims.serial}", max(1.0, self.left_s(claims) + 1)):
-            raise NotAllowed("the token has been used")
+            raise BadToken("the token has been used")
         return claims
 
     def left_s(self, claims: Claims) -> float:

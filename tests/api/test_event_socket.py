@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote
 
 import aiohttp
+import jsonschema
 import pytest
 
 from sipserver import events
@@ -16,6 +18,7 @@ from sipserver.api.server import HttpServer
 from sipserver.api.settings import HttpSettings
 from sipserver.bus.once import MemoryOnce
 from sipserver.events import Event, Stamped
+from sipserver.events.catalogue import message_schema
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
@@ -90,13 +93,15 @@ LONG = events.DigitReceived(digit="5" * 3000, method="info")
 async def test_an_event_as_the_client_reads_it(server: Server) -> None:
     client = await server.listen()
     server.tell(DIGIT)
-    assert await client.receive_json() == {
+    told = await client.receive_json()
+    assert told == {
         "kind": DIGIT.kind,
         "call_id": "c1",
         "tenant": "acme",
         "at_ms": 120,
         "fields": DIGIT.fields(),
     }
+    jsonschema.validate(told, message_schema())
     await client.close()
 
 
@@ -110,7 +115,7 @@ async def test_a_tenant_hears_its_own_calls_only(server: Server) -> None:
 
 
 async def test_kinds_and_a_call_choose(server: Server) -> None:
-    by_kind = await server.listen("?kinds=call.*,nothing&kinds=media.stalled")
+    by_kind = await server.listen("?kinds=call.*,voice.*&kinds=media.stalled")
     by_call = await server.listen("?call=c2")
     server.tell(DIGIT)
     server.tell(ENDED)
@@ -132,23 +137,44 @@ async def test_who_has_gone_is_told_nothing(server: Server) -> None:
 async def test_what_the_client_says_is_ignored(server: Server) -> None:
     client = await server.listen()
     await client.send_str("more please")
+    await client.send_bytes(b"\x00")
+    await until(lambda: [each.received for each in server.gate.connections] == [2])
     server.tell(ENDED)
     assert (await client.receive_json())["kind"] == ENDED.kind
     await client.close()
 
 
-@pytest.mark.parametrize("token", ["", "rubbish", "other tenant", "no tenant", "other use", "used"])
-async def test_who_has_no_token_for_this_tenant_is_refused(server: Server, token: str) -> None:
+@pytest.mark.parametrize("pattern", ["nope", "dtmf.*", "call", "%1B[2J"])
+async def test_a_pattern_that_nothing_matches_is_refused(server: Server, pattern: str) -> None:
+    url = f"http://127.0.0.1:{server.http.port}/ws/events/acme?kinds=call.*,{pattern}&token={server.token()}"
+    async with server.client.get(url) as answer:
+        told = (await answer.json())["error"]["message"]
+    assert (answer.status, "docs/events.md" in told) == (400, True)
+    assert unquote(pattern) in told
+    assert not server.noted
+
+
+@pytest.mark.parametrize("shown", [None, "Basic abc", "Bearer", "Bearer x", "over", "used"])
+async def test_whoever_shows_nothing_that_is_good_is_told_how_to(server: Server, shown: str | None) -> None:
     used = server.token(once=True)
     await server.tokens.claim(used, "events")
+    over = server.tokens.issue(Claims("events", tenant="acme"), lives_s=-1)
+    texts = {"over": f"Bearer {over}", "used": f"Bearer {used}"}
+    headers = {} if shown is None else {"Authorization": texts.get(shown, shown)}
+    async with server.client.get(f"http://127.0.0.1:{server.http.port}/ws/events/acme", headers=headers) as answer:
+        assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="sipserver"')
+        assert (await answer.json())["error"]["status"] == 401
+
+
+@pytest.mark.parametrize("token", ["other tenant", "no tenant", "other use"])
+async def test_a_token_that_is_good_for_something_else_is_refused(server: Server, token: str) -> None:
     tokens = {
         "other tenant": server.token("other"),
         "no tenant": server.token(""),
         "other use": server.token(use="voice"),
-        "used": used,
     }
     with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
-        await server.listen(token=tokens.get(token, token))
+        await server.listen(token=tokens[token])
     assert refusal.value.status == 403
     assert server.hub.listeners == 0
 
@@ -171,6 +197,7 @@ async def test_a_slow_client_is_told_how_many_events_it_missed(narrow: Server) -
     narrow.tell(ENDED)
     heard = lost = 0
     while (said := await client.receive_json())["kind"] != ENDED.kind:
+        jsonschema.validate(said, message_schema())
         heard += said["kind"] == LONG.kind
         lost += said.get("count", 0) if said["kind"] == LOST else 0
     assert (heard + lost, lost >= 5) == (told, True)

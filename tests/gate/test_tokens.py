@@ -6,7 +6,7 @@ import pytest
 
 from sipserver.bus.once import MemoryOnce
 from sipserver.errors import NotAllowed
-from sipserver.gate.tokens import Claims, Tokens
+from sipserver.gate.tokens import BadToken, Claims, Tokens
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 
@@ -36,7 +36,7 @@ async def test_a_token_is_good_for_one_use() -> None:
     made = tokens(Clock())
     token = made.issue(Claims("twilio", to="demo"))
     await made.claim(token, "twilio")
-    with pytest.raises(NotAllowed, match="used"):
+    with pytest.raises(BadToken, match="used"):
         await made.claim(token, "twilio")
 
 
@@ -51,28 +51,29 @@ async def test_a_token_ends() -> None:
     made = tokens(clock)
     token = made.issue(Claims("voice"))
     clock.now_s += 61
-    with pytest.raises(NotAllowed, match="over"):
+    with pytest.raises(BadToken, match="over"):
         await made.claim(token, "voice")
 
 
 async def test_no_token_is_called_so() -> None:
-    with pytest.raises(NotAllowed, match="a token is needed"):
+    with pytest.raises(BadToken, match="a token is needed"):
         await tokens(Clock()).claim("", "voice")
 
 
 @pytest.mark.parametrize("token", ["a.b.c", "eyJhbGciOiJub25lIn0.e30."])
 async def test_what_is_none_of_ours_is_refused(token: str) -> None:
-    with pytest.raises(NotAllowed, match="none of ours"):
+    with pytest.raises(BadToken, match="none of ours"):
         await tokens(Clock()).claim(token, "voice")
 
 
 async def test_another_secret_or_purpose_is_refused() -> None:
     clock = Clock()
     made = tokens(clock)
-    with pytest.raises(NotAllowed, match="none of ours"):
+    with pytest.raises(BadToken, match="none of ours"):
         await tokens(clock, SECRET[::-1]).claim(made.issue(Claims("voice")), "voice")
-    with pytest.raises(NotAllowed, match="it is for voice, webrtc is needed"):
+    with pytest.raises(NotAllowed, match="it is for voice, webrtc is needed") as refused:
         await made.claim(made.issue(Claims("voice")), "webrtc")
+    assert not isinstance(refused.value, BadToken)
 
 
 def test_a_short_secret_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -115,6 +116,30 @@ async def test_what_will_not_do_is_refused(hooks: Outgoing, make: Make) -> None:
         await book.change(endpoint.id, url="https://[::1]/")
     assert await book.list() == [endpoint]
     await make(allow_private=True).endpoints.create("acme", "http://127.0.0.1:9/")
+
+
+@pytest.mark.parametrize("pattern", ["nope.*", "dtmf.*", "call", "call.end"])
+async def test_a_pattern_that_nothing_matches_is_named(hooks: Outgoing, pattern: str) -> None:
+    endpoint = await hooks.endpoints.create("acme", URL, ["call.*", "usage.metered", "webhook.test"])
+    for refused in (
+        hooks.endpoints.create("acme", URL, ["call.*", pattern]),
+        hooks.endpoints.change(endpoint.id, kinds=[pattern]),
+    ):
+        with pytest.raises(CallerError, match=rf"`{re.escape(pattern)}`.*docs/events\.md"):
+            await refused
+    assert await hooks.endpoints.list() == [endpoint]
+
+
+async def test_one_that_was_stored_goes_on(hooks: Outgoing, receivers: Receivers) -> None:
+    endpoint = await hooks.endpoints.create("acme", URL)
+    await hooks._rows.change(endpoint.id, kinds=["dtmf.*", "call.*"])
+    await hooks.endpoints.change(endpoint.id, url=f"{URL}/new")
+    await hooks.endpoints.disable(endpoint.id, "a rest")
+    await hooks.endpoints.enable(endpoint.id)
+    await hooks.publish([event("c1", 0)])
+    await hooks.delivery.deliver_due()
+    assert receivers.seqs() == {"c1": [0]}
+    assert (await hooks.endpoints.get(endpoint.id)).kinds == ["dtmf.*", "call.*"]
 
 
 async def test_a_tenant_has_so_many_endpoints(hooks: Outgoing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,10 @@ from sipserver.api.live.feed import Feed, now_us
 from sipserver.api.live.listener import Listener, Wanted
 from sipserver.api.live.missing import FeedSource
 from sipserver.api.rest.access import Access, Recognise
-from sipserver.api.token_socket import FOLLOWED, claimed, until_over
+from sipserver.api.token_socket import FOLLOWED, challenged, claimed, until_over
 from sipserver.bus.contract import Live
 from sipserver.errors import CallerError, CapacityError, NotFound
+from sipserver.events import patterns
 from sipserver.gate.close_codes import Close
 from sipserver.gate.connection import Connection
 from sipserver.gate.gate import Gate
@@ -59,7 +60,7 @@ class EventSocket:
         self._log = logger("api")
 
     def routes(self) -> Sequence[web.RouteDef]:
-        return [web.get(PATH, self.listen)]
+        return [web.get(PATH, challenged(self.listen))]
 
     def takes(self, request: web.Request) -> bool:
         """It came with an API key."""
@@ -67,14 +68,14 @@ class EventSocket:
 
     async def listen(self, request: web.Request) -> web.StreamResponse:
         """`?kinds=call.*,turn.*` and `?call=<id>` choose, `?after=<cursor>` says from where on. What the client sends
-        is ignored. Raises what becomes an answer before the upgrade.
+        is ignored, within the gate's limits. Raises what becomes an answer before the upgrade.
         """
         tenant, text = request.match_info["tenant_id"], self._gate.token_of(request)
         who, claims = await self._admit(request, tenant, text)
         wanted = Wanted(_kinds(request), request.query.get("call", ""))
         after = request.query.get("after", "")
         since = Cursor.parse(after, now_us()) if after else None
-        async with self._gate.open(request, kind="events", tenant=tenant, takes="text") as connection:
+        async with self._gate.open(request, kind="events", tenant=tenant) as connection:
             try:
                 await self._note(who, FOLLOWED, f"tenant:{tenant}", address_of(request))
             except UNAVAILABLE:
@@ -98,7 +99,7 @@ class EventSocket:
         if not self.takes(request):
             claims = await claimed(self._gate, request, tenant)
             return of_token(tenant, claims.serial), claims
-        key, _ = await self._access.admit(request, Scope.EVENTS_READ, text)
+        key = await self._access.admit(request, Scope.EVENTS_READ, text)
         if key.tenant != tenant:
             raise NotFound(f"there is no tenant {tenant} for this API key")
         return key, None
@@ -205,4 +206,5 @@ def _kinds(request: web.Request) -> tuple[str, ...]:
     kinds = [kind for each in given if (kind := each.strip())]
     if len(kinds) > MOST_KINDS:
         raise CallerError(f"`kinds` has {len(kinds)} patterns; {MOST_KINDS} are taken at most")
+    patterns.check(kinds)
     return tuple(kinds)

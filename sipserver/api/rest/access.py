@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from aiohttp import hdrs, web
 
 from sipserver.api.rest.cookies import Cookies
+from sipserver.api.rest.problems import RATE
 from sipserver.errors import NotAllowed, TooMany, Unauthorized
 from sipserver.gate.buckets import Buckets
 from sipserver.gate.requests import address_of, bearer_of, is_own_page
@@ -87,15 +88,13 @@ class Access:
         self._known = Buckets(per_s, max(1.0, 2 * per_s), clock)
         self._strangers = Buckets(WRONG_PER_S, 2 * WRONG_PER_S, clock)
 
-    async def admit(
-        self, request: web.Request, needs: Scope | Who, text: str | None = None
-    ) -> tuple[Principal, Left | None]:
-        """Who asks, and what is left of how often. text: a key, where it may come in another way than by
-        `Authorization`. Raises Unauthorized (neither a key nor a session that is good), NotAllowed (without the scope,
-        or out of a page that is not ours), TooMany.
+    async def admit(self, request: web.Request, needs: Scope | Who, text: str | None = None) -> Principal:
+        """Who asks; the request has RATE from then on, also if that is refused. text: a key, where it may come in
+        another way than by `Authorization`. Raises Unauthorized (neither a key nor a session that is good), NotAllowed
+        (without the scope, or out of a page that is not ours), TooMany.
         """
         if needs is Who.ANYBODY:
-            return principal.NOBODY, None
+            return principal.NOBODY
         address = address_of(request)
         if self._strangers.left(address) < 1:
             raise TooMany("too many wrong API keys from this address")
@@ -103,7 +102,9 @@ class Access:
         if who is None:
             self._strangers.take(address)
             raise Unauthorized("this needs an API key that is good, `Authorization: Bearer sips_...`, or a session")
-        if not self._known.take(who.id):
+        allowed = self._known.take(who.id)
+        request[RATE] = Left.of(self._known, who.id).headers()
+        if not allowed:
             raise TooMany(f"too many requests of {who.called}")
         if self._of_tenant is not None:
             await self._of_tenant(who.tenant)
@@ -113,7 +114,7 @@ class Access:
             raise NotAllowed(f"{who.called} does not have the scope {needs}")
         if needs is Who.PERSON and who.session is None:
             raise NotAllowed("this is for people who are logged in, not for API keys")
-        return who, Left.of(self._known, who.id)
+        return who
 
     async def _who(self, request: web.Request) -> Principal | None:
         """A key that is given counts alone, also when it is wrong: a browser sends its cookie along unasked."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from sipserver.api.plans import Current
-from sipserver.api.rest.models import Given, Limit, Moment, Taken, Whole
+from sipserver.api.rest.models import FOUR_BYTES, Given, Limit, Moment, Taken, Whole
 from sipserver.calls.commands import OneLine
 from sipserver.dialplan.agents import AgentSpec
 from sipserver.dialplan.plan import Route
@@ -41,7 +41,9 @@ class Dialplans(Given):
 
 class HistoryAsked(Taken):
     limit: Limit = 50
-    before: int | None = Field(default=None, ge=1, description="`version` of the last one on the page before.")
+    before: int | None = Field(
+        default=None, ge=1, lt=FOUR_BYTES, description="`version` of the last one on the page before."
+    )
 
 
 class Version(Given):
@@ -61,7 +63,7 @@ class History(Given):
 
 
 class Rollback(Taken):
-    version: Whole = Field(ge=1, description="The one whose text is to be in force again.")
+    version: Whole = Field(ge=1, lt=FOUR_BYTES, description="The one whose text is to be in force again.")
 
 
 class Mistake(Given):
@@ -193,6 +195,18 @@ class Storage(Given):
     used: int = Field(description="Bytes that calls which are over have.")
 
 
+class Minutes(Given):
+    limit: int | None = Field(description="Begun minutes of answered calls a day (UTC); null: no limit.")
+    used: int | None = Field(description="Today; null: they are not counted without a limit.")
+
+
+class Spend(Given):
+    """In the currency of `prices`, as decimal text."""
+
+    limit: str | None = Field(description="What calls may cost; null: no limit.")
+    used: str | None = Field(description="In this day or month (UTC); null: it is not watched without a limit.")
+
+
 class Branding(Given):
     """As the settings have it (`tenants.NAME.branding`); null: there is none."""
 
@@ -210,6 +224,11 @@ class Branding(Given):
 class Tenant(Given):
     name: str
     calls: Calls
+    calls_per_s: int | None = Field(description="Calls that may begin within a second; null: no limit.")
+    api_per_s: int | None = Field(description="Requests a second with any of its keys; null: no limit.")
+    minutes_a_day: Minutes
+    spend_a_day: Spend
+    spend_a_month: Spend
     agents: AgentCount
     storage_bytes: Storage
     numbers: list[str] = Field(description="What routes of a dialplan that comes by REST may take, by the settings.")

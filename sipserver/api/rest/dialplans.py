@@ -14,7 +14,7 @@ from sipserver.api.plans import Current, Plans, Refused
 from sipserver.api.rest import config_models as models
 from sipserver.api.rest.operations import Answered, Asked, Operation
 from sipserver.api.rest.problems import problem
-from sipserver.errors import ConfigError
+from sipserver.errors import ConfigError, NotFound
 from sipserver.tenants.keys import Scope
 
 YAML = "application/yaml"
@@ -170,8 +170,9 @@ class DialplanOperations:
 
     async def _version(self, asked: Asked) -> web.Response:
         number = asked.path["number"]
-        wanted = int(number) if re.fullmatch("[0-9]{1,9}", number) else 0
-        row = await self._plans.version(asked.key.tenant, asked.path["name"], wanted)
+        if not re.fullmatch("[0-9]{1,9}", number):
+            raise NotFound("there is no such version")
+        row = await self._plans.version(asked.key.tenant, asked.path["name"], int(number))
         return _yaml(row.text, row.digest, row.number)
 
     async def _rollback(self, asked: Asked) -> Answered | web.Response:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 
 from sipserver.calls.commands import OneLine
 from sipserver.dialplan.steps.parties import HeaderName
 
 HEADER = r"^[A-Za-z0-9!%*_+`'~.-]+$"
+YEAR = "(19[7-9][0-9]|[2-8][0-9]{3})"
+"""1970 to 8999: far enough from the first and the last date that every zone has its moments."""
+FOUR_BYTES, EIGHT_BYTES = 1 << 31, 1 << 63
+"""Numbers that the database keeps in so many bytes are below."""
 
 
 _MOMENT = TypeAdapter(datetime)
+_BEGINS = f"^{YEAR}-"
 
 
 def _written_out(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return _MOMENT.validate_python(value if "-" in value else None)
+        return _MOMENT.validate_python(value if re.match(_BEGINS, value) else None)
     except ValidationError:
-        raise ValueError("a moment looks like 2026-11-28T12:00:00Z") from None
+        raise ValueError("a moment looks like 2026-11-28T12:00:00Z, in a year from 1970 to 8999") from None
 
 
 def _whole(value: object) -> object:
@@ -30,7 +36,11 @@ def _whole(value: object) -> object:
 
 
 Limit = Annotated[int, Field(ge=1, le=500)]
-Moment = Annotated[datetime, BeforeValidator(_written_out)]
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_written_out),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _BEGINS}),
+]
 """Written out (RFC 3339): a number of seconds would be taken as well."""
 Whole = Annotated[int, BeforeValidator(_whole)]
 """Of a body, which may write 3 as 3.0: that is an integer in JSON Schema."""
@@ -171,7 +181,7 @@ class CallsAsked(Taken):
 
 
 class EventsAsked(Taken):
-    after: int = Field(default=-1, ge=-1, description="Only events with a higher `seq`.")
+    after: int = Field(default=-1, ge=-1, lt=FOUR_BYTES, description="Only events with a higher `seq`.")
     limit: Limit = 500
 
 

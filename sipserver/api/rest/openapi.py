@@ -27,7 +27,8 @@ _SESSION = (
 _REF = "#/components/schemas/{model}"
 _ALWAYS = {
     401: "No API key and no session, or none that is good",
-    403: "The key or the role does not have the scope, or the request came out of a page that is not ours",
+    403: "The key or the role does not have the scope, or the request came out of a page that is not ours, or it names "
+    "what is not allowed",
     404: "There is no such thing, or it is another tenant's",
     422: "The query or the body is not as it should be; `errors` says where",
     429: "Too many requests; Retry-After says how long to wait",

@@ -6,6 +6,7 @@ cannot differ. Refuses to know what the operations do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from sipserver.api.rest import deeds
 from sipserver.api.rest.access import Access, Who
 from sipserver.api.rest.deeds import Deed, Note
-from sipserver.api.rest.problems import RATE, as_problems, problem, wrong_fields
+from sipserver.api.rest.problems import as_problems, problem, wrong_fields
 from sipserver.gate.requests import address_of
 from sipserver.tenants.keys import Scope
 from sipserver.tenants.principal import Principal
@@ -149,8 +150,7 @@ def _handler(
         return await _answered(operation, note, asked)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        who, left = await access.admit(request, operation.scope)
-        request[RATE] = {} if left is None else left.headers()
+        who = await access.admit(request, operation.scope)
         asked = await _checked(operation, who, request)
         return asked if isinstance(asked, web.Response) else await once(operation, asked, work)
 
@@ -164,13 +164,17 @@ async def _checked(operation: Operation, who: Principal, request: web.Request) -
     for name in operation.reads:
         if len(request.headers.get(name, "")) > MOST_HEADER:
             reason = f"has more than {MOST_HEADER} characters"
-            wrong = [{"where": f"header.{name}", "reason": reason}]
-            return problem(422, "a header is not as it should be", errors=wrong)
-    try:
-        if operation.query is not None:
-            query = operation.query.model_validate(_query(request))
-    except ValidationError as refused:
-        return problem(422, "the query is not as it should be", errors=wrong_fields(refused, "query"))
+            errors = [{"where": f"header.{name}", "reason": reason}]
+            return problem(422, "a header is not as it should be", errors=errors)
+    if operation.query is not None:
+        sent = _query(request)
+        try:
+            query = operation.query.model_validate(sent)
+            wrong = _loose(query, sent)
+        except ValidationError as refused:
+            wrong = wrong_fields(refused, "query")
+        if wrong:
+            return problem(422, "the query is not as it should be", errors=wrong)
     if operation.body is not None:
         try:
             body = operation.body.model_validate_json(await request.read() or b"{}", strict=True)
@@ -228,3 +232,13 @@ def _query(request: web.Request) -> dict[str, Any]:
         values = request.query.getall(name)
         found[name] = values[0] if len(values) == 1 else values
     return found
+
+
+def _loose(query: BaseModel, sent: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+    """Fields that are not written as JSON has them: out of a text the models would take `yes`, `5.0` and ` 5`, too."""
+    read = query.model_dump(by_alias=True, exclude_unset=True)
+    return [
+        {"where": f"query.{name}", "reason": f"write it as `{plain}`"}
+        for name, value in read.items()
+        if isinstance(value, int) and sent.get(name) != (plain := json.dumps(value))
+    ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from sipserver.api.rest.models import Given, Limit, Moment, Taken
+from sipserver.api.rest.models import EIGHT_BYTES, Given, Limit, Moment, Taken
 from sipserver.calls.commands import OneLine
 from sipserver.tenants.audit_entry import Entry as LogEntry
 from sipserver.tenants.principal import Principal
@@ -45,7 +45,9 @@ class Me(Given):
     permissions: list[str] = Field(description="Scopes.")
     csrf: str | None = Field(description="For the header `X-CSRF-Token`; null: a key needs none.")
     session: str | None = Field(description="Its id in the list of sessions.")
-    expires_at: datetime | None = Field(description="When the session is over at the latest.")
+    expires_at: datetime | None = Field(
+        description="When the session or the key is over at the latest; null: a key that does not end by itself."
+    )
 
     @classmethod
     def of(cls, who: Principal) -> Me:
@@ -59,7 +61,7 @@ class Me(Given):
             permissions=sorted(who.scopes),
             csrf=None if session is None else session.csrf,
             session=None if session is None else session.id,
-            expires_at=None if session is None else session.expires_at,
+            expires_at=who.expires_at if session is None else session.expires_at,
         )
 
 
@@ -144,7 +146,7 @@ class Users(Given):
 class EntriesAsked(Taken):
     limit: Limit = 50
     before: int | None = Field(
-        default=None, ge=1, lt=1 << 63, description="`number` of the last one on the page before."
+        default=None, ge=1, lt=EIGHT_BYTES, description="`number` of the last one on the page before."
     )
     since: Moment | None = Field(default=None, description="At or after this moment (RFC 3339).")
 

@@ -22,6 +22,7 @@ RETRY_AFTER_S = "2"
 LATER_S = 3600
 """For what will not be better soon, such as a limit of the day."""
 
+NOTHING_HERE = "there is nothing at this path: no operation has it, or what stands for an id is none"
 RATE = "rate"
 """Key of a request: headers that say what is left of its rate, for every answer to it."""
 
@@ -59,7 +60,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         allowed = ", ".join(sorted(refusal.allowed_methods))
         return problem(405, f"{request.method} is not allowed here", {"Allow": allowed})
     except web.HTTPException as refusal:
-        return problem(refusal.status, "" if refusal.status == 404 else refusal.reason)
+        return problem(refusal.status, NOTHING_HERE if refusal.status == 404 else refusal.reason)
     except SipServerError as refusal:
         return problem(refusal.http_code, _text(refusal), _headers(refusal))
     except Exception as broken:

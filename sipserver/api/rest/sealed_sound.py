@@ -1,13 +1,14 @@
 """An encrypted recording as the answer to a request, whole or a part of it: what `web.FileResponse` is for plain files.
 
-Owns Range, If-Range and If-None-Match (RFC 9110, 13 and 14) for one range. The entity tag is the recording's own id,
-which stays when its key is changed. Refuses to know keys and whose the recording is.
+Owns If-None-Match, and for plain files as well Range and If-Range (RFC 9110, 13 and 14) for one range. The entity tag
+is the recording's own id, which stays when its key is changed. Refuses to know keys and whose the recording is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
@@ -55,7 +56,7 @@ async def _answer(request: web.Request, sound: SealedFile, name: str, before: Be
         unchanged.etag = tag
         return unchanged
     try:
-        begin, end = _asked(request, sound)
+        begin, end = part_asked(request, sound.size, sound.id) or (0, sound.size)
     except ValueError:
         return no_such_range(sound.size)
     whole = (begin, end) == (0, sound.size)
@@ -87,15 +88,27 @@ def no_such_range(size: int) -> web.Response:
     return problem(416, f"the recording has {size} bytes", {str(hdrs.CONTENT_RANGE): f"bytes */{size}"})
 
 
-def _asked(request: web.Request, sound: SealedFile) -> tuple[int, int]:
-    """Where to begin and to end. Raises ValueError for a range that is none, or that lies behind the end."""
-    if hdrs.IF_RANGE in request.headers and request.headers[hdrs.IF_RANGE] != f'"{sound.id}"':
-        return 0, sound.size
-    wanted = request.http_range
-    begin, end, _step = wanted.indices(sound.size)
-    if wanted.start is not None and begin >= end:
+def part_asked(request: web.Request, size: int, tag: str, modified_s: float | None = None) -> tuple[int, int] | None:
+    """Where to begin and to end; None: with all of it, for no part is asked for, or one of another version (If-Range),
+    or in a unit that nobody knows. modified_s: since the epoch, if Last-Modified is told. Raises ValueError for a range
+    that is none, or that lies behind the end.
+    """
+    unit, _, _ = request.headers.get(hdrs.RANGE, "").partition("=")
+    if unit.strip().lower() != "bytes" or not _is_same(request, tag, modified_s):
+        return None
+    begin, end, _step = request.http_range.indices(size)
+    if begin >= end:
         raise ValueError("nothing is there")
     return begin, end
+
+
+def _is_same(request: web.Request, tag: str, modified_s: float | None) -> bool:
+    """Whether If-Range means what is there now: by an entity tag that is not weak, or by the very date (13.1.5)."""
+    meant = request.headers.get(hdrs.IF_RANGE)
+    if meant is None or meant == f'"{tag}"':
+        return True
+    since = request.if_range
+    return since is not None and modified_s is not None and since.timestamp() == math.ceil(modified_s)
 
 
 def _read(sound: SealedFile, begin: int, count: int) -> bytes:

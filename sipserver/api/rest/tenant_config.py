@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Protocol
 
 from sipserver.api.plans import Plans
@@ -27,11 +28,21 @@ class Sound(Protocol):
     async def stored(self, tenant: str, now: datetime) -> int: ...
 
 
-class ConfigOperations:
-    """Loop thread. tenants: as the settings have them; a tenant may be missing. sound: that is kept of calls."""
+class Meters(Protocol):
+    """As `tenants.allowances.Allowances`."""
 
-    def __init__(self, plans: Plans, live: Live, tenants: Mapping[str, TenantLimits], sound: Sound) -> None:
-        self._plans, self._live, self._tenants, self._sound = plans, live, tenants, sound
+    async def used(self, tenant: str) -> Mapping[str, str]: ...
+
+
+class ConfigOperations:
+    """Loop thread. tenants: as the settings have them; a tenant may be missing. sound: that is kept of calls. meters:
+    of minutes and spend.
+    """
+
+    def __init__(
+        self, plans: Plans, live: Live, tenants: Mapping[str, TenantLimits], sound: Sound, meters: Meters
+    ) -> None:
+        self._plans, self._live, self._tenants, self._sound, self._meters = plans, live, tenants, sound, meters
 
     def operations(self) -> Sequence[Operation]:
         def reads(name: str, path: str, does: Callable[[Asked], Awaitable[Answered]], summary: str, **more: Any) -> Any:
@@ -86,10 +97,19 @@ class ConfigOperations:
         used = sum(1 for call in await self._live.live() if call["tenant"] == name)
         limits, plan = self._tenants.get(name, TenantLimits()), await self._plans.plan(name)
         stored = await self._sound.stored(name, datetime.now(UTC))
+        spent = await self._meters.used(name)
+        minutes = spent.get("minutes_a_day")
         return Answered(
             models.Tenant(
                 name=name,
                 calls=models.Calls(limit=limits.calls or None, used=used),
+                calls_per_s=limits.calls_per_s or None,
+                api_per_s=limits.api_per_s or None,
+                minutes_a_day=models.Minutes(
+                    limit=limits.minutes_a_day or None, used=None if minutes is None else int(minutes)
+                ),
+                spend_a_day=_spend(limits.spend_a_day, spent.get("spend_a_day")),
+                spend_a_month=_spend(limits.spend_a_month, spent.get("spend_a_month")),
                 agents=models.AgentCount(limit=limits.agents or None, used=len(plan.agents) if plan else 0),
                 storage_bytes=models.Storage(limit=limits.storage_bytes or None, used=stored),
                 numbers=list(limits.numbers),
@@ -98,3 +118,7 @@ class ConfigOperations:
                 branding=models.Branding.of(limits.branding),
             )
         )
+
+
+def _spend(limit: Decimal, used: str | None) -> models.Spend:
+    return models.Spend(limit=f"{limit:f}" if limit else None, used=used)

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from sipserver.api.rest.models import Given, Moment, Taken
+from sipserver.api.rest.models import YEAR, Given, Moment, Taken
 
-MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
+MONTH = f"^{YEAR}-(0[1-9]|1[0-2])$"
 
 
 class UsageAsked(Taken):

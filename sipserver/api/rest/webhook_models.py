@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sipserver.api.rest.models import Given, Limit, Moment, Taken
+from sipserver.api.rest.models import EIGHT_BYTES, Given, Limit, Moment, Taken
 
 
 class CreateWebhook(Taken):
@@ -69,7 +69,9 @@ class Webhooks(Given):
 
 class DeliveriesAsked(Taken):
     limit: Limit = 100
-    before: int | None = Field(default=None, ge=0, description="`number` of the last one on the page before.")
+    before: int | None = Field(
+        default=None, ge=0, lt=EIGHT_BYTES, description="`number` of the last one on the page before."
+    )
 
 
 class Delivery(Given):
@@ -103,7 +105,7 @@ class Deliveries(Given):
 
 class DeadAsked(Taken):
     limit: Limit = 100
-    after: int = Field(default=0, ge=0, description="`number` of the last one on the page before.")
+    after: int = Field(default=0, ge=0, lt=EIGHT_BYTES, description="`number` of the last one on the page before.")
 
 
 class DeadLetter(Given):

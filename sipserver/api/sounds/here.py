@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
 from sipserver.api.rest import sealed_sound
 from sipserver.api.rest.sealed_sound import Before, at_once
@@ -18,6 +19,9 @@ from sipserver.calls import sound_files
 from sipserver.calls.keyring import Keyring
 from sipserver.calls.sealed_file import SealedFile
 from sipserver.tenants.sound_files import of_call
+
+CONDITIONS = (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH, hdrs.IF_MODIFIED_SINCE, hdrs.IF_UNMODIFIED_SINCE)
+"""Those of a request for all of a file."""
 
 
 class Sounds:
@@ -42,22 +46,31 @@ class Sounds:
         here; of a plain file nothing is sent yet when this returns. Raises Damaged, KeyMissing, what `before` raises.
         """
         if not sound_files.is_sealed(path):
-            size = (await asyncio.to_thread(path.stat)).st_size
-            if hdrs.IF_RANGE not in request.headers and not _has_range(request, size):
-                return sealed_sound.no_such_range(size)
-            return web.FileResponse(path, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+            return await _plain(request, path, name)
         opens = functools.partial(SealedFile, path, self._ring, tenant=tenant, unfinished=not whole)
         return await sealed_sound.answer(request, opens, name, before)
 
 
-def _has_range(request: web.Request, size: int) -> bool:
-    """Where none is asked for, it is all of it."""
+async def _plain(request: web.Request, path: Path, name: str) -> web.StreamResponse:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    if hdrs.RANGE not in request.headers:
+        return web.FileResponse(path, headers=headers)
+    found = await asyncio.to_thread(path.stat)
+    tag = f"{found.st_mtime_ns:x}-{found.st_size:x}"  # as FileResponse makes it
     try:
-        wanted = request.http_range
+        part = sealed_sound.part_asked(request, found.st_size, tag, found.st_mtime)
     except ValueError:
-        return False
-    begin, end, _step = wanted.indices(size)
-    return wanted.start is None or begin < end
+        return sealed_sound.no_such_range(found.st_size)
+    return (_Whole if part is None else web.FileResponse)(path, headers=headers)
+
+
+class _Whole(web.FileResponse):
+    """All of a file, whatever part is asked for: aiohttp knows dates in If-Range alone, and refuses unknown units."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        asked = {str(name): request.headers[name] for name in CONDITIONS if name in request.headers}
+        headers = {name: value.encode(errors="replace").decode() for name, value in asked.items()}  # clone takes UTF-8
+        return await super().prepare(request.clone(headers=headers))
 
 
 def _inside(path: Path, folder: Path) -> Path | None:

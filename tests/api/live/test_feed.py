@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import jsonschema
 import pytest
 from aiohttp import web
 
@@ -26,6 +27,7 @@ from sipserver.api.live.feed import Feed, now_us
 from sipserver.api.live.listener import Listener, Wanted
 from sipserver.bus.chain import Chain
 from sipserver.bus.once import MemoryOnce
+from sipserver.events.catalogue import message_schema
 from sipserver.gate.gate import Gate
 from sipserver.gate.settings import GateSettings
 from sipserver.gate.tokens import Tokens
@@ -192,6 +194,23 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path, postgres: Postgr
         url = postgres.url(postgres.database())
     async with World(StoreSettings(url=url)).open() as made:
         yield made
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds that are opened afterwards remind their clients at once."""
+    monkeypatch.setattr(feeding, "FAR_S", 0.0)
+    monkeypatch.setattr(feeding, "LOOK_S", 0.05)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_whoever_hears_nothing_is_told_a_cursor_as_the_catalogue_says(world: World) -> None:
+    assert world.session is not None
+    async with world.session.ws_connect(world.url) as socket:
+        told = [await socket.receive_json(timeout=PATIENCE_S) for _ in range(2)]
+    assert [each["kind"] for each in told] == [listening.LIVE, listening.CURSOR]
+    for each in told:
+        jsonschema.validate(each, message_schema())
 
 
 async def test_live_events_come_before_they_are_written(world: World) -> None:

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from sipserver.api.rest.access import Access
+from sipserver.api.rest.problems import RATE
 from sipserver.errors import NotAllowed, TooMany, Unauthorized
 from sipserver.gate.buckets import Buckets
 from sipserver.tenants.keys import ApiKey, Scope
@@ -34,10 +35,10 @@ def asking(authorization: str = "Bearer good") -> web.Request:
 
 async def test_a_good_key_comes_in_and_learns_what_is_left() -> None:
     access = Access(recognise, per_s=10, clock=Clock())
-    key, left = await access.admit(asking(), Scope.CALLS_READ)
+    request = asking()
+    key = await access.admit(request, Scope.CALLS_READ)
     assert (key.id, key.tenant, key.actor) == ("id", "acme", "key:id")
-    assert left is not None
-    assert left.headers() == {"RateLimit-Limit": "20", "RateLimit-Remaining": "19", "RateLimit-Reset": "1"}
+    assert request[RATE] == {"RateLimit-Limit": "20", "RateLimit-Remaining": "19", "RateLimit-Reset": "1"}
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer bad", "Basic good", "good", "Bearer"])
@@ -56,8 +57,10 @@ async def test_a_key_that_asks_too_often_waits() -> None:
     access = Access(recognise, per_s=2, clock=clock)
     for _ in range(4):
         await access.admit(asking(), Scope.CALLS_READ)
+    request = asking()
     with pytest.raises(TooMany):
-        await access.admit(asking(), Scope.CALLS_READ)
+        await access.admit(request, Scope.CALLS_READ)
+    assert request[RATE] == {"RateLimit-Limit": "4", "RateLimit-Remaining": "0", "RateLimit-Reset": "2"}
     clock.now_s = 0.5
     await access.admit(asking(), Scope.CALLS_READ)
     with pytest.raises(TooMany):
@@ -76,11 +79,28 @@ async def test_an_address_that_guesses_is_not_asked_any_more() -> None:
     for _ in range(10):
         with pytest.raises(Unauthorized):
             await access.admit(asking("Bearer bad"), Scope.CALLS_READ)
+    request = asking("Bearer bad")
     with pytest.raises(TooMany):
-        await access.admit(asking("Bearer bad"), Scope.CALLS_READ)
+        await access.admit(request, Scope.CALLS_READ)
+    assert RATE not in request
     assert len(asked) == 10
     clock.now_s = 1
     await access.admit(asking(), Scope.CALLS_READ)
+
+
+async def test_whoever_is_refused_for_another_reason_learns_what_is_left_too() -> None:
+    async def reached(_tenant: str) -> None:
+        raise TooMany("the tenant asks too often")
+
+    left = {"RateLimit-Limit": "20", "RateLimit-Remaining": "19", "RateLimit-Reset": "1"}
+    request = asking()
+    with pytest.raises(TooMany, match="tenant"):
+        await Access(recognise, per_s=10, clock=Clock(), of_tenant=reached).admit(request, Scope.CALLS_READ)
+    assert request[RATE] == left
+    request = asking()
+    with pytest.raises(NotAllowed):
+        await Access(recognise, per_s=10, clock=Clock()).admit(request, Scope.CALLS_WRITE)
+    assert request[RATE] == left
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

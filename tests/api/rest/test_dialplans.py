@@ -281,7 +281,11 @@ async def test_versions_are_listed_read_and_taken_back(server: ServerProcess, cl
         assert answer.status == 412
     assert (await read(client))[0] == plan()
     await get(client, "/dialplans/acme/history/999", 404)
-    await get(client, "/dialplans/acme/history/x", 404)
+    for none in ("x", "9" * 20):
+        refusal = await get(client, f"/dialplans/acme/history/{none}", 404)
+        assert refusal["detail"] == "there is no such version"
+    await get(client, f"/dialplans/acme/history?before={(1 << 31) - 1}")
+    await get(client, f"/dialplans/acme/history?before={1 << 31}", 422)
     noted = await asyncio.to_thread(entries, server, "acme")
     assert ("dialplan.changed", "dialplan:acme") in [(each["action"], each["subject"]) for each in noted]
     assert [each["action"] for each in noted[-2:]] == ["dialplan.rolled_back.asked", "dialplan.rolled_back.failed"]

@@ -139,8 +139,10 @@ async def test_real_events_are_as_the_catalogue_says_on_every_way(server: Server
         live, hooked, kept = follower.of(call_id), receiver.of(call_id), await recorded(server, key, call_id)
         async with client.delete(f"/api/v1/webhooks/{hook['id']}") as answer:
             assert answer.status == 204
-    for message in (*live, *kept):
+    assert "events.live" in {message["kind"] for message in follower.heard}
+    for message in (*follower.heard, *kept):
         jsonschema.validate(message, catalogue["message"])
+    for message in (*live, *kept):
         jsonschema.validate(message["fields"], schemas[message["kind"]])
     for told in hooked:
         jsonschema.validate(told["data"]["fields"], schemas[told["type"]])
@@ -163,6 +165,7 @@ async def test_who_may_not_listen_is_told_why(server: ServerProcess, key: str) -
     assert "cursor" in await refused(server, key, 400, after="nonsense")
     assert "older than a day" in await refused(server, key, 410, after="e1.5af3107a4000")
     assert "patterns" in await refused(server, key, 400, kinds=",".join(["a"] * 33))
+    assert "`dtmf.*`" in await refused(server, key, 400, kinds="call.*,dtmf.*")
 
 
 async def test_a_key_may_come_as_browsers_send_it(server: ServerProcess, key: str) -> None:

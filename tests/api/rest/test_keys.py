@@ -71,9 +71,11 @@ async def test_a_key_lives_no_longer_than_the_one_that_made_it(server: ServerPro
         body: dict[str, Any] = {"name": "short", "scopes": list(SCOPES)}
         made = await post(client, "/keys", **body, expires_at=soon.isoformat())
         await post(client, "/keys", 400, **body, expires_at="2020-01-01T00:00:00Z")
+        await post(client, "/keys", 422, **body, expires_at="9999-12-31T23:59:59-14:00")
         forever = await post(client, "/keys", **body)
         assert forever["expires_at"] is None
     async with asking(server, made["key"]) as client:
+        assert (await get(client, "/me"))["expires_at"] == made["expires_at"]
         assert (await post(client, "/keys", **body))["expires_at"] == made["expires_at"]
         await post(client, "/keys", 403, **body, expires_at=later.isoformat())
         await post(client, f"/keys/{forever['id']}/rotate", 403)

@@ -92,6 +92,9 @@ async def test_minutes_are_used_up_and_stay_so_and_everybody_is_told(server: Ser
             assert not answer.header("Retry-After")
         problem = await create(client, 429, to="sip:anybody@127.0.0.1:9", flow="called")
         assert "minutes_a_day" in problem["detail"]
+        told = await get(client, "/tenant")
+        assert told["minutes_a_day"] == {"limit": 2, "used": 2}
+        assert (told["spend_a_day"], told["calls_per_s"]) == ({"limit": None, "used": None}, None)
         last = records(server.database)[-1]
         assert (last.reason, last.answered) == ("limit", False)
         await until(lambda: len(receiver.came) >= 2, "near and exceeded")
@@ -146,6 +149,7 @@ async def test_calls_of_a_second_and_requests_of_a_second(server: ServerProcess)
                 assert (got.status, got.headers["Retry-After"]) == (429, "1")
                 assert got.content_type == "application/problem+json"
                 assert "api_per_s" in (await got.json())["detail"]
+                assert int(got.headers["RateLimit-Remaining"]) > 0, "of this key"
                 break
         await follower.until("limit.exceeded")
         assert (follower.heard[-1]["call_id"], follower.heard[-1]["fields"]["limit"]) == ("", "api_per_s")

@@ -80,7 +80,8 @@ async def test_calls_cost_what_they_used_and_sums_are_theirs(server: ServerProce
                 table = list(csv.DictReader(io.StringIO(await answer.text())))
             assert (len(table), sum(Decimal(line["cost"]) for line in table)) == (count, total)
         await get(client, f"/usage/export?month={month}&lines=calls", 400)
-        await get(client, "/usage/export?month=2026-13", 422)
+        for wrong in ("2026-13", "0001-01", "9999-12"):
+            await get(client, f"/usage/export?month={wrong}", 422)
         await get(client, f"/usage?from={month}-02T00:00:00Z&to={month}-01T00:00:00Z", 400)
         await get(client, f"/calls/{foreign}/usage", 404)
     async with asking(server, other) as client:

@@ -64,6 +64,19 @@ async def test_whoever_has_no_ticket_learns_nothing(pair: Machines) -> None:
     assert b"a.wav" not in told
 
 
+async def test_headers_that_are_no_text_do_no_harm(pair: Machines) -> None:
+    (pair.folder / "a.wav").write_bytes(b"sound")
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.one.port)
+    async with tickets.issued(pair.bus.leases, pair.sound("a.wav")) as secret:
+        head = f"GET {SOUND} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {secret}\r\n"
+        writer.write(head.encode() + b'Range: bytes=0-1\r\nIf-Range: "\xe9"\r\nIf-None-Match: "\xe9"\r\n\r\n')
+        answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"sound")
+
+
 async def test_nothing_outside_the_recordings_is_given(pair: Machines, tmp_path: Path) -> None:
     secret = tmp_path / f"{CALL}.wav"
     secret.write_bytes(b"secret")
