@@ -251,7 +251,7 @@ async def test_without_room_there_is_no_record_and_no_place_taken(
 
 async def test_what_is_asked_wrongly_has_no_record(placing: Placing, stage: Stage) -> None:
     originate = placing.registry.originate
-    with pytest.raises(NotFound, match="no tenant"):
+    with pytest.raises(NotFound, match="no dialplan is for the tenant"):
         await originate(ORDER, tenant="zeta")
     with pytest.raises(NotFound, match="no flow"):
         await originate(ORDER, tenant="acme", flow="nothing")

@@ -79,6 +79,7 @@ async def test_what_is_kept_can_be_used_and_is_hidden(stage: Stage) -> None:
 
 async def test_nothing_that_is_asked_from_outside_interrupts_it(stage: Stage) -> None:
     """Otherwise the rest of what is typed would be kept."""
+    stage.head = 'targets: ["*@127.0.0.1"]'
     leg, call = stage.call(flows(TYPE))
     registry = registry_of(stage)
     await stage.until(lambda: any(step.step == "collect" for step in stage.records.of(StepEntered)), leg)
