@@ -64,7 +64,7 @@ def dial(
         "to": to,
         "trunk": trunk,
         "flow": flow,
-        "tenant": tenants.of_dialplans(loaded, tenant),
+        "tenant": tenant,
         "from_user": from_,
         "from_display": display,
     }
@@ -88,13 +88,15 @@ def _headers(pairs: list[str]) -> dict[str, str]:
 
 async def _dial(loaded: Settings, wanted: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
     """Whether the call was answered. Raises SipServerError for what cannot begin."""
-    async with running(loaded) as server, opened(loaded) as audit:
+    async with running(loaded) as server:
+        await server.live()  # a server that does not run is the first thing to say
+        tenant = await asyncio.to_thread(tenants.of_dialplans, loaded, str(wanted["tenant"]))
+        order = {**wanted, "tenant": tenant}
+        detail = {name: wanted[name] for name in ("flow", "trunk") if wanted[name]}
         with _interruptible() as interrupted:
-            detail = {name: wanted[name] for name in ("flow", "trunk") if wanted[name]}
             try:
-                call_id = await audit.do(
-                    str(wanted["tenant"]), "call.created", lambda: server.originate(wanted), detail=detail
-                )
+                async with opened(loaded) as audit:
+                    call_id = await audit.do(tenant, "call.created", lambda: server.originate(order), detail=detail)
             except RemoteError as refusal:
                 raise SipServerError(refusal.text) from None
             tell(f"calling {timeline.clean(str(wanted['to']))}, call {call_id}")

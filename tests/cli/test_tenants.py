@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +65,45 @@ def run(*words: str) -> int:
     return int(stopped.value.code or 0)
 
 
+class Server:
+    """As `asking.Here`, without calls. asked: what it was to place."""
+
+    def __init__(self) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+
+    async def live(self) -> list[Any]:
+        return []
+
+    async def originate(self, wanted: Mapping[str, Any]) -> str:
+        self.asked.append(wanted)
+        return "c-1"
+
+
 def test_a_call_is_placed_and_noted_for_the_tenant_whose_dialplan_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[Mapping[str, Any]] = []
+    server = Server()
 
-    async def placed(_loaded: Settings, wanted: Mapping[str, Any], _tell: object) -> bool:
-        asked.append(wanted)
+    @asynccontextmanager
+    async def running(_loaded: Settings) -> AsyncIterator[Server]:
+        yield server
+
+    async def answered(*_: object) -> bool:
         return True
 
-    monkeypatch.setattr(dial, "_dial", placed)
-    file = str(place(tmp_path, "acme"))
-    assert run("dial", "100", "--config", file) == 0
-    assert [wanted["tenant"] for wanted in asked] == ["acme"]
-    assert run("dial", "100", "--tenant", "nope", "--config", file) == 1
-    assert len(asked) == 1
+    monkeypatch.setattr(dial, "running", running)
+    monkeypatch.setattr(dial, "_follow", answered)
+    file = place(tmp_path, "acme")
+    asyncio.run(make_database(file))
+    assert run("dial", "100", "--flow", "main", "--config", str(file)) == 0
+    assert [wanted["tenant"] for wanted in server.asked] == ["acme"]
+    asked, done = asyncio.run(audited(file, "acme"))
+    assert (asked.action, asked.detail) == ("call.created.asked", {"flow": "main"})
+    assert (done.action, done.subject) == ("call.created", "call:c-1")
+    assert run("dial", "100", "--tenant", "nope", "--config", str(file)) == 1
+    assert len(server.asked) == 1
     assert "'nope'" in capsys.readouterr().err
+    assert asyncio.run(audited(file, "nope")) == []
 
 
 KEY = ("keys", "create", "--name", "x")
