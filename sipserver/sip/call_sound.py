@@ -74,6 +74,12 @@ class CallSound:
             self._neighbours.patch_bay.give(self._port)
             self._port = None
 
+    @property
+    def heard(self) -> bool:
+        """Whether anybody takes the sound that comes."""
+        wired = self.line.wired
+        return bool(wired.hears or wired.loops or self._fed)
+
     def feeds(self, serial: int) -> bool:
         """Whether another call is to hear this one."""
         return serial in self.line.wanted.feeds

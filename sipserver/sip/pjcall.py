@@ -115,6 +115,7 @@ class PjCall(pj.Call):  # type: ignore[misc]
         self._sound = CallSound(self, serial, line, host)
         self._stream: int | None = None  # address of the pjmedia_stream
         self._before = Snapshot(0.0)  # totals of streams that are gone
+        self._discards = stream.Discards()
         self._media: MediaUp | None = None
         self._began_s = time.monotonic()
         self._again_at_s: float | None = None  # when to send a re-INVITE again
@@ -222,7 +223,10 @@ class PjCall(pj.Call):  # type: ignore[misc]
         """The leg's RTP totals now, None while there never was a stream."""
         if self._sound.index is None or self._stream is None:
             return stream.at(self._before, time.monotonic()) if self._media is not None else None
-        return stream.snapshot(self, self._sound.index, self._stream, self._before)
+        return self._look(self._sound.index, self._stream)
+
+    def _look(self, index: int, address: int) -> Snapshot:
+        return stream.snapshot(self, index, address, self._before, self._discards, heard=self._sound.heard)
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -304,13 +308,13 @@ class PjCall(pj.Call):  # type: ignore[misc]
 
     @_guarded
     def onStreamCreated(self, prm: Any) -> None:  # noqa: N802
-        self._stream = int(prm.stream)
+        self._stream, self._discards = int(prm.stream), stream.Discards()
         self._sound.index = int(prm.streamIdx)
 
     @_guarded
     def onStreamDestroyed(self, prm: Any) -> None:  # noqa: N802
         if self._stream is not None and self._sound.index is not None:
-            self._before = stream.snapshot(self, self._sound.index, self._stream, self._before)
+            self._before = self._look(self._sound.index, self._stream)
         self._stream = None
 
     @_guarded

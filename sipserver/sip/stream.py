@@ -56,8 +56,29 @@ def at(seen: Snapshot, now_s: float) -> Snapshot:
     return replace(seen, at_s=now_s)
 
 
-def snapshot(call: pj.Call, index: int, stream: int, before: Snapshot) -> Snapshot:
-    """Counters of the running stream on top of `before`. When PJSIP has none yet, `before` at this moment."""
+class Discards:
+    """Frames of one stream that its jitter buffer threw away while somebody listened. Where nobody takes its sound the
+    buffer throws all away, and nobody misses it.
+    """
+
+    def __init__(self) -> None:
+        self._missed = self._seen = 0
+        self._heard = False
+
+    def missed(self, total: int, *, heard: bool) -> int:
+        """total: that the buffer has thrown away by now. heard: whether somebody listens. What it has thrown away since
+        the last look counts if somebody listened then, too.
+        """
+        if heard and self._heard:
+            self._missed += total - self._seen
+        self._seen, self._heard = total, heard
+        return self._missed
+
+
+def snapshot(call: pj.Call, index: int, stream: int, before: Snapshot, discards: Discards, *, heard: bool) -> Snapshot:
+    """Counters of the running stream on top of `before`. When PJSIP has none yet, `before` at this moment. discards: of
+    this stream. heard: whether anybody takes its sound.
+    """
     now_s = time.monotonic()
     try:
         statistics = call.getStreamStat(index)
@@ -65,6 +86,7 @@ def snapshot(call: pj.Call, index: int, stream: int, before: Snapshot) -> Snapsh
     except pj.Error:
         return at(before, now_s)
     rtcp, buffer = statistics.rtcp, statistics.jbuf
+    thrown = discards.missed(int(buffer.discard), heard=heard)
     received, sent, round_trip = rtcp.rxStat, rtcp.txStat, rtcp.rttUsec
     return Snapshot(
         at_s=now_s,
@@ -72,7 +94,7 @@ def snapshot(call: pj.Call, index: int, stream: int, before: Snapshot) -> Snapsh
         lost=before.lost + int(received.loss),
         duplicated=before.duplicated + int(received.dup),
         reordered=before.reordered + int(received.reorder),
-        discarded=before.discarded + int(received.discard) + int(buffer.discard) // _FRAMES_A_PACKET,
+        discarded=before.discarded + int(received.discard) + thrown // _FRAMES_A_PACKET,
         jitter_ms=received.jitterUsec.mean / 1000,
         sent=before.sent + int(sent.pkt),
         remote_lost=before.remote_lost + int(sent.loss),
