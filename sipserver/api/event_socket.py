@@ -13,7 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from sipserver.api.token_socket import FOLLOWED, challenged, claimed, until_over
+from sipserver.api.token_socket import FOLLOWED, claimed, until_over
 from sipserver.errors import CapacityError
 from sipserver.events import Stamped, patterns
 from sipserver.gate.connection import Connection
@@ -141,7 +141,7 @@ def routes(hub: EventHub, gate: Gate, note: Note, for_keys: ForKeys | None = Non
                 hub.remove(tenant, listener)
         return connection.response
 
-    return [web.get("/ws/events/{tenant_id}", challenged(listen))]
+    return [web.get("/ws/events/{tenant_id}", listen)]
 
 
 def _kinds(request: web.Request) -> Sequence[str]:

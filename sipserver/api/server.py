@@ -24,7 +24,8 @@ from sipserver.api.health import routes as health_routes
 from sipserver.api.settings import HttpSettings
 from sipserver.api.trunks import TrunkStates
 from sipserver.api.trunks import routes as trunk_routes
-from sipserver.errors import SettingsError, SipServerError
+from sipserver.errors import SettingsError, SipServerError, Unauthorized
+from sipserver.gate.requests import CHALLENGE
 from sipserver.log import logger
 
 HEADERS = {
@@ -174,7 +175,10 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as refusal:
         return _error(refusal.status, refusal.reason)
     except SipServerError as problem:
-        return _error(problem.http_code, str(problem), {"Retry-After": RETRY_AFTER_S} if problem.retry else None)
+        headers = {"Retry-After": RETRY_AFTER_S} if problem.retry else {}
+        return _error(
+            problem.http_code, str(problem), headers | (CHALLENGE if isinstance(problem, Unauthorized) else {})
+        )
     except Exception:
         _log.exception("a request failed", path=request.path, method=request.method)
         return _error(500, "internal error")

@@ -1,7 +1,6 @@
 """The token that opens a WebSocket of events: whose it is, and that the WebSocket ends with it.
 
-Owns how somebody is refused who shows nothing that is good. Refuses to know what is sent (`event_socket`,
-`live.socket`).
+Refuses to know what is sent (`event_socket`, `live.socket`).
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from aiohttp import web
 
 from sipserver.errors import NotAllowed, Unauthorized
 from sipserver.gate.close_codes import Close
@@ -34,22 +32,6 @@ async def claimed(gate: Gate, request: web.Request, tenant: str) -> Claims:
         return await gate.tokens.claim(token, "events")
     except BadToken as problem:
         raise Unauthorized(f"this needs an API key or a token that is good: {problem}") from None
-
-
-def challenged(listen: Handler) -> Handler:
-    """Whoever is not known is told how to become so (RFC 9110, 11.6.1)."""
-
-    async def asked(request: web.Request) -> web.StreamResponse:
-        try:
-            return await listen(request)
-        except Unauthorized as refusal:
-            return web.json_response(
-                {"error": {"status": refusal.http_code, "message": str(refusal)}},
-                status=refusal.http_code,
-                headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="sipserver"'},
-            )
-
-    return asked
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from sipserver.cli.operator_bus import operator_bus
 from sipserver.client import ApiError, Client
 from sipserver.errors import CallerError, SettingsError, SipServerError
 from sipserver.settings import Settings
-from sipserver.store.database import Database
+from sipserver.store.database import Database, opened_to_read
 from sipserver.store.reader import CallRow, Reader
 from sipserver.tenants.audit_log import NOBODY
 
@@ -192,12 +192,8 @@ class Own:
     @classmethod
     @asynccontextmanager
     async def open(cls, loaded: Settings) -> AsyncIterator[Own]:
-        database = Database(loaded.store, connections=2)
-        try:
-            await database.open_to_read()
+        async with opened_to_read(loaded.store, connections=2) as database:
             yield cls(loaded, database)
-        finally:
-            await database.close()
 
     async def recent(self, limit: int, tenant: str | None = None) -> Sequence[Shown]:
         return [Shown.of_row(row) for row in await self._reader.list(limit, tenant=tenant)]

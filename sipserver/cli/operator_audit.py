@@ -14,7 +14,7 @@ from sipserver.api.rest.deeds import Deed
 from sipserver.errors import CallerError, SipServerError
 from sipserver.settings import Settings
 from sipserver.store.audit import AuditRows
-from sipserver.store.database import UNAVAILABLE, Database
+from sipserver.store.database import UNAVAILABLE, Database, opened_to_read
 from sipserver.tenants import audit_secret
 from sipserver.tenants.audit_log import NOBODY, AuditLog
 from sipserver.tenants.principal import Principal, of_operator
@@ -94,9 +94,5 @@ class OperatorAudit:
 @asynccontextmanager
 async def opened(loaded: Settings) -> AsyncIterator[OperatorAudit]:
     """For commands that need no database otherwise. Raises SettingsError when there is none."""
-    database = Database(loaded.store, connections=1)
-    try:
-        await database.open_to_read()
+    async with opened_to_read(loaded.store) as database:
         yield OperatorAudit(loaded, database)
-    finally:
-        await database.close()

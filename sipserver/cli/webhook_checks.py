@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from sipserver.cli.checks import Finding, ok, warning
 from sipserver.errors import CallerError, SettingsError
 from sipserver.settings import Settings
-from sipserver.store.database import UNAVAILABLE, Database, brief
+from sipserver.store.database import UNAVAILABLE, brief, opened_to_read
 from sipserver.store.webhook_history import Kept, WebhookHistory
 from sipserver.store.webhook_rows import EndpointRow, EndpointRows
 from sipserver.webhooks import signing
@@ -49,16 +49,12 @@ def webhooks(settings: Settings, trust: ssl.SSLContext | None = None) -> list[Fi
 
 
 async def _webhooks(settings: Settings, trust: ssl.SSLContext | None) -> list[Finding]:
-    database = Database(settings.store, connections=1)
-    await database.open_to_read()
-    try:
+    async with opened_to_read(settings.store) as database:
         endpoints = await EndpointRows(database).list()
         if not endpoints:
             return []
         kept = await WebhookHistory(database).kept()
         found = list(_clock(await database.clock_ahead()))
-    finally:
-        await database.close()
     targets, room = Targets(allow_private=settings.webhooks.allow_private), asyncio.Semaphore(AT_ONCE)
 
     async def look(endpoint: EndpointRow) -> _Seen:

@@ -11,6 +11,8 @@ from sipserver.gate.settings import GateSettings
 
 TOKEN_PROTOCOL = "token."  # noqa: S105 # nosec B105
 """A page cannot set headers of a WebSocket; it may offer the sub-protocol `token.<token>`."""
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="sipserver"'}
+"""Of a 401: whoever is not known is told how to become so (RFC 9110, 11.6.1)."""
 
 
 def token_of(request: web.Request) -> str:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sipserver.store.database import Database
+from sipserver.store.database import Database, opened_to_read
 from sipserver.store.schema import audit, audit_heads
 from sipserver.store.settings import StoreSettings
 
@@ -182,12 +182,8 @@ class AuditRows:
 @contextlib.asynccontextmanager
 async def open_audit(settings: StoreSettings) -> AsyncIterator[AuditRows]:
     """For programs beside the server, such as `audit verify`. Creates and migrates nothing; raises SettingsError."""
-    database = Database(settings, connections=1)
-    await database.open_to_read()
-    try:
+    async with opened_to_read(settings) as database:
         yield AuditRows(database)
-    finally:
-        await database.close()
 
 
 def _row(found: sa.RowMapping) -> Row:

@@ -13,6 +13,8 @@ import asyncio
 import json
 import math
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,17 @@ def _pool(connections: int) -> dict[str, Any]:
         "pool_pre_ping": True,
         "connect_args": {"timeout": CONNECT_S, "command_timeout": ANSWER_S, "server_settings": settings},
     }
+
+
+@asynccontextmanager
+async def opened_to_read(settings: StoreSettings, *, connections: int = 1) -> AsyncIterator[Database]:
+    """For programs beside the server. Creates and migrates nothing; raises SettingsError."""
+    database = Database(settings, connections=connections)
+    try:
+        await database.open_to_read()
+        yield database
+    finally:
+        await database.close()
 
 
 def _json(value: Any) -> str:

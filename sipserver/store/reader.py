@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sipserver.store.database import Database
+from sipserver.store.database import Database, opened_to_read
 from sipserver.store.schema import calls, events
 from sipserver.store.settings import StoreSettings
 
@@ -218,9 +218,5 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
 @contextlib.asynccontextmanager
 async def open_reader(settings: StoreSettings) -> AsyncIterator[Reader]:
     """For programs beside the server, such as `calls show`. Creates and migrates nothing; raises SettingsError."""
-    database = Database(settings, connections=1)
-    await database.open_to_read()
-    try:
+    async with opened_to_read(settings) as database:
         yield Reader(database)
-    finally:
-        await database.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sipserver.store.database import Database
+from sipserver.store.database import Database, opened_to_read
 from sipserver.store.schema import usage
 from sipserver.store.settings import StoreSettings
 
@@ -72,9 +72,5 @@ class UsageRows:
 @contextlib.asynccontextmanager
 async def open_usage(settings: StoreSettings) -> AsyncIterator[UsageRows]:
     """For programs beside the server, such as `usage export`. Creates and migrates nothing; raises SettingsError."""
-    database = Database(settings, connections=1)
-    await database.open_to_read()
-    try:
+    async with opened_to_read(settings) as database:
         yield UsageRows(database)
-    finally:
-        await database.close()

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from sipserver.bus.memory import MemoryBus
+from sipserver.calls.call import Call
 from sipserver.calls.commands import CallCommands, UnknownCall
 from sipserver.calls.states import State
 from sipserver.errors import CallerError, NotAllowed
 from tests.calls.conftest import Stage
 from tests.calls.test_registry import WAITING, registry_of
 from tests.fakes.leg import FakeLeg
+
+
+@asynccontextmanager
+async def answered(stage: Stage) -> AsyncIterator[tuple[Call, CallCommands]]:
+    """A call that waits, and what it may be told; its caller goes in the end."""
+    leg, call = stage.call(WAITING)
+    commands = CallCommands(registry_of(stage))
+    await stage.until(lambda: call.state is State.ANSWERED, leg)
+    yield call, commands
+    leg.peer_leaves()
+    await stage.ended(leg)
 
 
 async def test_calls_are_listed_and_described(stage: Stage) -> None:
@@ -88,33 +102,21 @@ async def test_a_transfer_that_the_plan_forbids_is_refused_and_interrupts_nothin
     stage: Stage, mode: str, more: dict[str, str]
 ) -> None:
     stage.head = 'targets: ["2??"]\nvariables: {other: "0900123"}'
-    leg, call = stage.call(WAITING)
-    commands = CallCommands(registry_of(stage))
-    await stage.until(lambda: call.state is State.ANSWERED, leg)
-    before = stage.records.kinds()
-    for to in ("0900123", "{{other}}", "sip:200@evil.example"):
-        with pytest.raises(NotAllowed, match="not allowed by `targets`"):
-            await commands.handle("transfer", {"call": call.id, "to": to, "mode": mode, **more})
-    assert stage.records.kinds() == before
-    leg.peer_leaves()
-    await stage.ended(leg)
+    async with answered(stage) as (call, commands):
+        before = stage.records.kinds()
+        for to in ("0900123", "{{other}}", "sip:200@evil.example"):
+            with pytest.raises(NotAllowed, match="not allowed by `targets`"):
+                await commands.handle("transfer", {"call": call.id, "to": to, "mode": mode, **more})
+        assert stage.records.kinds() == before
 
 
 async def test_a_voice_that_is_not_there_is_refused(stage: Stage) -> None:
-    leg, call = stage.call(WAITING)
-    commands = CallCommands(registry_of(stage))
-    await stage.until(lambda: call.state is State.ANSWERED, leg)
-    with pytest.raises(CallerError, match="no voice engine 'nope' runs here; there are "):
-        await commands.handle("say", {"call": call.id, "text": "Hello.", "tts": "nope"})
-    leg.peer_leaves()
-    await stage.ended(leg)
+    async with answered(stage) as (call, commands):
+        with pytest.raises(CallerError, match="no voice engine 'nope' runs here; there are "):
+            await commands.handle("say", {"call": call.id, "text": "Hello.", "tts": "nope"})
 
 
 async def test_a_call_tells_when_it_was_answered(stage: Stage) -> None:
-    leg, call = stage.call(WAITING)
-    commands = CallCommands(registry_of(stage))
-    await stage.until(lambda: call.state is State.ANSWERED, leg)
-    told = await commands.handle("status", {"call": call.id})
-    assert 0 <= told["answered_ms"] <= told["since_ms"]
-    leg.peer_leaves()
-    await stage.ended(leg)
+    async with answered(stage) as (call, commands):
+        told = await commands.handle("status", {"call": call.id})
+        assert 0 <= told["answered_ms"] <= told["since_ms"]

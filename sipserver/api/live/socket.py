@@ -18,7 +18,7 @@ from sipserver.api.live.feed import Feed, now_us
 from sipserver.api.live.listener import Listener, Wanted
 from sipserver.api.live.missing import FeedSource
 from sipserver.api.rest.access import Access, Recognise
-from sipserver.api.token_socket import FOLLOWED, challenged, claimed, until_over
+from sipserver.api.token_socket import FOLLOWED, claimed, until_over
 from sipserver.bus.contract import Live
 from sipserver.errors import CallerError, CapacityError, NotFound
 from sipserver.events import patterns
@@ -60,7 +60,7 @@ class EventSocket:
         self._log = logger("api")
 
     def routes(self) -> Sequence[web.RouteDef]:
-        return [web.get(PATH, challenged(self.listen))]
+        return [web.get(PATH, self.listen)]
 
     def takes(self, request: web.Request) -> bool:
         """It came with an API key."""

@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from sipserver.errors import RemoteError, SipServerError, Unauthorized
+from sipserver.gate.requests import CHALLENGE
 from sipserver.log import logger
 from sipserver.store.database import is_trouble
 
@@ -77,7 +78,7 @@ def _text(refusal: SipServerError) -> str:
 
 def _headers(refusal: SipServerError) -> dict[str, str] | None:
     if isinstance(refusal, Unauthorized):
-        return {"WWW-Authenticate": 'Bearer realm="sipserver"'}
+        return dict(CHALLENGE)
     if refusal.http_code == 429:
         return {"Retry-After": str(getattr(refusal, "retry_after_s", 0) or LATER_S)}
     return {"Retry-After": RETRY_AFTER_S} if refusal.retry else None

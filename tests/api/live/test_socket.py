@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from sipserver.api.live.socket import EventSocket, Note
 from sipserver.api.rest.access import Access
+from sipserver.api.server import errors_as_json
 from sipserver.bus import table
 from sipserver.bus.once import MemoryOnce
 from sipserver.bus.settings import BusSettings
@@ -49,7 +50,7 @@ async def listened(tokens: Tokens, note: Note) -> AsyncIterator[tuple[TestClient
     await bus.open()
     gate = Gate(GateSettings(), tokens)
     events = EventSocket(gate, Access(nobody, per_s=10), nobody, NoRecords(), bus.live, note)
-    app = web.Application()
+    app = web.Application(middlewares=[errors_as_json])
     app.add_routes(events.routes())
     try:
         async with TestClient(TestServer(app)) as client:
